@@ -1,0 +1,62 @@
+"""Masks and encoders learnt from H&E patches without labels, by adversarial masking.
+
+Importing the package is light: every name below is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdiosUNet": "adios_tme.models.unet",
+    "DatasetIndex": "adios_tme.data.index",
+    "LARS": "adios_tme.optim.lars",
+    "MaskGenerator": "adios_tme.models.generator",
+    "PatchDataset": "adios_tme.data.dataset",
+    "TMEHead": "adios_tme.models.heads",
+    "TrainConfig": "adios_tme.config.train",
+    "ViTUNet": "adios_tme.models.vit_unet",
+    "VisionTransformer": "adios_tme.models.vit",
+    "build_index": "adios_tme.data.indexing",
+    "load_encoder": "adios_tme.checkpoint",
+    "load_mask_model": "adios_tme.checkpoint",
+    "load_student": "adios_tme.checkpoint",
+    "simclr_loss": "adios_tme.losses.contrastive",
+    "sparsity_penalty": "adios_tme.losses.sparsity",
+    "train": "adios_tme.launch.local",
+    "train_step": "adios_tme.training.step",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from adios_tme.checkpoint import load_encoder as load_encoder
+    from adios_tme.checkpoint import load_mask_model as load_mask_model
+    from adios_tme.checkpoint import load_student as load_student
+    from adios_tme.config.train import TrainConfig as TrainConfig
+    from adios_tme.data.dataset import PatchDataset as PatchDataset
+    from adios_tme.data.index import DatasetIndex as DatasetIndex
+    from adios_tme.data.indexing import build_index as build_index
+    from adios_tme.launch.local import train as train
+    from adios_tme.losses.contrastive import simclr_loss as simclr_loss
+    from adios_tme.losses.sparsity import sparsity_penalty as sparsity_penalty
+    from adios_tme.models.generator import MaskGenerator as MaskGenerator
+    from adios_tme.models.heads import TMEHead as TMEHead
+    from adios_tme.models.unet import AdiosUNet as AdiosUNet
+    from adios_tme.models.vit import VisionTransformer as VisionTransformer
+    from adios_tme.models.vit_unet import ViTUNet as ViTUNet
+    from adios_tme.optim.lars import LARS as LARS
+    from adios_tme.training.step import train_step as train_step
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What the masks are worth, beside what classical methods reach on the same images."""

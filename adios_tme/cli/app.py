@@ -1,0 +1,44 @@
+"""The command line: registers the commands, and turns known errors into messages."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from adios_tme.cli.index import index_app
+from adios_tme.cli.options import command_group
+from adios_tme.cli.train import train_app
+from adios_tme.errors import AdiosError
+
+app = command_group(
+    "adios-tme",
+    "Learn masks and encoders from H&E patches without labels, by adversarial masking (ADIOS).",
+)
+
+for part in (train_app, index_app):
+    app.add_typer(part)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    """Learn masks and encoders from H&E patches without labels, by adversarial masking (ADIOS)."""
+    if show:
+        from adios_tme import __version__
+
+        typer.echo(f"adios-tme {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; known errors print one message and leave with their exit code."""
+    try:
+        app()
+    except AdiosError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print("[bold red]Error:[/]", end=" ")
+        console.print(str(error), markup=False)
+        sys.exit(error.exit_code)

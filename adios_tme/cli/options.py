@@ -1,0 +1,186 @@
+"""Commands made from settings: every leaf of a Pydantic tree becomes a flag or an argument.
+
+Flags default to "not given", so that precedence is plain: defaults < ``--config`` file < flags.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.markup import escape
+from typer.core import TyperCommand
+
+from adios_tme.config.base import Config, Positional
+from adios_tme.config.load import Leaf, build, leaves, nest, read_yaml, value_type
+
+SomeConfig = TypeVar("SomeConfig", bound=Config)
+
+_TRUTH = ("true", "false", "1", "0", "yes", "no", "on", "off")
+_TRUTH_METAVAR = "<true|false>"
+
+
+def dashes(name: str) -> str:
+    """The flag's spelling of a setting's name."""
+    return name.replace("_", "-")
+
+
+class SettingsCommand(TyperCommand):
+    """A command that takes flags with dashes or underscores, and truth flags without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spell flags with dashes, and read ``--use-lars`` as ``--use-lars true``."""
+        return super().parse_args(ctx, list(self._completed(args)))
+
+    def _completed(self, args: list[str]) -> Iterator[str]:
+        truths = {
+            flag
+            for parameter in self.params
+            if parameter.metavar == _TRUTH_METAVAR
+            for flag in parameter.opts
+        }
+        for token, following in itertools.pairwise([*args, ""]):
+            flag, equals, value = token.partition("=")
+            flag = dashes(flag) if flag.startswith("--") else flag
+            yield flag + equals + value
+            if flag in truths and not equals and following.lower() not in _TRUTH:
+                yield "true"
+
+
+def command_group(name: str, help_text: str) -> typer.Typer:
+    """A group of commands, such as ``adios-tme viz``."""
+    return typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+
+
+def settings_command(
+    app: typer.Typer,
+    name: str,
+    config_class: type[SomeConfig],
+    *,
+    aliases: tuple[str, ...] = (),
+    preset: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Callable[[Callable[[SomeConfig], None]], Callable[[SomeConfig], None]]:
+    """Register a function of one settings object as a command.
+
+    Args:
+        app: Where the command is added.
+        name: Name of the command.
+        config_class: Its settings; the docstring is the command's help.
+        aliases: Other names, not listed in the help.
+        preset: Given the settings that were asked for, nested, returns settings that go under
+            them.
+
+    Returns:
+        A decorator that leaves the function as it is.
+    """
+
+    def decorate(function: Callable[[SomeConfig], None]) -> Callable[[SomeConfig], None]:
+        def command(**given: Any) -> None:
+            function(_resolve(config_class, given, preset))
+
+        command.__signature__ = inspect.Signature(list(_parameters(config_class)))  # type: ignore[attr-defined]
+        help_text = inspect.cleandoc(config_class.__doc__ or "")
+        for alias in (name, *aliases):
+            app.command(alias, help=help_text, hidden=alias != name, cls=SettingsCommand)(command)
+        return function
+
+    return decorate
+
+
+def _resolve(
+    config_class: type[SomeConfig],
+    given: dict[str, Any],
+    preset: Callable[[dict[str, Any]], dict[str, Any]] | None,
+) -> SomeConfig:
+    path: Path | None = given.pop("config")
+    flags = nest(config_class, {name: value for name, value in given.items() if value is not None})
+    file = read_yaml(path, config_class) if path else {}
+    under = preset(flags) if preset else {}
+    return build(config_class, under, file, flags, source=str(path) if path else "")
+
+
+def _parameters(config_class: type[Config]) -> Iterator[inspect.Parameter]:
+    for leaf in leaves(config_class):
+        yield inspect.Parameter(
+            leaf.path[-1],
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_annotation(leaf, config_class),
+        )
+    yield inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                help="YAML file of settings; flags win over it.",
+                show_default=False,
+                rich_help_panel="Settings file",
+            ),
+        ],
+    )
+
+
+def _annotation(leaf: Leaf, config_class: type[Config]) -> Any:
+    kind, metavar = _parsed(value_type(leaf.field))
+    if any(isinstance(mark, Positional) for mark in leaf.field.metadata):
+        argument = typer.Argument(help=_help(leaf.field), show_default=False)
+        return _absent(kind, argument)
+    option = typer.Option(
+        f"--{dashes(leaf.path[-1])}",
+        help=_help(leaf.field),
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel="Main" if leaf.section is config_class else _panel(leaf.section),
+    )
+    return _absent(kind, option)
+
+
+def _absent(kind: Any, parameter: Any) -> Any:
+    return Annotated[kind | None, parameter]
+
+
+def _parsed(kind: Any) -> tuple[Any, str | None]:
+    """What Typer reads for a type, and what the help calls it (None: Typer's own word)."""
+    if kind is bool:
+        return str, _TRUTH_METAVAR
+    if typing.get_origin(kind) is Literal:
+        return kind, "<choice>"
+    if typing.get_origin(kind) is tuple:
+        arms = typing.get_args(kind)
+        if Ellipsis in arms:
+            return list[arms[0]], None  # type: ignore[valid-type]
+        return kind, " ".join(f"<{arm.__name__}>" for arm in arms)
+    return kind, None
+
+
+def _panel(section: type[Config]) -> str:
+    return (section.__doc__ or section.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def _help(field: FieldInfo) -> str:
+    """Help text with the choices and the default, which Typer does not know."""
+    text = " ".join((field.description or "").split())
+    kind = value_type(field)
+    if typing.get_origin(kind) is Literal:
+        text += f" [{', '.join(map(str, typing.get_args(kind)))}]"
+    default = field.default
+    if not (default is PydanticUndefined or default is None or default is False):
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += f" [default: {shown}]"
+    return escape(text)

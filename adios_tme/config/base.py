@@ -1,0 +1,29 @@
+"""What all settings share: strictness, immutability, and help taken from the docstrings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """A frozen section of settings.
+
+    The docstring under a field is its help text. The leaf name is the flag on the command line, so
+    leaf names are unique within the tree of one command.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        # A setting may be called model_something without pydantic claiming the prefix.
+        protected_namespaces=(),
+    )
+
+
+class Positional:
+    """Marks a field that the command line takes as an argument instead of a flag.
+
+    Used as ``data_path: Annotated[Path, Positional()]``.
+    """

@@ -1,0 +1,110 @@
+"""Which patches are read, and how they reach the device."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from adios_tme.config.base import Config, Positional
+
+Channels = tuple[float, float, float]
+
+
+def cores_at_hand() -> int:
+    """Number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class PatchSelection(Config):
+    """Which members of an archive count as patches."""
+
+    patch_size_px: int = Field(default=448, gt=0)
+    """Patches are the images with `_SIZE_` in their name (and not `_224_`, unless that is SIZE)."""
+
+    pattern: str | None = None
+    """Regular expression that a member's name must contain instead; absent: the size rule."""
+
+    all: bool = False
+    """Take every image, whatever its name."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error}).") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.all and self.pattern is not None:
+            raise ValueError("all and pattern exclude each other. Give one of them.")
+        return self
+
+
+class DataConfig(Config):
+    """Patches and how they are read."""
+
+    data_path: Path | None = None
+    """Folder of zip archives with H&E patches; required unless --demo is given."""
+
+    patches: PatchSelection = PatchSelection()
+
+    img_size: int = Field(default=224, gt=0)
+    """Side in pixels to which every patch is resized."""
+
+    mean: Channels = (0.6816, 0.5640, 0.7232)
+    """Mean of the red, green and blue channel (0 to 1) that normalisation subtracts."""
+
+    std: Channels = (0.1617, 0.1714, 0.1389)
+    """Standard deviation of the three channels (0 to 1) that normalisation divides by."""
+
+    augment: Literal["none", "geometric", "stain", "full"] = "none"
+    """Augmentation on the device: flips and quarter turns, HED stain jitter, or both."""
+
+    batch_size_per_gpu: int = Field(default=64, ge=1)
+    """Images per step on each process."""
+
+    num_workers: int = Field(default_factory=lambda: min(8, cores_at_hand()), ge=0)
+    """Processes that read patches, per training process; default: 8, or the cores at hand."""
+
+    shuffle_block: int = Field(default=1, ge=1)
+    """Neighbouring patches that are shuffled as one block, for fewer seeks; 1 shuffles fully."""
+
+    max_corrupt_fraction: float = Field(default=0.01, ge=0, le=1)
+    """Share of the patches seen (0 to 1) that may be unreadable before the run stops."""
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Channels) -> Channels:
+        if min(std) <= 0:
+            raise ValueError(f"std must be above zero in every channel, got {std}.")
+        return std
+
+
+class IndexConfig(Config):
+    """Build or update the index of a folder of archives.
+
+    The index holds the place of every patch, so that reading one costs a single read at a known
+    offset. A second run rescans only archives whose size or time changed.
+    """
+
+    data_path: Annotated[Path, Positional()]
+    """Folder that holds the zip archives."""
+
+    patches: PatchSelection = PatchSelection()
+
+    output: Path | None = None
+    """Where the index goes; absent: dataset_index.safetensors inside DATA_PATH."""
+
+    format: Literal["safetensors", "pickle"] = "safetensors"
+    """File format; pickle is the list that older trainers read (dataset_index.pkl)."""
+
+    rebuild: bool = False
+    """Scan every archive again, also those that have not changed."""

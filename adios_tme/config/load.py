@@ -1,0 +1,174 @@
+"""From a YAML file and flags to a settings tree, with errors in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from adios_tme.config.base import Config
+from adios_tme.errors import ConfigError
+
+SomeConfig = TypeVar("SomeConfig", bound=Config)
+
+
+class Leaf(NamedTuple):
+    """One setting: where it stands in the tree, and its declaration."""
+
+    path: tuple[str, ...]
+    field: FieldInfo
+    section: type[Config]
+
+
+def section_type(field: FieldInfo) -> type[Config] | None:
+    """The settings class a field holds, or None for a plain value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Config) else None
+
+
+def leaves(config: type[Config], prefix: tuple[str, ...] = ()) -> Iterator[Leaf]:
+    """Every setting of a tree, in the order of declaration."""
+    for name, field in config.model_fields.items():
+        inner = section_type(field)
+        if inner is None:
+            yield Leaf((*prefix, name), field, config)
+        else:
+            yield from leaves(inner, (*prefix, name))
+
+
+def value_type(field: FieldInfo) -> Any:
+    """The type of a setting without ``| None``."""
+    kind = field.annotation
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        (kind,) = (arm for arm in typing.get_args(kind) if arm is not type(None))
+    return kind
+
+
+def nest(config: type[Config], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Put settings given by leaf name into their sections."""
+    tree: dict[str, Any] = {}
+    paths = {leaf.path[-1]: leaf.path for leaf in leaves(config)}
+    for name, value in flat.items():
+        *sections, last = paths[name]
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return tree
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep union of settings; later layers win."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                value = merge(old, value)
+            merged[key] = value
+    return merged
+
+
+def read_yaml(path: Path, config: type[Config]) -> dict[str, Any]:
+    """Read a settings file; leaf names may stand in their section or at the top.
+
+    Raises:
+        ConfigError: If the file is missing, is not YAML or names an unknown setting.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Give --config an existing YAML file."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML. {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: expected settings as `name: value` lines.")
+    names = {leaf.path[-1] for leaf in leaves(config)} - set(config.model_fields)
+    flat = {key: content.pop(key) for key in list(content) if key in names}
+    return merge(content, nest(config, flat))
+
+
+def build(config: type[SomeConfig], *layers: Mapping[str, Any], source: str = "") -> SomeConfig:
+    """Validate merged settings.
+
+    Args:
+        config: Class of the tree.
+        layers: Nested settings; later ones win.
+        source: File to name in errors, if one took part.
+
+    Raises:
+        ConfigError: With one line per mistake.
+    """
+    try:
+        return config.model_validate(merge(*layers))
+    except ValidationError as error:
+        message = explain(error, config)
+        raise ConfigError(f"{source}: {message}" if source else message) from error
+
+
+def explain(error: ValidationError, config: type[Config]) -> str:
+    """Translate pydantic's report into one line per mistake."""
+    lines = []
+    for mistake in error.errors():
+        where = ".".join(str(part) for part in mistake["loc"])
+        if mistake["type"] == "default_factory_not_called":
+            continue  # only the echo of another mistake
+        if mistake["type"] == "extra_forbidden":
+            lines.append(_unknown(mistake["loc"], config))
+        elif mistake["type"] == "missing":
+            lines.append(f"{where} is missing. Run the command with --help to see how it is given.")
+        elif mistake["type"] == "value_error":
+            text = str(mistake["ctx"]["error"])
+            lines.append(f"{where}: {text}" if where else text)
+        else:
+            lines.append(f"{where}: {_expectation(mistake)}, got {mistake['input']!r}.")
+    return "\n".join(lines)
+
+
+def _expectation(mistake: Mapping[str, Any]) -> str:
+    limits = mistake.get("ctx", {})
+    words = {
+        "greater_than_equal": "expected at least {ge}",
+        "greater_than": "expected more than {gt}",
+        "less_than_equal": "expected at most {le}",
+        "less_than": "expected less than {lt}",
+        "multiple_of": "expected a multiple of {multiple_of}",
+        "literal_error": "expected one of {expected}",
+        "int_parsing": "expected a whole number",
+        "int_from_float": "expected a whole number",
+        "int_type": "expected a whole number",
+        "float_parsing": "expected a number",
+        "float_type": "expected a number",
+        "bool_parsing": "expected true or false",
+        "bool_type": "expected true or false",
+    }
+    known = words.get(mistake["type"])
+    return known.format(**limits) if known else str(mistake["msg"]).removeprefix("Input should be ")
+
+
+def _unknown(location: tuple[int | str, ...], config: type[Config]) -> str:
+    name = str(location[-1])
+    known = [leaf.path for leaf in leaves(config)]
+    near = difflib.get_close_matches(name, [path[-1] for path in known], n=1)
+    where = ".".join(str(part) for part in location)
+    if not near:
+        return f"{where}: unknown setting. Run the command with --help for the list."
+    (path,) = (path for path in known if path[-1] == near[0])
+    return f"{where}: unknown setting. Did you mean {'.'.join(path)}?"
+
+
+def write_yaml(config: Config, path: Path) -> None:
+    """Write a resolved tree as a file that ``--config`` takes back."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,155 @@
+"""Sizes of the student encoder and of the mask model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from adios_tme.config.base import Config
+
+
+class Arch(NamedTuple):
+    """Width, depth and heads of a named ViT."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+
+
+ARCHITECTURES = {
+    "vit_tiny": Arch(192, 12, 3),
+    "vit_small": Arch(384, 12, 6),
+    "vit_base": Arch(768, 12, 12),
+    "vit_large": Arch(1024, 24, 16),
+}
+HEAD_WIDTH = 64
+
+
+def check_heads(section: str, embed_dim: int, num_heads: int) -> None:
+    """Raise if the heads do not share the width evenly.
+
+    Raises:
+        ValueError: With the head counts near ``num_heads`` that would do.
+    """
+    if embed_dim % num_heads == 0:
+        return
+    divisors = [heads for heads in range(1, embed_dim + 1) if embed_dim % heads == 0]
+    below = max(heads for heads in divisors if heads < num_heads)
+    above = min((heads for heads in divisors if heads > num_heads), default=embed_dim)
+    raise ValueError(
+        f"{section}num_heads={num_heads} does not divide embed_dim={embed_dim}. "
+        f"Use --num-heads {below} or {above}, or change --embed-dim."
+    )
+
+
+class StudentConfig(Config):
+    """The encoder that learns, and the head that it is trained through."""
+
+    arch: Literal["vit_tiny", "vit_small", "vit_base", "vit_large"] = "vit_base"
+    """Named size of the encoder; sets width, depth and heads where they are not given."""
+
+    patch_size: int = Field(default=16, gt=0)
+    """Side in pixels of the squares that become tokens."""
+
+    embed_dim: int = Field(
+        default_factory=lambda given: ARCHITECTURES[given["arch"]].embed_dim, gt=0
+    )
+    """Width of the encoder; default: by arch 192, 384, 768 or 1024."""
+
+    depth: int = Field(default_factory=lambda given: ARCHITECTURES[given["arch"]].depth, gt=0)
+    """Number of transformer blocks; default: by arch 12, 12, 12 or 24."""
+
+    num_heads: int = Field(
+        default_factory=lambda given: ARCHITECTURES[given["arch"]].num_heads, gt=0
+    )
+    """Attention heads per block; default: by arch 3, 6, 12 or 16."""
+
+    drop_path_rate: float = Field(default=0.4, ge=0, lt=1)
+    """Stochastic depth: chance that an image skips the last block, rising linearly with depth."""
+
+    num_register_tokens: int = Field(default=4, ge=0)
+    """Extra tokens without a place in the image (Darcet et al. 2023)."""
+
+    tme_hidden_dim: int = Field(default=2048, gt=0)
+    """Width of the hidden layers of the head."""
+
+    tme_output_dim: int = Field(default=256, gt=0)
+    """Width of the embedding that the contrastive loss compares."""
+
+    tme_layers: int = Field(default=3, ge=1)
+    """Linear layers in the head."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        check_heads("", self.embed_dim, self.num_heads)
+        return self
+
+
+class MaskConfig(Config):
+    """The model that draws the masks, and how often they are used."""
+
+    mask_model_type: Literal["vit_unet", "adios"] = "vit_unet"
+    """A ViT with a CellViT-style decoder, or the U-Net of the original ADIOS."""
+
+    num_masks: int = Field(default=3, ge=2)
+    """Masks per image; they add up to one at every pixel."""
+
+    crops_per_mask: int = Field(default=1, ge=0)
+    """Random resized crops taken from every masked view, for the student only."""
+
+    crop_size: int | None = Field(default=None, gt=0)
+    """Side in pixels of those crops; absent: the image size."""
+
+    mask_update_freq: int = Field(default=1, ge=1)
+    """The mask model is updated on every n-th iteration."""
+
+    mask_encoder_dim: int = Field(default=192, gt=0, multiple_of=HEAD_WIDTH)
+    """Width of the vit_unet's encoder, a multiple of the head width."""
+
+    mask_encoder_depth: int = Field(default=12, ge=4)
+    """Blocks of the vit_unet's encoder; the decoder reads it at each quarter."""
+
+    mask_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout in the vit_unet's decoder, and stochastic depth in its encoder."""
+
+    mask_encoder_checkpoint: Path | None = None
+    """Student run or checkpoint from which the vit_unet's encoder starts; absent: random."""
+
+    freeze_mask_encoder: bool = False
+    """Train the vit_unet's decoder alone."""
+
+    @model_validator(mode="after")
+    def _vit_unet_settings_have_one(self) -> Self:
+        if self.mask_model_type == "vit_unet":
+            return self
+        for name in (
+            "mask_encoder_dim",
+            "mask_encoder_depth",
+            "mask_dropout",
+            "mask_encoder_checkpoint",
+            "freeze_mask_encoder",
+        ):
+            if is_changed(self, name):
+                raise ValueError(
+                    f"{name}={getattr(self, name)} would be ignored: mask_model_type="
+                    f"{self.mask_model_type} has no ViT encoder. "
+                    f"Drop it, or use --mask-model-type vit_unet."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_are_taken(self) -> Self:
+        if self.crop_size is not None and self.crops_per_mask == 0:
+            raise ValueError(
+                f"crop_size={self.crop_size} would be ignored: crops_per_mask=0. "
+                f"Drop it, or use --crops-per-mask 1."
+            )
+        return self
+
+
+def is_changed(section: Config, name: str) -> bool:
+    """Whether a setting differs from its declared default."""
+    default: Any = type(section).model_fields[name].default
+    return bool(getattr(section, name) != default)

@@ -1,0 +1,1 @@
+"""From archives of patches to uint8 batches: index, order, reading, damage, augmentation."""

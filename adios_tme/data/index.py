@@ -1,0 +1,206 @@
+"""The dataset index: where every patch lies, in one memory-mapped file.
+
+A safetensors file whose columns are used in place, at the offsets of its header: opening reads the
+header alone, whatever the number of patches, and all processes of a machine share the pages. A
+patch costs 29 bytes and its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adios_tme.config.data import PatchSelection
+from adios_tme.data.archive import Member
+from adios_tme.errors import DataError
+
+INDEX_NAME = "dataset_index.safetensors"
+FORMAT = "adios_tme dataset index 1"
+
+#: Columns and their types, as they stand in the file. ``*_ends`` close each name of a blob.
+PATCH_COLUMNS = {
+    "offset": "uint64",
+    "name_ends": "uint64",
+    "compressed_size": "uint32",
+    "size": "uint32",
+    "crc32": "uint32",
+    "method": "uint8",
+}
+ARCHIVE_COLUMNS = {
+    "archive_size": "uint64",
+    "archive_mtime": "int64",
+    "archive_first_row": "uint64",
+    "archive_path_ends": "uint64",
+}
+BLOBS = ("names", "archive_paths")
+
+_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
+_MAX_HEADER_BYTES = 1 << 20
+_COORDINATES = re.compile(r"_x(-?\d+)_y(-?\d+)")
+
+
+class ArchiveEntry(NamedTuple):
+    """An archive as it was when it was indexed."""
+
+    path: Path
+    size: int
+    mtime: int
+    """In nanoseconds."""
+
+    def matches(self, stat: os.stat_result) -> bool:
+        """Whether a file is still what was indexed."""
+        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Where a patch lies, and what its name says."""
+
+    archive: ArchiveEntry
+    member: Member
+
+    @property
+    def slide(self) -> str:
+        """The slide: the folder inside the archive where there is one, else the archive's name."""
+        folder, _, _ = self.member.name.rpartition("/")
+        return folder or self.archive.path.stem
+
+    @property
+    def coordinates(self) -> tuple[int, int] | None:
+        """X and y in pixels, where the name has them."""
+        found = _COORDINATES.search(self.member.name)
+        return (int(found[1]), int(found[2])) if found else None
+
+
+class DatasetIndex:
+    """An opened index; rows are patches, archive after archive.
+
+    Args:
+        path: The index file.
+        columns: The mapped columns.
+        metadata: Strings of the header: format, root of the archives, rule of selection.
+    """
+
+    def __init__(
+        self, path: Path, columns: dict[str, NDArray[np.generic]], metadata: dict[str, str]
+    ) -> None:
+        self.path = path
+        self.columns = columns
+        self.selection = PatchSelection.model_validate_json(metadata["selection"])
+        self.root = (path.parent / metadata["root"]).resolve()
+
+    @classmethod
+    def open(cls, path: Path) -> DatasetIndex:
+        """Map an index file, or the one inside a folder.
+
+        Raises:
+            DataError: If there is none, or it is damaged or of another kind.
+        """
+        path = Path(path)
+        path = path / INDEX_NAME if path.is_dir() else path
+        try:
+            columns, metadata = _map_columns(path)
+        except OSError as error:
+            raise DataError(
+                f"{path}: the index cannot be read ({error.strerror}). Run adios-tme index first."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: is damaged or not an index. Remove it and run adios-tme index."
+            ) from error
+        return cls(path, columns, metadata)
+
+    def __len__(self) -> int:
+        return len(self.columns["offset"])
+
+    @property
+    def num_archives(self) -> int:
+        """Archives that hold patches or were found to hold none."""
+        return len(self.columns["archive_size"])
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the index file."""
+        return self.path.stat().st_size
+
+    def archive(self, number: int) -> ArchiveEntry:
+        """One archive."""
+        relative = self._text("archive_paths", "archive_path_ends", number)
+        return ArchiveEntry(
+            self.root / relative,
+            int(self.columns["archive_size"][number]),
+            int(self.columns["archive_mtime"][number]),
+        )
+
+    def archive_rows(self, number: int) -> slice:
+        """Rows of one archive's patches."""
+        firsts = self.columns["archive_first_row"]
+        last = number + 1 == self.num_archives
+        return slice(int(firsts[number]), len(self) if last else int(firsts[number + 1]))
+
+    def archive_number(self, row: int) -> int:
+        """The archive that holds a row."""
+        firsts = self.columns["archive_first_row"]
+        return int(np.searchsorted(firsts, np.uint64(row), side="right")) - 1
+
+    def patch(self, row: int) -> Patch:
+        """One patch.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of an index with {len(self)} patches")
+        column = self.columns
+        member = Member(
+            self._text("names", "name_ends", row),
+            int(column["offset"][row]),
+            int(column["compressed_size"][row]),
+            int(column["size"][row]),
+            int(column["crc32"][row]),
+            int(column["method"][row]),
+        )
+        return Patch(self.archive(self.archive_number(row)), member)
+
+    def num_slides(self) -> int:
+        """Number of different slides (reads every name)."""
+        return len({self.patch(row).slide for row in range(len(self))})
+
+    def _text(self, blob: str, ends: str, number: int) -> str:
+        start = int(self.columns[ends][number - 1]) if number else 0
+        end = int(self.columns[ends][number])
+        return self.columns[blob][start:end].tobytes().decode("utf-8", "surrogateescape")
+
+
+def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+    """Columns as views of one mapping, each checked against the file's size."""
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if not 0 < header_bytes <= _MAX_HEADER_BYTES:
+            raise ValueError("the header is too large")
+        header = json.loads(file.read(header_bytes))
+    metadata = header.pop("__metadata__")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"format {metadata['format']!r}")
+    content = np.memmap(path, dtype=np.uint8, mode="r")[8 + header_bytes :]
+    columns: dict[str, NDArray[np.generic]] = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        column = content[start:end].view(_DTYPES[entry["dtype"]])
+        if not 0 <= start <= end or [len(column)] != entry["shape"]:
+            raise ValueError(f"column {name} does not fit the file")
+        columns[name] = column
+    for ends, blob in (("name_ends", "names"), ("archive_path_ends", "archive_paths")):
+        last = int(columns[ends][-1]) if len(columns[ends]) else 0
+        if last != len(columns[blob]):
+            raise ValueError(f"{blob} do not fit")
+    if {len(columns[name]) for name in PATCH_COLUMNS} != {len(columns["offset"])}:
+        raise ValueError("columns differ in length")
+    return columns, metadata

@@ -1,0 +1,42 @@
+"""Every exception the package raises on purpose, and the exit code that goes with it.
+
+A message has three parts, one sentence each: what is wrong (with the value), where, what to do.
+"""
+
+from __future__ import annotations
+
+
+class AdiosError(Exception):
+    """Base of all known errors; the command line prints its message and no traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(AdiosError):
+    """Settings that are unknown, out of range or contradict each other."""
+
+    exit_code = 2
+
+
+class DataError(AdiosError):
+    """Archives, indexes, images or labels that cannot be used."""
+
+
+class CheckpointError(AdiosError):
+    """A checkpoint or run folder that is missing, damaged or made by other settings."""
+
+
+class TrainingDivergedError(AdiosError):
+    """Losses or gradients that stayed non-finite."""
+
+
+class LaunchError(AdiosError):
+    """Worker processes that could not be started, or that failed."""
+
+
+class TrainingStoppedError(AdiosError):
+    """A signal ended the run early, after its checkpoint was saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

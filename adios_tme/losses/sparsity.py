@@ -1,0 +1,40 @@
+"""The penalty that keeps a mask from hiding nothing, or everything.
+
+Shape legend: B images, N masks, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+
+def sparsity_penalty(
+    masks_BNHW: Tensor, kind: Literal["inverse_sin", "sinh_squared"] = "inverse_sin"
+) -> Tensor:
+    """Penalty on the area of each mask, averaged over images and summed over masks.
+
+    With a the mean of a mask over its pixels, ``inverse_sin`` is 1 / (sin(pi a) + 1e-10) (Shi et
+    al. 2022, arXiv:2201.13100, section 3.2), steep near 0 and 1; ``sinh_squared`` is
+    sinh(pi |a - 1/2|)^2, flat around one half.
+
+    Args:
+        masks_BNHW: Soft masks in [0, 1].
+        kind: Which penalty.
+
+    Returns:
+        Scalar, dimensionless.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    area_BN = masks_BNHW.float().mean(dim=(2, 3))
+    if kind == "inverse_sin":
+        penalty_BN = 1 / ((math.pi * area_BN).sin() + 1e-10)
+    elif kind == "sinh_squared":
+        penalty_BN = (math.pi * (area_BN - 0.5).abs()).sinh().square()
+    else:
+        raise ValueError(f"sparsity penalty {kind!r} is unknown. Use inverse_sin or sinh_squared.")
+    return penalty_BN.mean(dim=0).sum()

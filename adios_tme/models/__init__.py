@@ -1,0 +1,1 @@
+"""The student, the mask models, and the parts they are built of."""

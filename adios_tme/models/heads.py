@@ -1,0 +1,38 @@
+"""The projection that the contrastive loss looks through."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import nn
+
+
+class TMEHead(nn.Sequential):
+    """MLP from class tokens (B, in_dim) to embeddings (B, output_dim).
+
+    Linear layers with GELU between, no normalisation at the end.
+
+    Args:
+        in_dim: Width of the class token.
+        hidden_dim: Width between the layers.
+        output_dim: Width of the embedding.
+        num_layers: Linear layers.
+
+    Raises:
+        ValueError: If there is no layer.
+    """
+
+    def __init__(
+        self, in_dim: int, hidden_dim: int = 2048, output_dim: int = 256, num_layers: int = 3
+    ) -> None:
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers}: a head needs at least one layer.")
+        widths = [in_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        layers: list[nn.Module] = []
+        for narrow, wide in itertools.pairwise(widths):
+            layers += [nn.Linear(narrow, wide), nn.GELU()]
+        super().__init__(*layers[:-1])
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)

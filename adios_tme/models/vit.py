@@ -1,0 +1,214 @@
+"""The encoder: a ViT whose weights stock timm loads under the same names.
+
+It is timm's ``vit_giant_patch14_reg4_dinov2`` with other sizes (Dosovitskiy et al. 2021,
+arXiv:2010.11929; registers: Darcet et al. 2023, arXiv:2309.16588; SwiGLU: Shazeer 2020,
+arXiv:2002.05202).
+
+Shape legend: B images, C channels, H x W pixels, h x w patches, P = h*w, R registers, D width,
+T tokens of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import overload
+
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from adios_tme.models.attention import Backend, Packing
+from adios_tme.models.layers import Block
+
+LAYER_SCALE = 0.1
+
+
+class VisionTransformer(nn.Module):
+    """ViT encoder with registers, SwiGLU, LayerScale and stochastic depth.
+
+    Args:
+        img_size: Side in pixels at which the positions are learned; other sizes are interpolated.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width.
+        depth: Blocks.
+        num_heads: Attention heads of a block.
+        num_register_tokens: Registers.
+        drop_path_rate: Stochastic depth of the last block; earlier ones less, linearly.
+        attention: Back end; see `adios_tme.models.attention`.
+        grad_checkpointing: Recompute the blocks in the backward pass.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        num_register_tokens: int = 4,
+        drop_path_rate: float = 0.0,
+        attention: Backend = "sdpa",
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.attention = attention
+        self.grad_checkpointing = grad_checkpointing
+        self.num_prefix_tokens = 1 + num_register_tokens
+        self.patch_embed = PatchEmbed(
+            img_size, patch_size, 3, embed_dim, strict_img_size=False, output_fmt="NHWC"
+        )
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.reg_token = (
+            nn.Parameter(torch.empty(1, num_register_tokens, embed_dim))
+            if num_register_tokens
+            else None
+        )
+        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches, embed_dim))
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, rate, LAYER_SCALE, attention)
+            for rate in torch.linspace(0, drop_path_rate, depth).tolist()
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.mlp.init_weights()  # opens SwiGLU's gate
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=1e-6)
+
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Encode normalised images.
+
+        Args:
+            x: (B, 3, H, W), or several such batches of different sizes, encoded as one sequence.
+
+        Returns:
+            Tokens (B, 1+R+P, D) after the last norm, class token first; a list of them for a list.
+        """
+        batches = [x] if isinstance(x, Tensor) else x
+        tokens_TD, packing = self._embed(batches)
+        for block in self.blocks:
+            tokens_TD = self._run(block, tokens_TD, packing)
+        tokens_TD = self.norm(tokens_TD)
+        sizes = [len(batch) for batch in batches]
+        lengths = [self._num_tokens(batch) for batch in batches]
+        runs = tokens_TD.split([n * length for n, length in zip(sizes, lengths, strict=True)])
+        outputs = [run.unflatten(0, (n, -1)) for run, n in zip(runs, sizes, strict=True)]
+        return outputs[0] if isinstance(x, Tensor) else outputs
+
+    def class_tokens(self, batches: Sequence[Tensor]) -> Tensor:
+        """The class tokens of all images, after the last norm.
+
+        The same numbers as `forward`; the last block's queries, projection and MLP are computed
+        for the class tokens alone, since nobody reads the others.
+
+        Args:
+            batches: Normalised images (B_i, 3, H_i, W_i).
+
+        Returns:
+            (sum of B_i, D) in order.
+        """
+        tokens_TD, packing = self._embed(batches)
+        *earlier, last = self.blocks
+        for block in earlier:
+            tokens_TD = self._run(block, tokens_TD, packing)
+        first = _first_rows(packing, tokens_TD.device)
+        assert isinstance(last, Block)
+        classes_BD = self._checkpointed(last.first_tokens, tokens_TD, first, packing)
+        normed: Tensor = self.norm(classes_BD)
+        return normed
+
+    def forward_intermediates(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Patch features at a quarter, half, three quarters and the whole of the depth.
+
+        Returns:
+            Four normed maps (B, D, h, w).
+        """
+        tokens_TD, packing = self._embed([x_BCHW])
+        depth = len(self.blocks)
+        stops = {-(-depth * quarter // 4) for quarter in (1, 2, 3, 4)}
+        grid = self._grid(x_BCHW)
+        maps = []
+        for done, block in enumerate(self.blocks, start=1):
+            tokens_TD = self._run(block, tokens_TD, packing)
+            if done in stops:
+                tokens_BTD = self.norm(tokens_TD).unflatten(0, (len(x_BCHW), -1))
+                patches_BPD = tokens_BTD[:, self.num_prefix_tokens :]
+                maps.append(patches_BPD.transpose(1, 2).unflatten(2, grid))
+        return maps
+
+    def _embed(self, batches: Sequence[Tensor]) -> tuple[Tensor, Packing]:
+        """Tokens of all batches one after the other; batches of one size are embedded together."""
+        runs, parts = [], []
+        for joined in _join_equal_sizes(batches):
+            tokens_BTD = self._tokens(joined)
+            runs.append((tokens_BTD.shape[0], tokens_BTD.shape[1]))
+            parts.append(tokens_BTD.flatten(0, 1))
+        return torch.cat(parts) if len(parts) > 1 else parts[0], Packing(tuple(runs))
+
+    def _tokens(self, x_BCHW: Tensor) -> Tensor:
+        patches_BhwD = self.patch_embed(x_BCHW)
+        num_images, height, width, _ = patches_BhwD.shape
+        position = resample_abs_pos_embed(
+            self.pos_embed,
+            new_size=[height, width],
+            old_size=list(self.patch_embed.grid_size),
+            num_prefix_tokens=0,
+        )
+        prefix = [self.cls_token] if self.reg_token is None else [self.cls_token, self.reg_token]
+        expanded = [token.expand(num_images, -1, -1) for token in prefix]
+        return torch.cat([*expanded, patches_BhwD.flatten(1, 2) + position], dim=1)
+
+    def _grid(self, x_BCHW: Tensor) -> tuple[int, int]:
+        height, width = x_BCHW.shape[-2:]
+        return self.patch_embed.dynamic_feat_size((height, width))
+
+    def _num_tokens(self, x_BCHW: Tensor) -> int:
+        height, width = self._grid(x_BCHW)
+        return int(self.num_prefix_tokens + height * width)
+
+    def _run(self, block: nn.Module, tokens_TD: Tensor, packing: Packing) -> Tensor:
+        return self._checkpointed(block, tokens_TD, packing)
+
+    def _checkpointed(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+            return recomputed
+        return function(*inputs)
+
+
+def _join_equal_sizes(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Concatenate neighbours of one size, so that they are embedded and attended to together."""
+    groups: list[list[Tensor]] = []
+    for batch in batches:
+        if groups and groups[-1][0].shape[1:] == batch.shape[1:]:
+            groups[-1].append(batch)
+        else:
+            groups.append([batch])
+    return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def _first_rows(packing: Packing, device: torch.device) -> Tensor:
+    """Rows of the first token of each image."""
+    rows, start = [], 0
+    for count, length in packing.runs:
+        rows.append(torch.arange(count, device=device) * length + start)
+        start += count * length
+    return torch.cat(rows)

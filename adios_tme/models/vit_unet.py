@@ -1,0 +1,145 @@
+"""A mask model with a ViT encoder and a decoder in the manner of CellViT.
+
+Hoerst et al. 2024, arXiv:2306.15350 (after UNETR, Hatamizadeh et al. 2022): patch features from
+four depths are brought up by transposed convolutions and joined on the way to full resolution.
+
+Shape legend: B images, N masks, C channels, H x W pixels, h x w patches, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from adios_tme.models.layers import conv_block
+from adios_tme.models.vit import VisionTransformer
+
+#: Channels after each doubling of the resolution; further doublings keep the last.
+WIDTHS = (256, 128, 64, 32)
+
+
+class ViTUNet(nn.Module):
+    """ViT encoder, one decoder for all masks, softmax over them.
+
+    The decoder doubles the patch grid until it reaches the pixels (four times for patches of 16).
+    On the way it joins the features of three quarters of the depth after one doubling, of half
+    after two, of a quarter after three, and the image itself at the end.
+
+    Args:
+        encoder: Gives the features; its patch size sets the number of doublings.
+        patch_size: Side of the encoder's patches in pixels.
+        num_masks: Masks per image.
+        dropout: In the decoder.
+        freeze_encoder: Keep the encoder's weights as they are, and evaluate it without dropout.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionTransformer,
+        patch_size: int = 16,
+        num_masks: int = 3,
+        dropout: float = 0.0,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = dropout
+        self.freeze_encoder = freeze_encoder
+        num_doublings = max(1, round(math.log2(patch_size)))
+        widths = [WIDTHS[min(level, len(WIDTHS) - 1)] for level in range(num_doublings)]
+        # The level at which the features of 3/4, 1/2 and 1/4 of the depth join.
+        self._joins = [min(level, num_doublings) for level in (1, 2, 3)]
+        self.skips = nn.ModuleList(
+            _rise(encoder.embed_dim, widths[:level], dropout) for level in self._joins
+        )
+        self.image_skip = conv_block(3, widths[-1])
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(narrow, wide, 2, stride=2)
+            for narrow, wide in zip([encoder.embed_dim, *widths], widths, strict=False)
+        )
+        self.fusions = nn.ModuleList(
+            nn.Sequential(conv_block(self._num_joined(level) * wide, wide), conv_block(wide, wide))
+            for level, wide in enumerate(widths, start=1)
+        )
+        self.head = nn.Conv2d(widths[-1], num_masks, 1)
+        self.encoder.requires_grad_(not freeze_encoder)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether two forward passes on the same images may differ."""
+        return self.training and self.dropout > 0
+
+    def train(self, mode: bool = True) -> ViTUNet:
+        """Set training mode; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Draw masks on normalised images.
+
+        Returns:
+            (B, N, H, W) float32; they add up to one over N.
+        """
+        *lower, features = self.encoder.forward_intermediates(x_BCHW)
+        risen = [rise(z) for rise, z in zip(self.skips, reversed(lower), strict=True)]
+        for level, double in enumerate(self.doublings, start=1):
+            features = double(features)
+            joined = [skip for skip, at in zip(risen, self._joins, strict=True) if at == level]
+            if level == len(self.doublings):
+                image = x_BCHW
+                if image.shape[-2:] != features.shape[-2:]:
+                    image = F.interpolate(image, features.shape[-2:], mode="bilinear")
+                joined.append(self.image_skip(image))
+            features = self.fusions[level - 1](torch.cat([features, *joined], dim=1))
+        logits = self.head(features)
+        if logits.shape[-2:] != x_BCHW.shape[-2:]:
+            logits = F.interpolate(logits, x_BCHW.shape[-2:], mode="bilinear")
+        masks: Tensor = logits.float().softmax(dim=1)
+        return masks
+
+    def load_encoder(self, weights: dict[str, Tensor]) -> list[str]:
+        """Start the encoder from a student's, its positions resampled to this image size.
+
+        Args:
+            weights: State of a `VisionTransformer`.
+
+        Returns:
+            Names of the tensors that did not fit and keep their first values.
+        """
+        own = self.encoder.state_dict()
+        fitting = {name: weight for name, weight in weights.items() if name in own}
+        position = fitting.get("pos_embed")
+        if position is not None and position.shape[-1] == self.encoder.embed_dim:
+            side = math.isqrt(position.shape[1])
+            fitting["pos_embed"] = resample_abs_pos_embed(
+                position,
+                new_size=list(self.encoder.patch_embed.grid_size),
+                old_size=[side, side],
+                num_prefix_tokens=0,
+            )
+        fitting = {
+            name: weight for name, weight in fitting.items() if weight.shape == own[name].shape
+        }
+        self.encoder.load_state_dict(fitting, strict=False)
+        return sorted((own.keys() | weights.keys()) - fitting.keys())
+
+    def _num_joined(self, level: int) -> int:
+        return 1 + self._joins.count(level) + (level == len(self.doublings))
+
+
+def _rise(dim: int, widths: list[int], dropout: float) -> nn.Sequential:
+    """Bring patch features up by one doubling for each width."""
+    layers: list[nn.Module] = []
+    for narrow, wide in zip([dim, *widths], widths, strict=False):
+        layers += [
+            nn.ConvTranspose2d(narrow, wide, 2, stride=2),
+            conv_block(wide, wide),
+            nn.Dropout(dropout),
+        ]
+    return nn.Sequential(*layers)

@@ -1,0 +1,102 @@
+"""From the index to normalised batches on the device, with damage counted on the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adios_tme.config.train import TrainConfig
+from adios_tme.data.augment import augment
+from adios_tme.data.damage import DamagedPatchError, DamageLog
+from adios_tme.data.dataset import PatchDataset
+from adios_tme.data.index import DatasetIndex
+from adios_tme.data.loader import PatchLoader
+from adios_tme.distributed import World
+from adios_tme.models.layers import Normalise
+
+logger = logging.getLogger(__name__)
+
+
+class Feed:
+    """Batches of one rank from a given sample on, for ever.
+
+    Args:
+        config: Settings of the run.
+        world: Place of this process.
+        index: The patches.
+        first_sample: Samples of the whole run that are already seen.
+    """
+
+    def __init__(
+        self, config: TrainConfig, world: World, index: DatasetIndex, first_sample: int
+    ) -> None:
+        self.index = index
+        self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
+        self.damage = DamageLog(config.run.output_dir / "corrupt.jsonl")
+        self.wait_seconds = 0.0
+        self._config = config
+        self._device = world.device
+        self._num_seen = 0
+        self._loader = PatchLoader(
+            index,
+            img_size=config.data.img_size,
+            batch_size=config.data.batch_size_per_gpu,
+            rank=world.rank,
+            num_ranks=world.num_ranks,
+            seed=config.run.seed,
+            first_sample=first_sample,
+            num_workers=config.data.num_workers,
+            shuffle_block=config.data.shuffle_block,
+            pin_memory=world.device.type == "cuda",
+        )
+
+    def __enter__(self) -> Self:
+        self._loader.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loader.close()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Normalised images (B, 3, H, W) on the device."""
+        batches = iter(self._loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches)
+            self.wait_seconds += time.perf_counter() - start
+            self._num_seen += len(batch.rows)
+            for damage in self.damage.record(batch.damaged):
+                logger.warning("%s: %s left out (%s)", damage.archive, damage.name, damage.reason)
+            images = batch.images.to(self._device, non_blocking=True)
+            yield self.normalise(augment(images, self._config.data.augment))
+
+    def check_damage(self) -> None:
+        """Raise when more of the patches seen were unreadable than the settings allow.
+
+        Raises:
+            DataError: Naming the share and the log.
+        """
+        self.damage.check(self._num_seen, self._config.data.max_corrupt_fraction)
+
+    def examples(self, count: int) -> Tensor:
+        """The same few images every time, uint8 (B, 3, H, W), spread over the archives."""
+        dataset = PatchDataset(self.index, self._config.data.img_size)
+        images = []
+        for row in np.linspace(0, len(self.index) - 1, min(count, len(self.index)), dtype=int):
+            try:
+                images.append(dataset[int(row)])
+            except DamagedPatchError:
+                continue  # the loader logs it when its turn comes
+        return torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8)

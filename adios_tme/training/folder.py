@@ -1,0 +1,160 @@
+"""The output folder of a run: whose it is, what it was made with, where to go on from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from adios_tme import __version__
+from adios_tme.checkpoint import find_checkpoint, list_checkpoints
+from adios_tme.config.load import leaves, write_yaml
+from adios_tme.config.train import TrainConfig
+from adios_tme.errors import ConfigError, DataError
+
+SETTINGS = "config.yaml"
+#: All that a run writes; nothing else in its folder is ever touched.
+FILES_OF_A_RUN = (
+    SETTINGS,
+    "environment.json",
+    "metrics.jsonl",
+    "train.log",
+    "corrupt.jsonl",
+    "checkpoint*.pth",
+    ".checkpoint*.partial",
+    "dataset_index.safetensors",
+    "visualizations",
+    "report.html",
+)
+#: Settings that shape the saved tensors: going on with others would not fit.
+SHAPING = (
+    "img_size",
+    "arch",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "num_register_tokens",
+    "tme_hidden_dim",
+    "tme_output_dim",
+    "tme_layers",
+    "mask_model_type",
+    "num_masks",
+    "mask_encoder_dim",
+    "mask_encoder_depth",
+    "freeze_mask_encoder",
+    "optimizer_type",
+    "use_lars",
+)
+PACKAGES = ("torch", "torchvision", "timm", "xformers", "numpy", "pillow", "kornia-rs")
+
+
+def prepare_folder(config: TrainConfig) -> None:
+    """Make the output folder ready: cleared, claimed or checked; settings and versions written.
+
+    Raises:
+        ConfigError: If it holds another run, or one that must not be resumed.
+        DataError: If it cannot be written.
+    """
+    folder = config.run.output_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.run.overwrite:
+            _clear(folder)
+        elif (folder / SETTINGS).exists() or list_checkpoints(folder):
+            _check_resumable(config)
+        write_yaml(config, folder / SETTINGS)
+        text = json.dumps(environment(), indent=2) + "\n"
+        (folder / "environment.json").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the output folder cannot be written ({error.strerror}). "
+            f"Give another --output-dir, or check permissions and space."
+        ) from error
+
+
+def resume_source(config: TrainConfig) -> Path | None:
+    """The checkpoint to go on from: the folder's own newest, else the one that was named."""
+    folder = config.run.output_dir
+    if list_checkpoints(folder):
+        return find_checkpoint(folder)
+    if config.run.resume not in ("auto", "never"):
+        return find_checkpoint(Path(config.run.resume))
+    return None
+
+
+def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) -> None:
+    """Raise if settings that shape the saved tensors differ.
+
+    Raises:
+        ConfigError: Naming each difference.
+    """
+    paths = {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
+    differences = [
+        f"{name} is {old}, asked {new}"
+        for name in SHAPING
+        if (old := _lookup(saved, paths[name]))
+        != (new := _lookup(config.model_dump(mode="json"), paths[name]))
+    ]
+    if differences:
+        raise ConfigError(
+            f"{where}: holds a run with other settings ({'; '.join(differences)}). "
+            f"Give another --output-dir, or --overwrite to start afresh in this one."
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command of this process."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "adios_tme": __version__,
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "gpus": gpus,
+        "command": sys.argv,
+    }
+
+
+def _lookup(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = tree
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _clear(folder: Path) -> None:
+    for pattern in FILES_OF_A_RUN:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _check_resumable(config: TrainConfig) -> None:
+    folder = config.run.output_dir
+    if config.run.resume != "auto":
+        raise ConfigError(
+            f"{folder}: already holds a run, and resume={config.run.resume}. "
+            f"Give another --output-dir, --resume auto to go on, or --overwrite to start afresh."
+        )
+    settings = folder / SETTINGS
+    if settings.exists():
+        saved = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        check_same_shape(config, saved if isinstance(saved, dict) else {}, folder)

@@ -1,0 +1,174 @@
+"""What a run tells: lines of metrics.jsonl, the progress bar, the log, and pictures of masks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adios_tme.distributed import mean_over_ranks, sum_over_ranks
+from adios_tme.models.generator import MaskGenerator
+from adios_tme.training.feed import Feed
+from adios_tme.training.schedule import Schedule
+from adios_tme.training.state import Run
+from adios_tme.training.step import Report
+from adios_tme.viz.masks import draw_masks
+
+NUM_EXAMPLES = 6
+
+logger = logging.getLogger("adios_tme")
+
+
+class Recorder:
+    """Writes what happens; only the first rank has files and a progress bar."""
+
+    def __init__(self, run: Run, feed: Feed) -> None:
+        self.run = run
+        self.feed = feed
+        self.console = Console(stderr=True)
+        self._settings = run.config.run
+        self._writes = run.world.is_first
+        self._start = self._last_time = time.perf_counter()
+        self._last_iteration = run.iteration
+        self._mask_report: Report | None = None
+        self._examples = feed.examples(NUM_EXAMPLES) if self._draws else None
+        self._handlers = self._log_handlers()
+        self._progress = self._progress_bar()
+        self._bar = self._progress.add_task(
+            "training", total=run.config.optim.total_iterations, completed=run.iteration, shown=""
+        )
+
+    def __enter__(self) -> Self:
+        logger.setLevel(logging.INFO)
+        for handler in self._handlers:
+            logger.addHandler(handler)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        for handler in self._handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def record(self, report: Report, now: Schedule) -> None:
+        """Take note of a finished iteration; now and then write a line or draw a picture."""
+        iteration = self.run.iteration
+        if report.mask_loss is not None:
+            self._mask_report = report
+        self._progress.update(self._bar, completed=iteration)
+        if iteration % self._settings.log_freq == 0 or self.run.is_finished:
+            self._write_line(report, now)
+        if self._draws and (iteration % self._settings.viz_freq == 0 or self.run.is_finished):
+            self._draw()
+
+    @property
+    def _draws(self) -> bool:
+        return self._writes and self._settings.viz_freq > 0
+
+    def _write_line(self, report: Report, now: Schedule) -> None:
+        line = self._measure(report, now)
+        if not self._writes:
+            return
+        path = self._settings.output_dir / "metrics.jsonl"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._progress.update(self._bar, shown=_summary(line))
+        if not self.console.is_terminal:
+            total = self.run.config.optim.total_iterations
+            logger.info("iteration %d/%d  %s", line["iteration"], total, _summary(line))
+
+    def _measure(self, report: Report, now: Schedule) -> dict[str, Any]:
+        """Read the device and the clock (host sync), and average over ranks."""
+        values = _read(report) | (_read(self._mask_report) if self._mask_report else {})
+        coverage = mean_over_ranks(report.mask_coverage).tolist()
+        (num_damaged,) = sum_over_ranks(self.feed.damage.num_damaged)
+        seconds = time.perf_counter() - self._last_time
+        num_images = (self.run.iteration - self._last_iteration) * self.run.global_batch_size
+        waited, self.feed.wait_seconds = self.feed.wait_seconds, 0.0
+        self._last_time += seconds
+        self._last_iteration = self.run.iteration
+        return {
+            "iteration": self.run.iteration,
+            "samples_seen": self.run.samples_seen,
+            "epoch": self.run.samples_seen / len(self.feed.index),
+            **values,
+            "temperature": now.temperature,
+            "lr": now.lr,
+            "mask_lr": now.mask_lr,
+            "mask_coverage": coverage,
+            "images_per_second": num_images / seconds,
+            "data_wait_fraction": min(1.0, waited / seconds),
+            "num_damaged": num_damaged,
+            "seconds": time.perf_counter() - self._start,
+        }
+
+    def _draw(self) -> None:
+        if self._examples is None or not len(self._examples):
+            return
+        data, network = self.run.config.data, self.run.bare_mask_model
+        images = self._examples.to(self.run.world.device)
+        try:
+            generator = MaskGenerator(network, data.img_size, data.mean, data.std).eval()
+            masks = generator(images).cpu()
+        finally:
+            network.train()
+        folder = self._settings.output_dir / "visualizations" / "masks"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"iter_{self.run.iteration:08d}.png"
+        draw_masks(self._examples, masks, path, title=f"Masks after {self.run.iteration} updates")
+
+    def _progress_bar(self) -> Progress:
+        return Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=self.console,
+            disable=not (self._writes and self.console.is_terminal),
+        )
+
+    def _log_handlers(self) -> list[logging.Handler]:
+        if not self._writes:
+            return []
+        file = logging.FileHandler(self._settings.output_dir / "train.log", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        return [file, RichHandler(console=self.console, show_path=False, markup=False)]
+
+
+def _read(report: Report) -> dict[str, float]:
+    """The scalars of a report, averaged over ranks; absent halves stay absent."""
+    scalars = {
+        name: value
+        for name, value in vars(report).items()
+        if isinstance(value, torch.Tensor) and value.ndim == 0
+    }
+    means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
+    return {
+        name: value if math.isfinite(value) else math.nan
+        for name, value in zip(scalars, means.tolist(), strict=True)
+    }
+
+
+def _summary(line: dict[str, Any]) -> str:
+    """A line of metrics as people read it."""
+    parts = [f"student {line['student_loss']:.3f}"]
+    if "mask_loss" in line:
+        parts.append(f"mask {line['mask_loss']:.3f}")
+    parts.append("cover " + "/".join(f"{share:.2f}" for share in line["mask_coverage"]))
+    parts.append(f"{line['images_per_second']:.1f} img/s")
+    parts.append(f"wait {line['data_wait_fraction']:.0%}")
+    return "  ".join(parts)

@@ -1,0 +1,165 @@
+"""Everything a run carries from one iteration to the next: networks, optimisers, counters, RNG."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from adios_tme import __version__
+from adios_tme.config.train import TrainConfig
+from adios_tme.distributed import World, from_all_ranks
+from adios_tme.models.build import build_mask_model, build_student, choose_precision
+from adios_tme.models.student import Student
+from adios_tme.optim.build import build_optimizer
+from adios_tme.training.schedule import Schedule, schedule_at
+from adios_tme.training.update import Updater
+
+
+class Run:
+    """Both players, their optimisers, and how far they have come."""
+
+    def __init__(
+        self, config: TrainConfig, world: World, student: Student, mask_model: nn.Module
+    ) -> None:
+        self.config = config
+        self.world = world
+        self.bare_student = student
+        self.bare_mask_model = mask_model
+        self.student = self._on_all_ranks(student)
+        self.mask_model = self._on_all_ranks(mask_model)
+        self.dtype = choose_precision(config.compute.precision, world.device)
+        self.update_student = self._updater(student, config.optim.lr)
+        self.update_mask_model = self._updater(
+            mask_model, config.optim.lr * config.optim.mask_lr_ratio
+        )
+        self.iteration = 0
+        self.samples_seen = 0
+
+    @classmethod
+    def build(cls, config: TrainConfig, world: World) -> Run:
+        """Networks with the same first weights on every rank, then a random stream per rank."""
+        torch.manual_seed(config.run.seed)
+        img_size, compute, device = config.data.img_size, config.compute, world.device
+        student = build_student(config.model, img_size, compute, device)
+        mask_model = build_mask_model(config.mask, config.model, img_size, compute, device)
+        torch.manual_seed(config.run.seed + 1 + world.rank)
+        return cls(config, world, student.train(), mask_model.train())
+
+    def _on_all_ranks(self, network: nn.Module) -> nn.Module:
+        if self.world.num_ranks == 1:
+            return network
+        device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
+        return DistributedDataParallel(
+            network, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def _updater(self, network: nn.Module, lr: float) -> Updater:
+        optim, device = self.config.optim, self.world.device
+        scaler = GradScaler(device.type) if self.dtype is torch.float16 else None
+        optimizer = build_optimizer(network, optim, lr)
+        return Updater(network, optimizer, optim.clip_grad, scaler)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Images per iteration over all ranks."""
+        return self.config.data.batch_size_per_gpu * self.world.num_ranks
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the student's crops in pixels."""
+        return self.config.mask.crop_size or self.config.data.img_size
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every iteration asked for has been done."""
+        return self.iteration >= self.config.optim.total_iterations
+
+    @property
+    def shares_masks(self) -> bool:
+        """Whether one mask forward can serve both halves: no dropout draws differ."""
+        return not getattr(self.bare_mask_model, "has_dropout", False)
+
+    def schedule(self) -> Schedule:
+        """Settings of the next step."""
+        return schedule_at(self.config, self.iteration)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Arithmetic of the networks in the run's precision."""
+        enabled = self.dtype is not torch.float32
+        return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=enabled)
+
+    def draw_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
+        """Masks (B, N, H, W) of a batch, with or without a graph for the mask half."""
+        network = self.mask_model if with_graph else self.bare_mask_model
+        with torch.set_grad_enabled(with_graph), self.autocast():
+            masks: Tensor = network(images_BCHW)
+        return masks
+
+    def advance(self) -> None:
+        """Count a finished iteration."""
+        self.iteration += 1
+        self.samples_seen += self.global_batch_size
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint of this moment, by reference; a collective, every rank must call it."""
+        return {
+            "student": self.bare_student.state_dict(),
+            "mask_model": self.bare_mask_model.state_dict(),
+            "student_optimizer": self.update_student.optimizer.state_dict(),
+            "mask_optimizer": self.update_mask_model.optimizer.state_dict(),
+            "iteration": self.iteration,
+            "samples_seen": self.samples_seen,
+            "config": self.config.model_dump(mode="json"),
+            "rng": from_all_ranks(_random_state(self.world.device)),
+            "scaler": {
+                name: updater.scaler.state_dict() if updater.scaler else None
+                for name, updater in self.updaters().items()
+            },
+            "world_size": self.world.num_ranks,
+            "version": __version__,
+        }
+
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """Take both networks' weights and nothing else."""
+        self.bare_student.load_state_dict(state["student"])
+        self.bare_mask_model.load_state_dict(state["mask_model"])
+
+    def load_state(self, state: dict[str, Any]) -> bool:
+        """Go back to the moment of a checkpoint.
+
+        Returns:
+            Whether the random streams went back too; they do when the number of ranks is the same.
+        """
+        self.load_weights(state)
+        for name, updater in self.updaters().items():
+            updater.optimizer.load_state_dict(state[f"{name}_optimizer"])
+            if updater.scaler and state["scaler"][name]:
+                updater.scaler.load_state_dict(state["scaler"][name])
+        self.iteration = state["iteration"]
+        self.samples_seen = state["samples_seen"]
+        same_ranks = state["world_size"] == self.world.num_ranks
+        if same_ranks:
+            _set_random_state(state["rng"][self.world.rank], self.world.device)
+        return bool(same_ranks)
+
+    def updaters(self) -> dict[str, Updater]:
+        """Both networks' updaters, by the name their optimiser has in a checkpoint."""
+        return {"student": self.update_student, "mask": self.update_mask_model}
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

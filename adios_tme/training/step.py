@@ -1,0 +1,85 @@
+"""One update of both players (Shi et al. 2022, arXiv:2201.13100, section 3).
+
+Shape legend: B images, N masks, K crops of a masked view, C channels, H x W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adios_tme.losses.contrastive import simclr_loss
+from adios_tme.losses.sparsity import sparsity_penalty
+from adios_tme.training.schedule import Schedule
+from adios_tme.training.state import Run
+from adios_tme.training.update import frozen
+from adios_tme.training.views import hide, random_crops
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did, as tensors on the device; the mask half only when it was due."""
+
+    student_loss: Tensor
+    student_grad_norm: Tensor
+    mask_coverage: Tensor
+    mask_loss: Tensor | None = None
+    mask_grad_norm: Tensor | None = None
+    contrastive_loss_mask: Tensor | None = None
+    sparsity_penalty: Tensor | None = None
+
+
+def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
+    """Update the student, then (when due) the mask model, on one batch of normalised images."""
+    masks_BNHW = run.draw_masks(images_BCHW, with_graph=now.mask_is_due and run.shares_masks)
+    student_loss = student_disagreement(run, images_BCHW, masks_BNHW.detach(), now.temperature)
+    student_norm = run.update_student(student_loss, now.lr)
+    coverage_N = masks_BNHW.detach().mean(dim=(0, 2, 3))
+    if not now.mask_is_due:
+        return Report(student_loss.detach(), student_norm, coverage_N)
+
+    if not run.shares_masks:
+        masks_BNHW = run.draw_masks(images_BCHW, with_graph=True)
+    # The judge stays frozen until the backward pass is over: checkpointed blocks run again in it.
+    with frozen(run.bare_student) as judge:
+        fooled = judged_disagreement(run, judge, images_BCHW, masks_BNHW, now.temperature)
+        area = sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type)
+        mask_loss = run.config.loss.alpha_sparsity * area - fooled
+        mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
+    return Report(
+        student_loss.detach(),
+        student_norm,
+        coverage_N,
+        mask_loss.detach(),
+        mask_norm,
+        fooled.detach(),
+        area.detach(),
+    )
+
+
+def student_disagreement(
+    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
+) -> Tensor:
+    """What the student minimises: NT-Xent to the clean view, over masked views and their crops."""
+    masked = hide(images_BCHW, masks_BNHW)
+    views = [images_BCHW, masked]
+    for _ in range(run.config.mask.crops_per_mask):
+        views.append(random_crops(masked, run.crop_size))
+    with run.autocast():
+        clean_BD, *hidden = run.student(views)
+    hidden_VBD = torch.cat(hidden).unflatten(0, (-1, len(images_BCHW)))
+    return simclr_loss(clean_BD, hidden_VBD, temperature).sum()
+
+
+def judged_disagreement(
+    run: Run, judge: nn.Module, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
+) -> Tensor:
+    """What the mask model maximises: NT-Xent over the masked views, as a frozen student sees it."""
+    with run.autocast():
+        with torch.no_grad():
+            clean_BD = judge(images_BCHW)
+        hidden = judge(hide(images_BCHW, masks_BNHW))
+    hidden_VBD = hidden.unflatten(0, (-1, len(images_BCHW)))
+    return simclr_loss(clean_BD, hidden_VBD, temperature).sum()

@@ -1,0 +1,141 @@
+"""Curves of one or several runs, from their metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adios_tme.errors import DataError
+from adios_tme.viz.figure import check_suffix, colour, save_figure
+
+METRICS_NAME = "metrics.jsonl"
+
+Line = dict[str, Any]
+
+
+class Panel(NamedTuple):
+    """One plot: what it shows, and of which metrics."""
+
+    title: str
+    unit: str
+    metrics: tuple[str, ...]
+    is_log: bool = False
+
+
+PANELS = (
+    Panel("Student loss", "nats", ("student_loss",)),
+    Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
+    Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
+    Panel("Sparsity penalty", "", ("sparsity_penalty",)),
+    Panel("Mask coverage", "share of the image", ("mask_coverage",)),
+    Panel("Gradient norms", "before clipping", ("student_grad_norm", "mask_grad_norm"), True),
+    Panel("Learning rates", "", ("lr", "mask_lr")),
+    Panel("Temperature", "", ("temperature",)),
+    Panel("Speed", "images / s", ("images_per_second",)),
+    Panel("Waiting for data", "share of the time", ("data_wait_fraction",)),
+)
+NUM_COLUMNS = 2
+STYLES = ("-", "--", ":", "-.")
+
+
+def draw_curves(runs: Sequence[Path], path: Path) -> None:
+    """Draw every loss, the mask coverage and what else a run logs, against iterations.
+
+    Args:
+        runs: Output folders; each run has a colour of its own.
+        path: PNG or SVG file; its folder is made.
+
+    Raises:
+        ConfigError: If the file's suffix is neither.
+        DataError: If a run has no metrics.
+    """
+    check_suffix(path)
+    save_figure(curves_figure({str(run): read_metrics(run) for run in runs}), path)
+
+
+def read_metrics(run: Path) -> list[Line]:
+    """Lines of a run's log by iteration; what a resumed run repeated counts as it was last.
+
+    Raises:
+        DataError: If there is no log or nothing in it.
+    """
+    path = run / METRICS_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}). Give the output folder of a run."
+        ) from error
+    complete = text[: text.rfind("\n") + 1].splitlines()  # a killed run may end within a line
+    lines = {line["iteration"]: line for line in map(json.loads, complete)}
+    if not lines:
+        raise DataError(f"{path}: holds no metrics yet. Wait for the run's first log line.")
+    return [lines[iteration] for iteration in sorted(lines)]
+
+
+def curves_figure(runs: dict[str, list[Line]]) -> Figure:
+    """The picture that `draw_curves` writes."""
+    num_rows = math.ceil(len(PANELS) / NUM_COLUMNS)
+    figure = Figure(figsize=(5.2 * NUM_COLUMNS, 2.5 * num_rows + 0.6), layout="constrained")
+    axes = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
+    for panel, ax in zip(PANELS, axes.flat, strict=True):
+        _draw_panel(ax, panel, runs)
+    if len(runs) > 1:
+        handles = [
+            axes.flat[0].plot([], [], color=colour(number), label=name)[0]
+            for number, name in enumerate(runs)
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
+    else:
+        figure.suptitle(next(iter(runs)), fontsize=10)
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
+    ax.set_title(panel.title, fontsize=9)
+    ax.set_xlabel("iteration", fontsize=8)
+    ax.set_ylabel(panel.unit, fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.grid(alpha=0.3)
+    num_drawn = 0
+    for run_number, lines in enumerate(runs.values()):
+        series = [item for metric in panel.metrics for item in _series(lines, metric)]
+        for number, (label, iterations, values) in enumerate(series):
+            alone = len(runs) == 1
+            ax.plot(
+                iterations,
+                values,
+                color=colour(number if alone else run_number),
+                linestyle="-" if alone else STYLES[number % len(STYLES)],
+                label=label if len(series) > 1 and run_number == 0 else None,
+                linewidth=1.3,
+                marker="." if len(values) < 3 else "",
+            )
+            num_drawn += 1
+        if len(series) > 1 and run_number == 0:
+            ax.legend(fontsize=7)
+    if panel.is_log and num_drawn:
+        ax.set_yscale("log")
+    if not num_drawn:
+        ax.text(0.5, 0.5, "not logged", ha="center", transform=ax.transAxes, fontsize=8)
+
+
+def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[float]]]:
+    """A metric over iterations; one series for each entry where it is a list."""
+    logged = [(line["iteration"], line[metric]) for line in lines if metric in line]
+    if not logged:
+        return []
+    iterations = [iteration for iteration, _ in logged]
+    values = [value for _, value in logged]
+    if not isinstance(values[0], list):
+        return [(metric, iterations, values)]
+    columns = zip(*values, strict=True)
+    return [
+        (f"mask {number}", iterations, list(column)) for number, column in enumerate(columns, 1)
+    ]

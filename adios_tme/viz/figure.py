@@ -1,0 +1,44 @@
+"""What all pictures share: no window, one palette, PNG or SVG by the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from adios_tme.errors import ConfigError
+
+SUFFIXES = (".png", ".svg")
+DOTS_PER_INCH = 120
+
+#: Eight colours that people with colour-blindness can tell apart (Okabe and Ito 2008), the ones
+#: that contrast with pink tissue first.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#F0E442", "#56B4E9", "#D55E00", "#000000", "#CC79A7")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise unless a picture can be written under this name.
+
+    Raises:
+        ConfigError: Naming the suffixes that can.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"output: {path.name} is neither PNG nor SVG. Give a name that ends in .png or .svg."
+        )
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or SVG, making its folder.
+
+    Raises:
+        ConfigError: If the name has another suffix.
+    """
+    check_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def colour(number: int) -> str:
+    """Colour of the n-th channel or run."""
+    return PALETTE[number % len(PALETTE)]

@@ -1,0 +1,30 @@
+"""What every test starts from: fixed seeds, one torch thread, a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _fixed_conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real H&E; see the README there."""
+    place = os.environ.get("ADIOS_TME_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    if not Path(place).is_dir():
+        pytest.skip(f"no real H&E at {place}; set ADIOS_TME_DATA to a folder that holds it")
+    return Path(place)

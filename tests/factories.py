@@ -1,0 +1,100 @@
+"""Small synthetic things that tests are made of; milliseconds to build."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adios_tme.config.load import build, nest
+from adios_tme.config.train import TrainConfig
+
+
+def png(size_px: int = 32, seed: int = 0) -> bytes:
+    """A PNG of random colours."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def make_archive(path: Path, num_patches: int = 4, size_px: int = 32, seed: int = 0) -> Path:
+    """A zip archive in the training layout, patches named for 448 px."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(num_patches):
+            name = f"patch_{number:03d}_448_x{number * 448}_y0.png"
+            archive.writestr(name, png(size_px, seed=seed * 1000 + number))
+    return path
+
+
+def make_dataset(folder: Path, num_archives: int = 3, num_patches: int = 4) -> Path:
+    """A folder of archives."""
+    for number in range(num_archives):
+        make_archive(folder / f"slide_{number:03d}.zip", num_patches, seed=number)
+    return folder
+
+
+def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, Any]:
+    """Flags of a run that takes milliseconds a step."""
+    return {
+        "data_path": data_path,
+        "output_dir": output_dir,
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "drop_path_rate": 0.0,
+        "tme_hidden_dim": 32,
+        "tme_output_dim": 16,
+        "mask_model_type": "adios",
+        "crops_per_mask": 0,
+        "batch_size_per_gpu": 4,
+        "num_workers": 0,
+        "total_iterations": 4,
+        "warmup_iterations": 1,
+        "lr": 1e-3,
+        "save_freq": 2,
+        "log_freq": 1,
+        "viz_freq": 0,
+        "device": "cpu",
+    } | flags
+
+
+def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
+    """The settings tree of such a run."""
+    return build(TrainConfig, nest(TrainConfig, tiny_settings(data_path, output_dir, **flags)))
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they are typed."""
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The installed command with arguments."""
+    return [str(Path(sys.executable).with_name("adios-tme")), *map(str, arguments)]
+
+
+def run_command(
+    *arguments: str | Path, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed command to its end on one thread, and capture what it says."""
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        check=False,
+    )

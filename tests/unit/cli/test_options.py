@@ -1,0 +1,89 @@
+"""Flags made from settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from adios_tme.cli.options import settings_command
+from adios_tme.cli.train import demo_preset
+from adios_tme.config.train import TrainConfig
+from adios_tme.errors import ConfigError
+
+
+@pytest.fixture
+def seen() -> list[TrainConfig]:
+    return []
+
+
+@pytest.fixture
+def app(seen: list[TrainConfig]) -> typer.Typer:
+    app = typer.Typer()
+    settings_command(app, "train", TrainConfig, preset=demo_preset)(seen.append)
+    return app
+
+
+def given(app: typer.Typer, seen: list[TrainConfig], *flags: str) -> TrainConfig:
+    result = CliRunner().invoke(app, list(flags), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return seen[-1]
+
+
+@pytest.mark.parametrize("flag", ["--batch-size-per-gpu", "--batch_size_per_gpu"])
+def test_flags_take_dashes_or_underscores(
+    flag: str, app: typer.Typer, seen: list[TrainConfig]
+) -> None:
+    assert given(app, seen, "--demo", flag, "7").data.batch_size_per_gpu == 7
+    assert given(app, seen, "--demo", f"{flag}=8").data.batch_size_per_gpu == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (["--use_lars", "True"], True),
+        (["--use-lars", "--optimizer-type", "sgd"], True),
+        (["--use-lars=false"], False),
+        ([], False),
+    ],
+)
+def test_a_truth_flag_stands_alone_or_takes_a_word(
+    flags: list[str], value: bool, app: typer.Typer, seen: list[TrainConfig]
+) -> None:
+    sgd = ["--optimizer_type", "sgd"]
+    assert given(app, seen, "--demo", *sgd, *flags).optim.use_lars is value
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_demo(
+    app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {lr: 0.5, total_iterations: 77}\n")
+    config = given(app, seen, "--demo", "--config", str(path), "--lr", "0.25")
+    assert (config.optim.lr, config.optim.total_iterations) == (0.25, 77)
+    assert config.data.img_size == 64  # from the demo
+
+
+def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) -> None:
+    config = given(app, seen, "--demo", "--mean", "0.1", "0.2", "0.3")
+    assert config.data.mean == (0.1, 0.2, 0.3)
+
+
+def test_an_unknown_flag_names_the_nearest(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["--demo", "--totl-iterations", "3"])
+    assert result.exit_code == 2
+    assert "--total-iterations" in result.output
+
+
+def test_help_shows_choices_and_defaults(app: typer.Typer) -> None:
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).output
+    assert "[vit_unet, adios]" in text
+    assert "[default: vit_unet]" in text
+    assert "--data-path" in text
+
+
+def test_a_broken_rule_is_a_config_error(app: typer.Typer) -> None:
+    with pytest.raises(ConfigError, match="does not divide"):
+        CliRunner().invoke(app, ["--demo", "--num_heads", "5"], catch_exceptions=False)

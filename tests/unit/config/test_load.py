@@ -1,0 +1,159 @@
+"""Settings files, precedence, and errors in plain words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
+from adios_tme.config.train import DEMO, TrainConfig
+from adios_tme.errors import ConfigError
+
+
+def config(**flags: Any) -> TrainConfig:
+    return build(TrainConfig, nest(TrainConfig, {"data_path": "patches", **flags}))
+
+
+def test_every_setting_has_help_and_a_name_of_its_own() -> None:
+    found = list(leaves(TrainConfig))
+    names = [leaf.path[-1] for leaf in found]
+    assert len(names) == len(set(names))
+    assert [leaf.path for leaf in found if not leaf.field.description] == []
+
+
+def test_later_layers_win_and_sections_merge() -> None:
+    merged = merge({"a": {"x": 1, "y": 1}, "b": 1}, {"a": {"y": 2}}, {"b": 3})
+    assert merged == {"a": {"x": 1, "y": 2}, "b": 3}
+
+
+def test_sizes_follow_the_architecture_unless_given() -> None:
+    assert config(arch="vit_small").model.num_heads == 6
+    large = config(arch="vit_large", depth=3).model
+    assert (large.embed_dim, large.depth, large.num_heads) == (1024, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("total", "warmup"), [(300_000, 10_000), (100_000, 10_000), (99_990, 9_999), (20, 2), (1, 0)]
+)
+def test_warmup_is_a_tenth_of_a_short_run(total: int, warmup: int) -> None:
+    assert config(total_iterations=total).optim.warmup_iterations == warmup
+
+
+def test_a_written_tree_reads_back_the_same(tmp_path: Path) -> None:
+    original = build(TrainConfig, DEMO, {"demo": False, "data": {"data_path": "x"}})
+    write_yaml(original, tmp_path / "config.yaml")
+    assert build(TrainConfig, read_yaml(tmp_path / "config.yaml", TrainConfig)) == original
+
+
+def test_a_file_may_name_settings_without_their_section(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("lr: 0.001\nmask:\n  num_masks: 4\ndata_path: patches\n")
+    read = build(TrainConfig, read_yaml(path, TrainConfig))
+    assert (read.optim.lr, read.mask.num_masks) == (0.001, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"num_heads": 10, "embed_dim": 768},
+            "model: num_heads=10 does not divide embed_dim=768. "
+            "Use --num-heads 8 or 12, or change --embed-dim.",
+        ),
+        (
+            {"img_size": 100},
+            "patch_size=16 does not divide img_size=100. "
+            "Use --img-size 96, or change --patch-size.",
+        ),
+        (
+            {"crop_size": 90},
+            "patch_size=16 does not divide crop_size=90. "
+            "Use --crop-size 96, or change --patch-size.",
+        ),
+        ({"batch_size_per_gpu": 0}, "data.batch_size_per_gpu: expected at least 1, got 0."),
+        (
+            {"arch": "vit_huge"},
+            "model.arch: expected one of 'vit_tiny', 'vit_small', 'vit_base' or 'vit_large', "
+            "got 'vit_huge'.",
+        ),
+        ({"lr": "fast"}, "optim.lr: expected a number, got 'fast'."),
+        (
+            {"use_lars": True},
+            "optim: use_lars=True does not go with optimizer_type=adamw. "
+            "Use --optimizer-type sgd, or drop --use-lars.",
+        ),
+        (
+            {"lars_eta": 0.1, "optimizer_type": "sgd"},
+            "optim: lars_eta=0.1 would be ignored: use_lars=False. Add --use-lars, or drop it.",
+        ),
+        (
+            {"momentum": 0.5},
+            "optim: momentum=0.5 would be ignored: optimizer_type=adamw. "
+            "Use --optimizer-type sgd, or drop it.",
+        ),
+        (
+            {"warmup_iterations": 20, "total_iterations": 20},
+            "optim: warmup_iterations=20 is not shorter than total_iterations=20. "
+            "Lower --warmup-iterations.",
+        ),
+        (
+            {"min_lr": 1.0},
+            "optim: min_lr=1.0 is above lr=5e-05. Lower --min-lr, or raise --lr.",
+        ),
+        (
+            {"mask_model_type": "adios", "mask_dropout": 0.5},
+            "mask: mask_dropout=0.5 would be ignored: mask_model_type=adios has no ViT encoder. "
+            "Drop it, or use --mask-model-type vit_unet.",
+        ),
+        (
+            {"crops_per_mask": 0, "crop_size": 96},
+            "mask: crop_size=96 would be ignored: crops_per_mask=0. "
+            "Drop it, or use --crops-per-mask 1.",
+        ),
+        (
+            {"all": True, "pattern": "x"},
+            "data.patches: all and pattern exclude each other. Give one of them.",
+        ),
+        (
+            {"data_path": None},
+            "data_path is missing. Give --data-path FOLDER, or --demo for generated tissue.",
+        ),
+    ],
+)
+def test_a_rule_that_is_broken_says_what_where_and_what_to_do(
+    flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**flags)
+    assert str(caught.value) == message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim:\n  momentun: 1", "optim.momentun: unknown setting. Did you mean optim.momentum?"),
+        ("total_iteration: 1", "Did you mean optim.total_iterations?"),
+        ("run:\n  lr: 1", "run.lr: unknown setting. Did you mean optim.lr?"),
+        ("zzzz: 1", "zzzz: unknown setting. Run the command with --help for the list."),
+        ("- 1", "expected settings as `name: value` lines."),
+        ("a: [", "is not YAML."),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_nearest_setting(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        build(TrainConfig, DEMO, read_yaml(path, TrainConfig), source=str(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_two_mistakes_give_two_lines() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(lr=-1, num_masks=1)
+    assert len(str(caught.value).splitlines()) == 2
