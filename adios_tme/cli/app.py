@@ -7,9 +7,12 @@ import sys
 import typer
 from rich.console import Console
 
+from adios_tme.cli.benchmark import benchmark_app
 from adios_tme.cli.index import index_app
 from adios_tme.cli.options import command_group
+from adios_tme.cli.sample import sample_app
 from adios_tme.cli.train import train_app
+from adios_tme.cli.viz import viz_app
 from adios_tme.errors import AdiosError
 
 app = command_group(
@@ -17,7 +20,7 @@ app = command_group(
     "Learn masks and encoders from H&E patches without labels, by adversarial masking (ADIOS).",
 )
 
-for part in (train_app, index_app):
+for part in (train_app, index_app, viz_app, benchmark_app, sample_app):
     app.add_typer(part)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
+from adios_tme.cli.progress import progress_bar
 from adios_tme.config.data import IndexConfig
 
 index_app = typer.Typer()
@@ -20,15 +20,13 @@ def index(config: IndexConfig) -> None:
 
     wants_pickle = config.format == "pickle"
     output = None if wants_pickle else config.output
-    columns = (TextColumn("Reading archives"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("index", total=None)
+    with progress_bar("Reading archives") as on_progress:
         report = index_archives(
             config.data_path,
             config.patches,
             output,
             rebuild=config.rebuild,
-            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            on_progress=on_progress,
         )
     path = report.index.path
     if wants_pickle:

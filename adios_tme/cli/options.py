@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from adios_tme.config.base import Config, Positional
+from adios_tme.config.base import Config, Flag, Positional
 from adios_tme.config.load import Leaf, build, leaves, nest, read_yaml, value_type
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
@@ -71,6 +71,7 @@ def settings_command(
     config_class: type[SomeConfig],
     *,
     aliases: tuple[str, ...] = (),
+    hidden: bool = False,
     preset: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[[SomeConfig], None]], Callable[[SomeConfig], None]]:
     """Register a function of one settings object as a command.
@@ -80,6 +81,7 @@ def settings_command(
         name: Name of the command.
         config_class: Its settings; the docstring is the command's help.
         aliases: Other names, not listed in the help.
+        hidden: Leave the command itself out of the help, too.
         preset: Given the settings that were asked for, nested, returns settings that go under
             them.
 
@@ -94,7 +96,9 @@ def settings_command(
         command.__signature__ = inspect.Signature(list(_parameters(config_class)))  # type: ignore[attr-defined]
         help_text = inspect.cleandoc(config_class.__doc__ or "")
         for alias in (name, *aliases):
-            app.command(alias, help=help_text, hidden=alias != name, cls=SettingsCommand)(command)
+            app.command(alias, help=help_text, hidden=hidden or alias != name, cls=SettingsCommand)(
+                command
+            )
         return function
 
     return decorate
@@ -142,13 +146,18 @@ def _annotation(leaf: Leaf, config_class: type[Config]) -> Any:
         argument = typer.Argument(help=_help(leaf.field), show_default=False)
         return _absent(kind, argument)
     option = typer.Option(
-        f"--{dashes(leaf.path[-1])}",
+        f"--{dashes(_flag_name(leaf))}",
         help=_help(leaf.field),
         metavar=metavar,
         show_default=False,
         rich_help_panel="Main" if leaf.section is config_class else _panel(leaf.section),
     )
     return _absent(kind, option)
+
+
+def _flag_name(leaf: Leaf) -> str:
+    given = [mark.name for mark in leaf.field.metadata if isinstance(mark, Flag)]
+    return given[0] if given else leaf.path[-1]
 
 
 def _absent(kind: Any, parameter: Any) -> Any:

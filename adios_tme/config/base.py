@@ -22,6 +22,13 @@ class Config(BaseModel):
     )
 
 
+class Flag:
+    """Gives a field another name on the command line: ``Annotated[bool, Flag("json")]``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class Positional:
     """Marks a field that the command line takes as an argument instead of a flag.
 

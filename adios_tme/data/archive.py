@@ -57,6 +57,17 @@ class Directory:
         start = self.name_ends[row - 1] if row else 0
         return self.names[start : self.name_ends[row]].tobytes().decode("utf-8", "replace")
 
+    def member(self, row: int) -> Member:
+        """Where one member lies."""
+        return Member(
+            self.name(row),
+            int(self.offset[row]),
+            int(self.compressed_size[row]),
+            int(self.size[row]),
+            int(self.crc32[row]),
+            int(self.method[row]),
+        )
+
     def select(self, keep: NDArray[np.bool_]) -> Directory:
         """The members where ``keep`` is true."""
         lengths = np.diff(self.name_ends, prepend=0)

@@ -33,6 +33,10 @@ FILES_OF_A_RUN = (
     "dataset_index.safetensors",
     "visualizations",
     "report.html",
+    "tissue",
+    "nuclei",
+    "masks.png",
+    "curves.png",
 )
 #: Settings that shape the saved tensors: going on with others would not fit.
 SHAPING = (

@@ -1,0 +1,113 @@
+"""Labelled images for the nuclei benchmark.
+
+Shape legend: H x W pixels, 3 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.decode import SUFFIXES, decode_image
+from adios_tme.errors import DataError
+
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_EIGHT_BIT_MODES = ("L", "P", "1")
+_INTEGER_MODES = ("I;16", "I;16B", "I;16L", "I")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and its nuclei."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    """(H, W, 3)."""
+    labels: NDArray[np.int32]
+    """(H, W) instance ids, 0 where there is no nucleus."""
+
+
+class LabelFolder:
+    """A folder with ``images/`` and ``labels/`` of the same names.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        DataError: If the layout is another, or an image has no label.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for part in ("images", "labels"):
+            if not (path / part).is_dir():
+                raise DataError(
+                    f"{path}: expected the folders images/ and labels/, found no {part}/. "
+                    f"Give the folder that holds both."
+                )
+        images = sorted(p for p in (path / "images").iterdir() if p.suffix.lower() in SUFFIXES)
+        if not images:
+            raise DataError(
+                f"{path / 'images'}: holds no image. Put PNG, JPEG or TIFF files there."
+            )
+        self._pairs = [(image, self._label_of(image)) for image in images]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        for image, label in self._pairs:
+            pixels, labels = _read_image(image), _read_labels(label)
+            if pixels.shape[:2] != labels.shape:
+                raise DataError(
+                    f"{label}: is {_size(labels)} px, its image {_size(pixels)} px. "
+                    f"Write the label at the size of the image."
+                )
+            yield LabelledImage(image.stem, pixels, labels)
+
+    def _label_of(self, image: Path) -> Path:
+        for suffix in LABEL_SUFFIXES:
+            label = self.path / "labels" / f"{image.stem}{suffix}"
+            if label.is_file():
+                return label
+        raise DataError(
+            f"{image}: has no label. Expected labels/{image.stem}.png (or .tif); "
+            f"add it, or remove the image."
+        )
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    try:
+        return decode_image(path.read_bytes())
+    except DamagedPatchError as error:
+        raise DataError(f"{path}: {error}. Replace or remove the image and its label.") from error
+
+
+def _read_labels(path: Path) -> NDArray[np.int32]:
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            labels = np.asarray(image)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: is not an image ({error}). Write the label again.") from error
+    if mode in _EIGHT_BIT_MODES:
+        raise DataError(
+            f"{path}: has 8 bits, which hold 255 nuclei at most. "
+            f"Write instance ids as a 16-bit greyscale PNG or TIFF."
+        )
+    if mode not in _INTEGER_MODES:
+        raise DataError(
+            f"{path}: is a colour image (mode {mode}). "
+            f"Write instance ids as a 16-bit greyscale PNG or TIFF."
+        )
+    return labels.astype(np.int32)
+
+
+def _size(array: NDArray[np.generic]) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"

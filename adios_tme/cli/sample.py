@@ -1,0 +1,33 @@
+"""``adios-tme sample``."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from adios_tme.cli.options import settings_command
+from adios_tme.cli.progress import progress_bar
+from adios_tme.config.sample import SampleConfig
+
+sample_app = typer.Typer()
+
+
+@settings_command(sample_app, "sample", SampleConfig)
+def sample(config: SampleConfig) -> None:
+    """Write generated tissue, and say how it is used."""
+    from adios_tme.data.synthetic import write_sample
+
+    with progress_bar("Rendering") as on_progress:
+        paths = write_sample(
+            config.out,
+            num_slides=config.num_slides,
+            patches_per_slide=config.patches_per_slide,
+            size_px=config.size_px,
+            num_labelled=config.num_labelled,
+            seed=config.seed,
+            on_progress=on_progress,
+        )
+    console = Console(soft_wrap=True, highlight=False)
+    size = "" if config.size_px == 448 else f" --patch-size-px {config.size_px}"
+    console.print(f"Train on it: adios-tme train --data-path {paths.patches}{size}")
+    console.print(f"Score masks: adios-tme benchmark nuclei RUN --labels {paths.nuclei}")

@@ -1,0 +1,36 @@
+"""``adios-tme viz``."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from adios_tme.cli.options import command_group, settings_command
+from adios_tme.config.viz import VizCurvesConfig, VizMasksConfig
+
+viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
+
+
+@settings_command(viz_app, "masks", VizMasksConfig)
+def masks(config: VizMasksConfig) -> None:
+    """Draw the masks of some images."""
+    from adios_tme.checkpoint import load_mask_model
+    from adios_tme.data.images import load_images
+    from adios_tme.distributed import choose_device
+    from adios_tme.viz.figure import check_suffix
+    from adios_tme.viz.masks import draw_masks
+
+    check_suffix(config.output)
+    generator = load_mask_model(config.checkpoint, choose_device(config.device))
+    images = load_images(config.images, config.num_images, generator.img_size)
+    drawn = generator(images.to(generator.normalise.mean.device))
+    draw_masks(images, drawn, config.output, title=str(config.checkpoint))
+    Console(soft_wrap=True, highlight=False).print(f"Wrote {config.output}")
+
+
+@settings_command(viz_app, "curves", VizCurvesConfig)
+def curves(config: VizCurvesConfig) -> None:
+    """Draw the curves of runs."""
+    from adios_tme.viz.curves import draw_curves
+
+    draw_curves(config.runs, config.output)
+    Console(soft_wrap=True, highlight=False).print(f"Wrote {config.output}")
