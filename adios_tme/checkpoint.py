@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -87,6 +88,17 @@ class CheckpointWriter:
         self._settle(last=False)
         copied = tree_map(_to_host, state)
         self._pending = self._thread.submit(self._write, copied)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Wait for the last write.

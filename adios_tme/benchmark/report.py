@@ -20,28 +20,26 @@ NOTABLE = 0.01
 
 
 def results_table(results: Results) -> Table:
-    """One row per checkpoint, then the baselines."""
+    """One row per checkpoint: IoU as mean and standard deviation over images."""
     protocol = results.protocol
     num_test = protocol["num_images"] - protocol["num_calibration"]
     table = Table(
         title=f"Nuclei IoU: fixed channel on {num_test} images, chosen on "
-        f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}"
+        f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}",
+        caption="Baselines: "
+        + ", ".join(f"{NAMES[name]} {value:.3f}" for name, value in results.baselines.items()),
     )
-    for name in ("Iteration", "Fixed channel IoU", "Channel", "Threshold", "Random channel"):
-        table.add_column(name, justify="right")
-    table.add_column("Oracle IoU", justify="right")
+    for name in ("Iteration", "Fixed IoU", "Channel", "From", "Random", "Oracle IoU"):
+        table.add_column(name, justify="right", no_wrap=True)
     for scores in results.checkpoints:
         table.add_row(
             str(scores["iteration"]),
-            f"{scores['fixed_iou_mean']:.3f} +- {scores['fixed_iou_std']:.3f}",
+            f"{scores['fixed_iou_mean']:.3f} ± {scores['fixed_iou_std']:.3f}",
             str(scores["fixed_channel"]),
             f"{scores['fixed_threshold']:.2f}",
             f"{scores['random_channel_iou_mean']:.3f}",
-            f"{scores['oracle_iou_mean']:.3f} +- {scores['oracle_iou_std']:.3f}",
+            f"{scores['oracle_iou_mean']:.3f} ± {scores['oracle_iou_std']:.3f}",
         )
-    table.add_section()
-    for name, value in results.baselines.items():
-        table.add_row(NAMES[name], f"{value:.3f}", style="dim")
     return table
 
 

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from adios_tme.cli.options import command_group, settings_command
-from adios_tme.cli.progress import progress_bar
 from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.viz.progress import progress_bar
 
 benchmark_app = typer.Typer()
 _group = command_group("benchmark", "Measure what masks are worth.")

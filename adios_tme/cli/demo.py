@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from adios_tme.cli.progress import progress_bar
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
+from adios_tme.viz.progress import progress_bar
 
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96

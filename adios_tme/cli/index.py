@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
-from adios_tme.cli.progress import progress_bar
 from adios_tme.config.data import IndexConfig
+from adios_tme.viz.progress import progress_bar
 
 index_app = typer.Typer()
 

@@ -6,8 +6,8 @@ import typer
 from rich.console import Console
 
 from adios_tme.cli.options import settings_command
-from adios_tme.cli.progress import progress_bar
 from adios_tme.config.sample import SampleConfig
+from adios_tme.viz.progress import progress_bar
 
 sample_app = typer.Typer()
 

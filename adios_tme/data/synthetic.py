@@ -178,7 +178,8 @@ def _filtered(noise: NDArray[np.floating], response: NDArray[np.floating]) -> Fl
 
 
 def _unit_variance(field: Floats) -> Floats:
-    return field / (field.std(axis=(1, 2), keepdims=True) + np.float32(1e-6))
+    spread: Floats = field.std(axis=(1, 2), keepdims=True)
+    return field / (spread + np.float32(1e-6))
 
 
 def _sharpen(field: Floats, offset: NDArray[np.floating], steepness: float = 4) -> Floats:

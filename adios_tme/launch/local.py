@@ -16,8 +16,8 @@ from torch.distributed.launcher.api import elastic_launch
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed import was_launched
 from adios_tme.errors import AdiosError, ConfigError, LaunchError, TrainingStoppedError
-from adios_tme.training.folder import prepare_folder
 from adios_tme.training.loop import run_training
+from adios_tme.training.start import claim
 
 #: Time for workers to finish their step and save after a signal.
 SHUTDOWN_SECONDS = 300
@@ -56,7 +56,7 @@ class _KnownError:
 
 
 def _train_in_workers(config: TrainConfig, num_processes: int) -> Path:
-    prepare_folder(config)
+    claim(config)
     workers = elastic_launch(_elastic_config(config, num_processes), _worker)
     try:
         results = workers(config)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from pathlib import Path
 
-from adios_tme.checkpoint import CheckpointWriter, find_checkpoint, read_checkpoint
+from adios_tme.checkpoint import CheckpointWriter, find_checkpoint
 from adios_tme.config.train import TrainConfig
-from adios_tme.data.index import DatasetIndex
-from adios_tme.data.indexing import index_path, open_or_build
-from adios_tme.distributed import World, any_rank, barrier, process_group
-from adios_tme.errors import ConfigError, DataError, TrainingDivergedError, TrainingStoppedError
+from adios_tme.distributed import any_rank, barrier, process_group
+from adios_tme.errors import DataError, TrainingDivergedError, TrainingStoppedError
 from adios_tme.training.feed import Feed
-from adios_tme.training.folder import check_same_shape, prepare_folder, resume_source
+from adios_tme.training.folder import resume_source
+from adios_tme.training.log import run_log
 from adios_tme.training.metrics import Recorder
 from adios_tme.training.signals import stop_on_signal
+from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
-
-logger = logging.getLogger("adios_tme")
 
 
 def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
@@ -39,15 +36,17 @@ def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
     """
     with process_group(config.compute.device) as world, stop_on_signal() as stop:
         if prepare and world.is_first:
-            prepare_folder(config)
+            claim(config)
         barrier()
-        run = Run.build(config, world)
         index = open_index(config, world)
-        history = restore(run)
-        writer = CheckpointWriter(config.run.output_dir, config.run.keep_checkpoints)
-        with Feed(config, world, index, run.samples_seen) as feed, Recorder(run, feed) as recorder:
-            announce(run, feed, history)
-            try:
+        with run_log(config.run.output_dir, writes=world.is_first) as console:
+            run = start(config, world)
+            with (
+                Feed(config, world, index, run.samples_seen) as feed,
+                Recorder(run, feed, console) as recorder,
+                CheckpointWriter(config.run.output_dir, config.run.keep_checkpoints) as writer,
+            ):
+                announce(run, feed)
                 for images in feed:
                     if run.is_finished:
                         break
@@ -60,8 +59,6 @@ def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
                         save(run, writer)
                     if leaving:
                         break
-            finally:
-                writer.close()
         if not run.is_finished:
             name = signal.Signals(stop.number).name
             raise TrainingStoppedError(
@@ -70,73 +67,6 @@ def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
                 stop.number,
             )
     return find_checkpoint(config.run.output_dir)
-
-
-def open_index(config: TrainConfig, world: World) -> DatasetIndex:
-    """Build or open the index on the first rank, then open it on the others.
-
-    Raises:
-        ConfigError: If a global batch holds no negatives.
-    """
-    if config.data.batch_size_per_gpu * world.num_ranks < 2:
-        raise ConfigError(
-            "data: batch_size_per_gpu=1 on one process leaves no other image to compare with. "
-            "Use --batch-size-per-gpu 2 or more."
-        )
-    assert config.data.data_path is not None
-    output_dir = config.run.output_dir
-    if world.is_first:
-        report = open_or_build(config.data, output_dir)
-        for fault in report.faults:
-            logger.warning("Left out: %s", fault)
-        if report.num_scanned:
-            logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
-    barrier()
-    return DatasetIndex.open(index_path(config.data.data_path, output_dir))
-
-
-def restore(run: Run) -> str:
-    """Go back to the newest checkpoint, or take the first weights that were asked for.
-
-    Returns:
-        What happened, for the log.
-    """
-    settings = run.config.run
-    source = resume_source(run.config)
-    if source is not None:
-        state = read_checkpoint(source)
-        check_same_shape(run.config, state["config"], source)
-        streams = run.load_state(state)
-        randomness = "random streams restored" if streams else "new random streams (other ranks)"
-        return f"resumed {source} at iteration {run.iteration}; {randomness}"
-    if settings.init_from is not None:
-        source = find_checkpoint(Path(settings.init_from))
-        state = read_checkpoint(source)
-        check_same_shape(run.config, state["config"], source)
-        run.load_weights(state)
-        return f"started from the weights of {source}"
-    return f"started from seed {settings.seed}"
-
-
-def announce(run: Run, feed: Feed, history: str) -> None:
-    """Log what is about to happen."""
-    data, world = run.config.data, run.world
-    logger.info("%s", history[0].upper() + history[1:])
-    logger.info(
-        "%d patches in %d archives; global batch %d (%d x %d ranks) on %s in %s; attention %s",
-        len(feed.index),
-        feed.index.num_archives,
-        run.global_batch_size,
-        data.batch_size_per_gpu,
-        world.num_ranks,
-        world.device,
-        str(run.dtype).removeprefix("torch."),
-        run.bare_student.encoder.attention,
-    )
-    if run.is_finished:
-        logger.info(
-            "The run is complete at iteration %d. Raise --total-iterations to go on.", run.iteration
-        )
 
 
 def save_is_due(run: Run) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import torch
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adios_tme.distributed import mean_over_ranks, sum_over_ranks
@@ -24,32 +23,28 @@ from adios_tme.viz.masks import draw_masks
 
 NUM_EXAMPLES = 6
 
-logger = logging.getLogger("adios_tme")
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
     """Writes what happens; only the first rank has files and a progress bar."""
 
-    def __init__(self, run: Run, feed: Feed) -> None:
+    def __init__(self, run: Run, feed: Feed, console: Console) -> None:
         self.run = run
         self.feed = feed
-        self.console = Console(stderr=True)
+        self.console = console
         self._settings = run.config.run
         self._writes = run.world.is_first
         self._start = self._last_time = time.perf_counter()
         self._last_iteration = run.iteration
         self._mask_report: Report | None = None
         self._examples = feed.examples(NUM_EXAMPLES) if self._draws else None
-        self._handlers = self._log_handlers()
         self._progress = self._progress_bar()
         self._bar = self._progress.add_task(
             "training", total=run.config.optim.total_iterations, completed=run.iteration, shown=""
         )
 
     def __enter__(self) -> Self:
-        logger.setLevel(logging.INFO)
-        for handler in self._handlers:
-            logger.addHandler(handler)
         self._progress.start()
         return self
 
@@ -60,9 +55,6 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        for handler in self._handlers:
-            logger.removeHandler(handler)
-            handler.close()
 
     def record(self, report: Report, now: Schedule) -> None:
         """Take note of a finished iteration; now and then write a line or draw a picture."""
@@ -89,7 +81,7 @@ class Recorder:
         self._progress.update(self._bar, shown=_summary(line))
         if not self.console.is_terminal:
             total = self.run.config.optim.total_iterations
-            logger.info("iteration %d/%d  %s", line["iteration"], total, _summary(line))
+            logger.info("%d/%d  %s", line["iteration"], total, _summary(line))
 
     def _measure(self, report: Report, now: Schedule) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks."""
@@ -141,16 +133,9 @@ class Recorder:
             disable=not (self._writes and self.console.is_terminal),
         )
 
-    def _log_handlers(self) -> list[logging.Handler]:
-        if not self._writes:
-            return []
-        file = logging.FileHandler(self._settings.output_dir / "train.log", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        return [file, RichHandler(console=self.console, show_path=False, markup=False)]
 
-
-def _read(report: Report) -> dict[str, float]:
-    """The scalars of a report, averaged over ranks; absent halves stay absent."""
+def _read(report: Report) -> dict[str, float | None]:
+    """The scalars of a report, averaged over ranks; what is not finite is None, null in JSON."""
     scalars = {
         name: value
         for name, value in vars(report).items()
@@ -158,17 +143,21 @@ def _read(report: Report) -> dict[str, float]:
     }
     means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
     return {
-        name: value if math.isfinite(value) else math.nan
+        name: value if math.isfinite(value) else None
         for name, value in zip(scalars, means.tolist(), strict=True)
     }
 
 
 def _summary(line: dict[str, Any]) -> str:
     """A line of metrics as people read it."""
-    parts = [f"student {line['student_loss']:.3f}"]
+    parts = [f"student {_shown(line['student_loss'])}"]
     if "mask_loss" in line:
-        parts.append(f"mask {line['mask_loss']:.3f}")
+        parts.append(f"mask {_shown(line['mask_loss'])}")
     parts.append("cover " + "/".join(f"{share:.2f}" for share in line["mask_coverage"]))
     parts.append(f"{line['images_per_second']:.1f} img/s")
     parts.append(f"wait {line['data_wait_fraction']:.0%}")
     return "  ".join(parts)
+
+
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3f}"

@@ -1,1 +1,1 @@
-"""Pictures of masks and curves of runs."""
+"""What people look at: pictures of masks, curves of runs, progress bars."""

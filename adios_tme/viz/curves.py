@@ -132,7 +132,7 @@ def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[f
     if not logged:
         return []
     iterations = [iteration for iteration, _ in logged]
-    values = [value for _, value in logged]
+    values = [math.nan if value is None else value for _, value in logged]
     if not isinstance(values[0], list):
         return [(metric, iterations, values)]
     columns = zip(*values, strict=True)

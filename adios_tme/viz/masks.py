@@ -72,7 +72,7 @@ def overlay(
 
 def _grid(num_rows: int, titles: list[str], title: str) -> tuple[Figure, NDArray[np.object_]]:
     """Square cells without axes, each column under its title."""
-    head_inches = 0.75 if title else 0.4
+    head_inches = 0.62 if title else 0.3
     height = num_rows * CELL_INCHES + head_inches
     figure = Figure(figsize=(len(titles) * CELL_INCHES, height))
     cells = figure.subplots(num_rows, len(titles), squeeze=False)
@@ -85,5 +85,5 @@ def _grid(num_rows: int, titles: list[str], title: str) -> tuple[Figure, NDArray
         is_mask = 0 < number < len(titles) - 1
         cell.set_title(name, fontsize=9, color=colour(number - 1) if is_mask else "black")
     if title:
-        figure.suptitle(title, fontsize=11, y=1 - 0.12 / height)
+        figure.suptitle(title, fontsize=11, y=1 - 0.1 / height)
     return figure, cells

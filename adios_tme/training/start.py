@@ -1,0 +1,129 @@
+"""Before the first step: the patches indexed, the folder claimed, the networks where they begin."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from adios_tme.checkpoint import find_checkpoint, read_checkpoint
+from adios_tme.config.train import TrainConfig
+from adios_tme.data.index import DatasetIndex
+from adios_tme.data.indexing import index_path, open_or_build
+from adios_tme.distributed import World
+from adios_tme.errors import CheckpointError, ConfigError
+from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.training.feed import Feed
+from adios_tme.training.folder import check_same_shape, prepare_folder, resume_source
+from adios_tme.training.log import run_log
+from adios_tme.training.state import Run
+from adios_tme.viz.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+
+def claim(config: TrainConfig) -> None:
+    """Index the patches, then make the output folder this run's; what fails leaves no trace.
+
+    Raises:
+        ConfigError: If the patches are missing, or the folder holds another run.
+        DataError: If no patch can be read, or the folder cannot be written.
+    """
+    output_dir = config.run.output_dir
+    with progress_bar("Indexing archives") as on_progress:
+        report = open_or_build(config.data, output_dir, on_progress)
+    prepare_folder(config)
+    with run_log(output_dir):
+        if report.num_scanned:
+            logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
+        for fault in report.faults:
+            logger.warning("Left out: %s", fault)
+
+
+def open_index(config: TrainConfig, world: World) -> DatasetIndex:
+    """Open the index that the first rank has brought up to date.
+
+    Raises:
+        ConfigError: If a global batch holds no negatives.
+    """
+    if config.data.batch_size_per_gpu * world.num_ranks < 2:
+        raise ConfigError(
+            "data: batch_size_per_gpu=1 on one process leaves no other image to compare with. "
+            "Use --batch-size-per-gpu 2 or more."
+        )
+    assert config.data.data_path is not None
+    return DatasetIndex.open(index_path(config.data.data_path, config.run.output_dir))
+
+
+def start(config: TrainConfig, world: World) -> Run:
+    """Build both networks, and go back to the newest checkpoint or take the weights asked for.
+
+    Raises:
+        CheckpointError: If what it should start from is missing, damaged or does not fit.
+    """
+    run = Run.build(config, world)
+    settings = config.run
+    source = resume_source(config)
+    if source is not None:
+        state = read_checkpoint(source)
+        check_same_shape(config, state["config"], source)
+        streams = run.load_state(state)
+        randomness = "random streams restored" if streams else "new random streams (other ranks)"
+        logger.info("Resumed %s at iteration %d; %s", source, run.iteration, randomness)
+    elif settings.init_from is not None:
+        source = find_checkpoint(Path(settings.init_from))
+        state = read_checkpoint(source)
+        check_same_shape(config, state["config"], source)
+        run.load_weights(state)
+        logger.info("Started from the weights of %s", source)
+    elif config.mask.mask_encoder_checkpoint is not None:
+        source = find_checkpoint(config.mask.mask_encoder_checkpoint)
+        load_mask_encoder(run, source)
+        logger.info("Started the mask model's encoder from the student in %s", source)
+    else:
+        logger.info("Started from seed %d", settings.seed)
+    return run
+
+
+def load_mask_encoder(run: Run, source: Path) -> None:
+    """Give the vit_unet's encoder the weights of a trained student's.
+
+    Raises:
+        CheckpointError: If it is damaged, or its encoder is of another shape.
+    """
+    student = read_checkpoint(source)["student"]
+    weights = {
+        name.removeprefix("encoder."): weight
+        for name, weight in student.items()
+        if name.startswith("encoder.")
+    }
+    network = run.bare_mask_model
+    assert isinstance(network, ViTUNet)
+    misfits = network.load_encoder(weights)
+    if misfits:
+        mask = run.config.mask
+        raise CheckpointError(
+            f"{source}: its student does not fit the mask model's encoder "
+            f"({mask.mask_encoder_dim} wide, {mask.mask_encoder_depth} deep; first misfit: "
+            f"{misfits[0]}). Match --mask-encoder-dim, --mask-encoder-depth, --patch-size and "
+            f"--num-register-tokens to that run."
+        )
+
+
+def announce(run: Run, feed: Feed) -> None:
+    """Log what is about to happen."""
+    data, world = run.config.data, run.world
+    logger.info(
+        "%d patches in %d archives; global batch %d (%d x %d ranks) on %s in %s; attention %s",
+        len(feed.index),
+        feed.index.num_archives,
+        run.global_batch_size,
+        data.batch_size_per_gpu,
+        world.num_ranks,
+        world.device,
+        str(run.dtype).removeprefix("torch."),
+        run.bare_student.encoder.attention,
+    )
+    if run.is_finished:
+        logger.info(
+            "The run is complete at iteration %d. Raise --total-iterations to go on.", run.iteration
+        )

@@ -1,0 +1,69 @@
+"""What is checked, each in an environment of its own: ``nox -s tests``, ``nox -l`` for the list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["tests", "lint", "types", "docs", "build"]
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install development groups, and the package as users get it."""
+    needed = nox.project.dependency_groups(PROJECT, *groups)
+    session.install("--no-compile", *needed, *(["."] if package else []))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
+    install(session, "test")
+    session.run("pytest", "-m", "not gpu and not multi_gpu", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Tests that need CUDA."""
+    install(session, "test")
+    session.run("pytest", "-m", "gpu or multi_gpu", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, style, and which room may import which."""
+    install(session, "lint", package=False)
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings as errors, in docs/_build/html."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """A wheel in an environment of its own, and the command that it brings."""
+    folder = Path(session.create_tmp())
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    session.run("pip", "wheel", "--no-deps", "--wheel-dir", str(folder), ".")
+    (wheel,) = folder.glob("*.whl")
+    session.install("--no-compile", str(wheel))
+    with session.chdir(folder):  # away from the source tree
+        session.run("adios-tme", "--help")
