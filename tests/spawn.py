@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 
 def run_on_ranks(
@@ -24,7 +25,7 @@ def run_on_ranks(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = mp.start_processes(
+    processes = start_processes(
         _child, (num_ranks, port, results, function, arguments), nprocs=num_ranks, join=False
     )
     assert processes is not None

@@ -16,9 +16,9 @@ def sparsity_penalty(
 ) -> Tensor:
     """Penalty on the area of each mask, averaged over images and summed over masks.
 
-    With a the mean of a mask over its pixels, ``inverse_sin`` is 1 / (sin(pi a) + 1e-10) (Shi et
-    al. 2022, arXiv:2201.13100, section 3.2), steep near 0 and 1; ``sinh_squared`` is
-    sinh(pi |a - 1/2|)^2, flat around one half.
+    With a the mean of a mask over its pixels, ``inverse_sin`` is ``1 / (sin(pi a) + 1e-10)`` (Shi
+    et al. 2022, arXiv:2201.13100), steep near 0 and 1; ``sinh_squared`` is
+    ``sinh(pi |a - 1/2|)^2``, flat around one half.
 
     Args:
         masks_BNHW: Soft masks in [0, 1].

@@ -12,8 +12,8 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is scaled, weight by weight, by a trust ratio.
 
-    For a matrix or kernel w with gradient g the ratio is eta |w| / (|g| + weight_decay |w|),
-    divided by the learning rate and clipped at 1; it scales g + weight_decay w before the
+    For a matrix or kernel w with gradient g the ratio is ``eta |w| / (|g| + weight_decay |w|)``,
+    divided by the learning rate and clipped at 1; it scales ``g + weight_decay w`` before the
     momentum. Biases and norms (one-dimensional weights) take plain SGD steps, and so do weights or
     gradients that are zero.
 

@@ -54,9 +54,7 @@ class Run:
         if self.world.num_ranks == 1:
             return network
         device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
-        return DistributedDataParallel(
-            network, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def _updater(self, network: nn.Module, lr: float) -> Updater:
         optim, device = self.config.optim, self.world.device

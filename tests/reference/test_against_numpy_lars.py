@@ -1,0 +1,80 @@
+"""LARS against the update rule written out in double precision."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from adios_tme.optim.lars import LARS
+
+LR, MOMENTUM, DECAY, ETA = 0.3, 0.9, 0.05, 0.02
+
+
+class NumpyLars:
+    """You et al. 2017, algorithm 1, with the ratio over lr clipped at one."""
+
+    def __init__(self, weight: NDArray[np.float64]) -> None:
+        self.weight = weight.copy()
+        self.velocity = np.zeros_like(weight)
+
+    def step(self, gradient: NDArray[np.float64]) -> None:
+        weight_norm, gradient_norm = np.linalg.norm(self.weight), np.linalg.norm(gradient)
+        update = gradient + DECAY * self.weight
+        if self.weight.ndim > 1 and weight_norm > 0 and gradient_norm > 0:
+            trust = ETA * weight_norm / (gradient_norm + DECAY * weight_norm)
+            update = update * min(trust / LR, 1.0)
+        self.velocity = MOMENTUM * self.velocity + update
+        self.weight = self.weight - LR * self.velocity
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 2, 2), (7,)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 50.0])  # the ratio is clipped, or not
+def test_ten_steps(shape: tuple[int, ...], scale: float) -> None:
+    rng = np.random.default_rng(3)
+    start = rng.normal(size=shape)
+    expected = NumpyLars(start)
+    weight = torch.nn.Parameter(torch.tensor(start))
+    optimizer = LARS([weight], lr=LR, momentum=MOMENTUM, weight_decay=DECAY, eta=ETA)
+    for _ in range(10):
+        gradient = rng.normal(size=shape) * scale
+        expected.step(gradient)
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+    np.testing.assert_allclose(weight.detach().numpy(), expected.weight, rtol=1e-10)
+
+
+def test_its_state_saves_and_loads() -> None:
+    gradients = torch.randn(4, 3, 3)
+    weights = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2)]
+    first, second = (LARS([weight], lr=LR) for weight in weights)
+    for number, gradient in enumerate(gradients):
+        if number == 2:
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+            with torch.no_grad():
+                weights[1].copy_(weights[0])
+        weights[0].grad = gradient
+        first.step()
+        if number >= 2:
+            weights[1].grad = gradient
+            second.step()
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
+
+
+def test_a_refused_step_changes_nothing() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([weight], lr=LR)
+    weight.grad = torch.full((2, 2), float("nan"))
+    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert weight.detach().tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert optimizer.state[weight]["momentum_buffer"].abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eta"])
+def test_a_negative_number_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        LARS([torch.nn.Parameter(torch.ones(1))], **{"lr": 0.1, name: -1.0})

@@ -1,0 +1,147 @@
+"""Reading patches, sharding them, and replacing damaged ones."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.dataset import OpenArchives, PatchDataset
+from adios_tme.data.decode import decode_image
+from adios_tme.data.index import DatasetIndex
+from adios_tme.data.indexing import build_index
+from adios_tme.data.loader import Batch, PatchLoader
+from adios_tme.data.order import sample_rows
+from adios_tme.errors import DataError
+from tests.factories import make_archive, make_dataset, png
+
+
+def batches(index: DatasetIndex, count: int, **options: int) -> list[Batch]:
+    loader = PatchLoader(index, **{"img_size": 8, "batch_size": 2, "seed": 3, **options})  # type: ignore[arg-type]
+    loader.start()
+    iterator = iter(loader)
+    try:
+        return [next(iterator) for _ in range(count)]
+    finally:
+        loader.close()
+
+
+def rows(index: DatasetIndex, count: int, **options: int) -> list[int]:
+    return [row for batch in batches(index, count, **options) for row in batch.rows.tolist()]
+
+
+def damage(path: Path, at: int) -> None:
+    """Flip a byte, and keep the time that the index knows."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_patch_is_its_file(tmp_path: Path) -> None:
+    make_archive(tmp_path / "a.zip", num_patches=2, size_px=16, seed=1)
+    dataset = PatchDataset(build_index(tmp_path), img_size=16)
+    expected = decode_image(png(16, seed=1001)).transpose(2, 0, 1)
+    assert dataset[1].dtype == torch.uint8
+    np.testing.assert_array_equal(dataset[1].numpy(), expected)
+    dataset.close()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_patch_comes_once_an_epoch_whatever_the_ranks_and_workers(
+    num_ranks: int, num_workers: int, tmp_path: Path
+) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=3, num_patches=4))  # 12 patches
+    steps = 12 // (2 * num_ranks)
+    own = [
+        rows(index, steps, rank=rank, num_ranks=num_ranks, num_workers=num_workers)
+        for rank in range(num_ranks)
+    ]
+    assert sorted(row for part in own for row in part) == list(range(12))
+    # Together, in the order of the samples, they are what one process sees.
+    parts = [part[2 * step : 2 * step + 2] for step in range(steps) for part in own]
+    joined = [row for part in parts for row in part]
+    assert joined == sample_rows(np.arange(12), 12, seed=3).tolist()
+
+
+def test_it_goes_on_at_an_exact_sample(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path))
+    assert rows(index, 8)[6:] == rows(index, 5, first_sample=6)
+
+
+def test_a_batch_mixes_slides(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=6, num_patches=6))
+    archives = [
+        {index.archive_number(row) for row in batch.rows.tolist()}
+        for batch in batches(index, 6, batch_size=6)
+    ]
+    assert min(map(len, archives)) >= 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_patch_is_replaced_by_the_next_and_told(num_workers: int, tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_archives=2, num_patches=3)
+    index = build_index(tmp_path)
+    order = sample_rows(np.arange(6), 6, seed=3).tolist()
+    patch = index.patch(order[1])
+    damage(patch.archive.path, patch.member.offset + 100)
+    found = batches(index, 3, num_workers=num_workers)
+    shown = [row for batch in found for row in batch.rows.tolist()]
+    assert shown == [order[0], order[2], order[2], order[3], order[4], order[5]]
+    (told,) = [damage for batch in found for damage in batch.damaged]
+    assert (told.archive, told.name) == (patch.archive.path.name, patch.member.name)
+    assert "CRC" in told.reason
+
+
+def test_a_changed_archive_is_not_trusted(tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_archives=1)
+    dataset = PatchDataset(build_index(tmp_path))
+    make_archive(tmp_path / "slide_000.zip", num_patches=9, seed=4)
+    with pytest.raises(DamagedPatchError, match="has changed since it was indexed"):
+        dataset[0]
+    (tmp_path / "slide_000.zip").unlink()
+    with pytest.raises(DamagedPatchError, match="cannot be opened"):
+        dataset[0]
+
+
+def test_nothing_but_damage_stops_with_a_message(tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_archives=1)
+    index = build_index(tmp_path)
+    (tmp_path / "slide_000.zip").unlink()
+    with pytest.raises(DataError, match="100 patches in a row could not be read"):
+        batches(index, 1)
+
+
+def test_few_archives_are_open_at_a_time(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=5, num_patches=1))
+    archives = OpenArchives(max_open=2)
+    before = num_open_files()
+    first = archives.handle(index.archive(0))
+    assert archives.handle(index.archive(0)) == first
+    for number in range(5):
+        archives.handle(index.archive(number))
+    assert num_open_files() - before == 2
+    archives.close()
+    assert num_open_files() == before
+
+
+def num_open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_open_archives_are_not_inherited(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=1))
+    archives = OpenArchives()
+    archives.handle(index.archive(0))
+    assert pickle.loads(pickle.dumps(archives))._handles == {}
+    archives._owner = -1  # as a forked child sees it
+    archives.handle(index.archive(0))
+    assert archives._owner == os.getpid()
+    archives.close()
