@@ -10,6 +10,13 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, needed in (("gpu", 1), ("multi_gpu", 2)):
+            if item.get_closest_marker(mark) and torch.cuda.device_count() < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} CUDA device(s)"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):

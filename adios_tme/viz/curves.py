@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from adios_tme.errors import DataError
 from adios_tme.viz.figure import check_suffix, colour, save_figure
@@ -88,8 +89,7 @@ def curves_figure(runs: dict[str, list[Line]]) -> Figure:
         _draw_panel(ax, panel, runs)
     if len(runs) > 1:
         handles = [
-            axes.flat[0].plot([], [], color=colour(number), label=name)[0]
-            for number, name in enumerate(runs)
+            Line2D([], [], color=colour(number), label=name) for number, name in enumerate(runs)
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8)
     else:

@@ -26,7 +26,7 @@ class NumpyLars:
         update = gradient + DECAY * self.weight
         if self.weight.ndim > 1 and weight_norm > 0 and gradient_norm > 0:
             trust = ETA * weight_norm / (gradient_norm + DECAY * weight_norm)
-            update = update * min(trust / LR, 1.0)
+            update = update * min(float(trust) / LR, 1.0)
         self.velocity = MOMENTUM * self.velocity + update
         self.weight = self.weight - LR * self.velocity
 

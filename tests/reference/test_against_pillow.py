@@ -18,7 +18,7 @@ MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"]
 def encoded(mode: str, kind: str, **options: object) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(stream, format=kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).convert(mode).save(stream, format=kind, **options)
     return stream.getvalue()
 
 

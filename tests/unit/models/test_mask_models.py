@@ -1,0 +1,110 @@
+"""What every mask model keeps, and what is special about each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from adios_tme.checkpoint import write_checkpoint
+from adios_tme.distributed import World
+from adios_tme.errors import CheckpointError
+from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.vit import VisionTransformer
+from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.training.start import load_mask_encoder
+from adios_tme.training.state import Run
+from tests.factories import tiny_config
+
+
+def vit_unet(patch_size: int = 8, img_size: int = 32, **options: object) -> ViTUNet:
+    encoder = VisionTransformer(img_size, patch_size, embed_dim=32, depth=4, num_heads=2)
+    return ViTUNet(encoder, patch_size, num_masks=3, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        (AdiosUNet(32, 3), 32),
+        (AdiosUNet(48, 3), 48),
+        (AdiosUNet(72, 3, norm="in"), 72),
+        (AdiosUNet(16, 3, fbase=8, norm="no"), 16),
+        (vit_unet(8), 32),
+        (vit_unet(16), 48),
+        (vit_unet(14, img_size=56), 56),
+        (vit_unet(4), 24),
+    ],
+)
+def test_masks_share_every_pixel_and_everything_learns(network: nn.Module, size: int) -> None:
+    masks = network(torch.randn(2, 3, size, size))
+    assert masks.shape == (2, 3, size, size)
+    assert masks.dtype == torch.float32
+    torch.testing.assert_close(masks.sum(dim=1), torch.ones(2, size, size))
+    masks[:, 0].square().sum().backward()
+    silent = [name for name, weight in network.named_parameters() if weight.grad is None]
+    # The mask head reads patch features: class token and registers act through attention alone.
+    assert silent == []
+
+
+def test_the_unet_is_tied_to_its_size() -> None:
+    with pytest.raises(ValueError, match="for a U-Net of 32 px"):
+        AdiosUNet(32)(torch.randn(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="too small"):
+        AdiosUNet(8)
+
+
+def test_dropout_is_told_only_while_it_acts() -> None:
+    network = vit_unet(dropout=0.3)
+    images = torch.randn(1, 3, 32, 32)
+    assert network.train().has_dropout
+    assert (network(images) != network(images)).any()
+    assert not network.eval().has_dropout
+    assert (network(images) == network(images)).all()
+    assert not vit_unet(dropout=0.0).train().has_dropout
+
+
+def test_a_frozen_encoder_does_not_learn_and_does_not_drop() -> None:
+    network = vit_unet(freeze_encoder=True).train()
+    assert not network.encoder.training
+    network(torch.randn(1, 3, 32, 32))[:, 0].sum().backward()
+    assert all(weight.grad is None for weight in network.encoder.parameters())
+    assert any(weight.grad is not None for weight in network.parameters())
+
+
+def test_the_encoder_starts_from_a_student_at_another_size() -> None:
+    source = VisionTransformer(64, 8, embed_dim=32, depth=4, num_heads=2)
+    network = vit_unet()
+    assert network.load_encoder(source.state_dict()) == []
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network.encoder(image), source(image), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_starts_from_the_student_of_a_run(tmp_path: Path) -> None:
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    shape = {"embed_dim": 64, "num_heads": 1, "depth": 4}
+    student_run = Run.build(tiny_config(tmp_path, tmp_path, **shape), world)
+    path = write_checkpoint(student_run.state(), tmp_path)
+    masks = {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4}
+    run = Run.build(tiny_config(tmp_path, tmp_path, seed=5, **masks), world)
+    load_mask_encoder(run, path)
+    expected = student_run.bare_student.encoder.state_dict()
+    for name, weight in run.bare_mask_model.encoder.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(weight, expected[name]), name
+
+    other = Run.build(tiny_config(tmp_path, tmp_path, **masks | {"mask_encoder_depth": 8}), world)
+    with pytest.raises(CheckpointError, match="does not fit the mask model's encoder"):
+        load_mask_encoder(other, path)
+
+
+def test_the_generator_takes_any_size_and_both_number_formats() -> None:
+    generator = MaskGenerator(AdiosUNet(32), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    images = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8)
+    masks = generator(images)
+    assert masks.shape == (2, 3, 50, 70)
+    torch.testing.assert_close(masks.sum(dim=1), torch.ones(2, 50, 70))
+    torch.testing.assert_close(generator(images.float() / 255), masks)
+    assert not masks.requires_grad

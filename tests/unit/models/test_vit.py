@@ -1,0 +1,122 @@
+"""The encoder: packing, stochastic depth, checkpointing, intermediate features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from adios_tme.models.attention import Packing
+from adios_tme.models.heads import TMEHead
+from adios_tme.models.layers import Block
+from adios_tme.models.student import Student
+from adios_tme.models.vit import VisionTransformer
+
+
+def encoder(**options: object) -> VisionTransformer:
+    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    torch.manual_seed(1)
+    return VisionTransformer(**(settings | options))  # type: ignore[arg-type]
+
+
+def views() -> list[Tensor]:
+    return [torch.randn(3, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.randn(4, 3, 16, 16)]
+
+
+def test_packed_views_equal_one_by_one() -> None:
+    network = encoder().eval()
+    with torch.no_grad():
+        packed = network(batches := views())
+        for tokens, view in zip(packed, batches, strict=True):
+            torch.testing.assert_close(tokens, network(view), rtol=1e-5, atol=1e-5)
+
+
+def test_packed_gradients_equal_one_by_one() -> None:
+    network = encoder()
+    batches = views()
+
+    def gradients(losses: list[Tensor]) -> list[Tensor]:
+        return list(torch.autograd.grad(torch.stack(losses).sum(), list(network.parameters())))
+
+    packed = gradients([tokens.square().mean() for tokens in network(batches)])
+    single = gradients([network(view).square().mean() for view in batches])
+    for one, other in zip(packed, single, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_class_tokens_are_the_first_of_all_tokens() -> None:
+    network, batches = encoder().eval(), views()
+    with torch.no_grad():
+        expected = torch.cat([tokens[:, 0] for tokens in network(batches)])
+        torch.testing.assert_close(network.class_tokens(batches), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_registers_are_tokens(registers: int) -> None:
+    network = encoder(num_register_tokens=registers)
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 1 + registers + 16, 32)
+
+
+def test_stochastic_depth_drops_whole_images_at_the_promised_rate() -> None:
+    block = Block(8, 2, drop_path=0.4, layer_scale=1.0, backend="sdpa").train()
+    packing = Packing(((500, 3), (500, 2)))
+    kept = block._drop(torch.ones(2500, 8), packing)
+    per_image = [*kept[:1500].unflatten(0, (500, 3)), *kept[1500:].unflatten(0, (500, 2))]
+    values = {round(float(image.max()), 4) for image in per_image}
+    assert values == {0.0, round(1 / 0.6, 4)}
+    assert all(image.min() == image.max() for image in per_image)
+    share = sum(float(image.max()) == 0 for image in per_image) / 1000
+    assert share == pytest.approx(0.4, abs=0.06)  # four standard deviations
+    assert kept.mean() == pytest.approx(1.0, abs=0.1)
+    assert (block.eval()._drop(torch.ones(5, 8), Packing(((1, 5),))) == 1).all()
+
+
+def test_stochastic_depth_rises_with_depth() -> None:
+    rates = [block.drop_path for block in encoder(drop_path_rate=0.3).blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    images = torch.randn(2, 3, 32, 32)
+    grads = []
+    for recompute in (False, True):
+        network = encoder(grad_checkpointing=recompute, drop_path_rate=0.2).train()
+        torch.manual_seed(0)
+        network.class_tokens([images]).square().sum().backward()
+        grads.append([weight.grad for weight in network.parameters()])
+    for one, other in zip(*grads, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_intermediates_are_the_normed_quarters() -> None:
+    network = encoder(depth=6).eval()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        maps = network.forward_intermediates(images)
+        tokens = network(images)
+    assert [tuple(each.shape) for each in maps] == [(2, 32, 4, 6)] * 4
+    torch.testing.assert_close(maps[-1].flatten(2).transpose(1, 2), tokens[:, 5:])
+    assert (maps[0] - maps[1]).abs().max() > 0
+
+
+def test_a_student_embeds_lists_as_it_does_batches() -> None:
+    student = Student(encoder(), TMEHead(32, 16, 8, 3)).eval()
+    batches = views()
+    with torch.no_grad():
+        together = student(batches)
+        for embedding, batch in zip(together, batches, strict=True):
+            torch.testing.assert_close(embedding, student(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_the_head_is_linear_layers_with_gelu_between() -> None:
+    kinds = [type(layer).__name__ for layer in TMEHead(32)]
+    assert kinds == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    assert [layer.out_features for layer in TMEHead(32) if hasattr(layer, "out_features")] == [
+        2048,
+        2048,
+        256,
+    ]
+    with pytest.raises(ValueError, match="num_layers=0"):
+        TMEHead(32, num_layers=0)

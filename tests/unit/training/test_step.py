@@ -1,0 +1,235 @@
+"""One step: who moves, what they minimise, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adios_tme.distributed import World
+from adios_tme.losses.contrastive import simclr_loss
+from adios_tme.losses.sparsity import sparsity_penalty
+from adios_tme.training.state import Run
+from adios_tme.training.step import student_disagreement, train_step
+from adios_tme.training.update import frozen
+from adios_tme.training.views import hide
+from tests.factories import tiny_config
+
+WORLD = World(0, 1, 0, 1, torch.device("cpu"))
+
+
+def make_run(folder: Path, **flags: Any) -> Run:
+    return Run.build(tiny_config(folder, folder, **flags), WORLD)
+
+
+def weights(network: torch.nn.Module) -> list[Tensor]:
+    return [weight.detach().clone() for weight in network.parameters()]
+
+
+def moved(network: torch.nn.Module, before: list[Tensor]) -> bool:
+    return any(
+        not torch.equal(weight, old)
+        for weight, old in zip(network.parameters(), before, strict=True)
+    )
+
+
+def test_both_players_move_when_the_masks_are_due(tmp_path: Path) -> None:
+    run = make_run(tmp_path, mask_update_freq=2, warmup_iterations=0)
+    images = torch.randn(4, 3, 32, 32)
+    for due in (True, False):
+        before = weights(run.bare_student), weights(run.bare_mask_model)
+        report = train_step(run, images, run.schedule())
+        run.advance()
+        assert moved(run.bare_student, before[0])
+        assert moved(run.bare_mask_model, before[1]) is due
+        assert (report.mask_loss is not None) is due
+
+
+def test_each_player_minimises_its_own_loss(tmp_path: Path) -> None:
+    run = make_run(tmp_path, alpha_sparsity=0.3, warmup_iterations=0)
+    images = torch.randn(4, 3, 32, 32)
+    now = run.schedule()
+    with torch.no_grad():
+        masks = run.bare_mask_model(images)
+        before = student_disagreement(run, images, masks, now.temperature)
+    report = train_step(run, images, now)
+    assert report.student_loss.item() == pytest.approx(before.item(), rel=1e-5)
+    # The mask half sees the student that has just moved.
+    with torch.no_grad():
+        clean = run.bare_student(images)
+        hidden = run.bare_student(hide(images, masks)).unflatten(0, (3, 4))
+        fooled = simclr_loss(clean, hidden, now.temperature).sum()
+        expected = 0.3 * sparsity_penalty(masks) - fooled
+    assert report.mask_loss is not None
+    assert report.mask_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
+    run = make_run(tmp_path, crops_per_mask=2, crop_size=16)
+    images, masks = torch.randn(4, 3, 32, 32), torch.rand(4, 3, 32, 32).softmax(1)
+    calls: list[list[torch.Size]] = []
+    real = run.bare_student.forward
+
+    def counting(views: Any) -> Any:
+        calls.append([view.shape for view in views])
+        return real(views)
+
+    run.bare_student.forward = counting  # type: ignore[method-assign]
+    student_disagreement(run, images, masks, 0.2)
+    assert calls == [[(4, 3, 32, 32), (12, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(0.0, 1), (0.2, 2)])
+def test_one_mask_forward_serves_both_halves_without_dropout(
+    dropout: float, expected: int, tmp_path: Path
+) -> None:
+    run = make_run(
+        tmp_path,
+        mask_model_type="vit_unet",
+        mask_encoder_dim=64,
+        mask_encoder_depth=4,
+        mask_dropout=dropout,
+    )
+    count = 0
+    real = run.bare_mask_model.forward
+
+    def counting(images: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        masks: Tensor = real(images)
+        return masks
+
+    run.bare_mask_model.forward = counting
+    train_step(run, torch.randn(2, 3, 32, 32), run.schedule())
+    assert count == expected
+
+
+def test_the_mask_half_leaves_no_gradient_on_the_student(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
+    after_student_half = [weight.grad.clone() for weight in run.bare_student.parameters()]  # type: ignore[union-attr]
+    run.update_student.optimizer.zero_grad()
+    masks = run.draw_masks(torch.randn(4, 3, 32, 32), with_graph=True)
+    with frozen(run.bare_student) as judge:
+        judge(hide(torch.randn(4, 3, 32, 32), masks)).sum().backward()
+    assert all(weight.grad is None for weight in run.bare_student.parameters())
+    assert all(weight.requires_grad for weight in run.bare_student.parameters())
+    assert len(after_student_half) > 0
+
+
+def test_frozen_gives_the_flags_back_after_an_error(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    network.bias.requires_grad_(False)
+
+    def fail() -> None:
+        with frozen(network):
+            assert not network.weight.requires_grad
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert network.weight.requires_grad
+    assert not network.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"optimizer_type": "sgd"},
+        {"optimizer_type": "sgd", "use_lars": True},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+    ],
+)
+def test_a_batch_of_nan_changes_nothing_and_the_next_one_does(
+    flags: dict[str, Any], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, warmup_iterations=0, **flags)
+    before = weights(run.bare_student) + weights(run.bare_mask_model)
+    train_step(run, torch.full((4, 3, 32, 32), float("nan")), run.schedule())
+    after = weights(run.bare_student) + weights(run.bare_mask_model)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not run.update_student.has_diverged()
+    for _ in range(12):  # fp16 first finds a scale at which nothing overflows
+        train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
+    after = weights(run.bare_student) + weights(run.bare_mask_model)
+    assert all(weight.isfinite().all() for weight in after)
+    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_three_refused_in_a_row_are_divergence(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    bad, good = torch.full((4, 3, 32, 32), float("nan")), torch.randn(4, 3, 32, 32)
+    for images in (bad, bad, good, bad, bad):
+        train_step(run, images, run.schedule())
+    assert not run.update_student.has_diverged()
+    train_step(run, bad, run.schedule())
+    assert run.update_student.has_diverged()
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    run = make_run(tmp_path, clip_grad=0.01, optimizer_type="sgd", momentum=0.0)
+    images = torch.randn(4, 3, 32, 32)
+    before = weights(run.bare_student)
+    now = run.schedule()
+    norm = train_step(run, images, now).student_grad_norm
+    assert norm > 0.01
+    steps = [
+        old - weight.detach()
+        for weight, old in zip(run.bare_student.parameters(), before, strict=True)
+    ]
+    length = torch.stack([step.norm() for step in steps]).norm()
+    decay = run.config.optim.weight_decay * torch.stack([old.norm() for old in before]).norm()
+    assert length <= now.lr * (0.01 + decay) * 1.01
+
+
+def test_bf16_stays_close_to_fp32(tmp_path: Path) -> None:
+    images = torch.randn(4, 3, 32, 32)
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = make_run(tmp_path, precision=precision)
+        losses.append(train_step(run, images, run.schedule()).student_loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
+def test_a_step_on_cuda_moves_both_players(precision: str, mask_model: str, tmp_path: Path) -> None:
+    world = World(0, 1, 0, 1, torch.device("cuda", 0))
+    wide = {"mask_encoder_dim": 64, "mask_encoder_depth": 4} if mask_model == "vit_unet" else {}
+    config = tiny_config(
+        tmp_path,
+        tmp_path,
+        device="cuda",
+        precision=precision,
+        mask_model_type=mask_model,
+        crops_per_mask=1,
+        warmup_iterations=0,
+        **wide,
+    )
+    run = Run.build(config, world)
+    before = weights(run.bare_student), weights(run.bare_mask_model)
+    for _ in range(20):  # fp16 first finds a scale at which nothing overflows
+        report = train_step(run, torch.randn(4, 3, 32, 32, device="cuda"), run.schedule())
+    assert report.student_loss.isfinite()
+    assert moved(run.bare_student, before[0])
+    assert moved(run.bare_mask_model, before[1])
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_waits_for_nothing(tmp_path: Path) -> None:
+    world = World(0, 1, 0, 1, torch.device("cuda", 0))
+    run = Run.build(tiny_config(tmp_path, tmp_path, device="cuda"), world)
+    images = torch.randn(4, 3, 32, 32, device="cuda")
+    train_step(run, images, run.schedule())  # first calls compile and cache
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(run, images, run.schedule())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
