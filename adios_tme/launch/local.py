@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -17,10 +20,11 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.distributed import was_launched
 from adios_tme.errors import AdiosError, ConfigError, LaunchError, TrainingStoppedError
 from adios_tme.training.loop import run_training
+from adios_tme.training.signals import SharedNumber, handling
 from adios_tme.training.start import claim
 
-#: Time for workers to finish their step and save after a signal.
-SHUTDOWN_SECONDS = 300
+#: Time that workers have to leave before they are killed.
+SHUTDOWN_SECONDS = 30
 
 
 def train(config: TrainConfig) -> Path:
@@ -58,23 +62,39 @@ class _KnownError:
 def _train_in_workers(config: TrainConfig, num_processes: int) -> Path:
     claim(config)
     workers = elastic_launch(_elastic_config(config, num_processes), _worker)
+    # Workers look at this number after every step. Passing signals on to them would end those that
+    # have only begun, and the agent would start them again.
+    asked = get_context("spawn").Value("i", 0, lock=False)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.value:
+            raise SignalException("asked twice", signal.Signals(number))
+        asked.value = number
+
     try:
-        results = workers(config)
+        with handling(ask):
+            results = workers(config, asked)
     except ChildFailedError as error:
+        if asked.value:
+            raise _stopped(asked.value) from error
         raise LaunchError(
             f"Training processes failed {config.launch.max_restarts + 1} times. "
             f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
         ) from error
     except SignalException as error:
-        raise TrainingStoppedError(
-            f"{error.sigval.name}: stopped; the checkpoint is saved. "
-            f"Run the same command again to go on.",
-            error.sigval,
-        ) from error
+        raise _stopped(error.sigval) from error
     for result in results.values():
         if isinstance(result, _KnownError):
             raise _as_exception(result)
     return Path(next(iter(results.values())))
+
+
+def _stopped(number: int) -> TrainingStoppedError:
+    return TrainingStoppedError(
+        f"{signal.Signals(number).name}: stopped at once. "
+        f"Run the same command again to go on from the last checkpoint.",
+        number,
+    )
 
 
 def _elastic_config(config: TrainConfig, num_processes: int) -> ElasticConfig:
@@ -96,15 +116,18 @@ def _elastic_config(config: TrainConfig, num_processes: int) -> ElasticConfig:
         rdzv_backend="c10d",
         rdzv_endpoint=config.launch.rdzv_endpoint or "127.0.0.1:0",
         max_restarts=config.launch.max_restarts,
-        signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
+        signals_to_handle="SIGHUP,SIGQUIT",
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
 
 
-def _worker(config: TrainConfig) -> str | _KnownError:
+def _worker(config: TrainConfig, asked: SharedNumber) -> str | _KnownError:
     """One training process; what it returns reaches the launcher."""
+    if asked.value:
+        stopped = _stopped(asked.value)
+        return _KnownError(str(stopped), stopped.exit_code)
     try:
-        return str(run_training(config, prepare=False))
+        return str(run_training(config, prepare=False, launcher=asked))
     except AdiosError as error:
         return _KnownError(str(error), error.exit_code)
 

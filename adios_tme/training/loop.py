@@ -13,18 +13,21 @@ from adios_tme.training.feed import Feed
 from adios_tme.training.folder import resume_source
 from adios_tme.training.log import run_log
 from adios_tme.training.metrics import Recorder
-from adios_tme.training.signals import stop_on_signal
+from adios_tme.training.signals import SharedNumber, stop_on_signal
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 
 
-def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
+def run_training(
+    config: TrainConfig, *, prepare: bool = True, launcher: SharedNumber | None = None
+) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
 
     Args:
         config: Settings of the run.
         prepare: Whether the output folder is still to be claimed; a launcher does it before.
+        launcher: Number of the signal that the launcher was sent, or 0.
 
     Raises:
         ConfigError: If the settings do not fit the folder, the machine or each other.
@@ -34,7 +37,7 @@ def run_training(config: TrainConfig, *, prepare: bool = True) -> Path:
         TrainingDivergedError: If gradients stay non-finite.
         TrainingStoppedError: After a signal, once the checkpoint is saved.
     """
-    with process_group(config.compute.device) as world, stop_on_signal() as stop:
+    with process_group(config.compute.device) as world, stop_on_signal(launcher) as stop:
         if prepare and world.is_first:
             claim(config)
         barrier()

@@ -1,0 +1,238 @@
+"""Runs that are killed, interrupted or poisoned, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adios_tme.checkpoint import list_checkpoints, read_checkpoint
+from adios_tme.errors import TrainingDivergedError
+from adios_tme.training.loop import run_training
+from tests.factories import (
+    as_flags,
+    command,
+    make_dataset,
+    run_command,
+    tiny_config,
+    tiny_settings,
+)
+
+
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the installed command beside the test, and end it with the test."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Equal, bit for bit, all the way down."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{number}]")
+    else:
+        assert one == other, where
+
+
+def final_state(run: Path) -> dict[str, Any]:
+    state = read_checkpoint(run / "checkpoint.pth")
+    del state["config"]["run"]["output_dir"]
+    return state
+
+
+def settings(folder: Path, run: str, **flags: Any) -> list[str]:
+    """A run with everything random in play."""
+    random = {"drop_path_rate": 0.2, "crops_per_mask": 1, "augment": "full", "num_workers": 1}
+    return as_flags(tiny_settings(folder / "data", folder / run, **random | flags))
+
+
+@pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
+def test_killed_and_resumed_is_the_same_as_straight(mask_model: str, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    shape = {"mask_model_type": mask_model, "total_iterations": 12, "save_freq": 4}
+    if mask_model == "vit_unet":
+        shape |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4}
+    straight = run_command("train", *settings(tmp_path, "straight", **shape))
+    assert straight.returncode == 0, straight.stderr
+
+    with started("train", *settings(tmp_path, "killed", **shape)) as process:
+        wait_for(lambda: len(list_checkpoints(tmp_path / "killed")) > 0, process)
+    assert len(list_checkpoints(tmp_path / "killed")) < 3
+    resumed = run_command("train", *settings(tmp_path, "killed", **shape))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "random streams restored" in resumed.stderr
+    assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "straight"))
+
+
+KILL_IN_SECOND_WRITE = """
+import os, signal, sys
+from adios_tme import checkpoint
+from adios_tme.cli.app import main
+
+writes = 0
+real = checkpoint._save_with_hash
+
+def save(state, file):
+    global writes
+    writes += 1
+    if writes == 2:
+        file.write(b"the first half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(state, file)
+
+checkpoint._save_with_hash = save
+main()
+"""
+
+
+def test_a_kill_within_a_checkpoint_write_loses_nothing_but_time(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    flags = settings(tmp_path, "run")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL_IN_SECOND_WRITE, "train", *flags],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    run = tmp_path / "run"
+    assert len(list(run.glob(".checkpoint*.partial"))) == 1
+    assert read_checkpoint(run / "checkpoint.pth")["iteration"] == 2
+    assert [iteration for iteration, _ in list_checkpoints(run)] == [2]
+    assert run_command("train", *flags).returncode == 0
+    assert run_command("train", *settings(tmp_path, "straight")).returncode == 0
+    assert_same(final_state(run), final_state(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
+def test_a_signal_saves_and_leaves(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    run = tmp_path / "run"
+    flags = settings(tmp_path, "run", total_iterations=100_000, save_freq=50_000)
+    with started("train", *flags) as process:
+        wait_for(lambda: (run / "metrics.jsonl").exists(), process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "the checkpoint is saved" in said
+    assert "Traceback" not in said
+    stopped_at = read_checkpoint(run / "checkpoint.pth")["iteration"]
+    assert f"stopped after iteration {stopped_at}" in said
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_processes(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    flags = settings(tmp_path, "run", total_iterations=100_000, save_freq=50_000, nproc_per_node=2)
+    with started("train", *flags) as process:
+        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "the checkpoint is saved" in said
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["iteration"] > 0
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    make_dataset(tmp_path / "data")
+    shape = {"total_iterations": 20, "save_freq": 5, "nproc_per_node": 2, "num_workers": 0}
+    with started("train", *settings(tmp_path, "run", **shape)) as process:
+        wait_for(lambda: len(list_checkpoints(tmp_path / "run")) > 0, process)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert said.count("Resumed") == 1
+    straight = run_command("train", *settings(tmp_path, "straight", **shape))
+    assert straight.returncode == 0, straight.stderr
+    one, other = (final_state(tmp_path / name) for name in ("run", "straight"))
+    assert_same(one["student"], other["student"])
+    assert_same(one["mask_model"], other["mask_model"])
+
+
+def test_batches_of_nan_stop_the_run_and_name_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path / "data")
+    config = tiny_config(tmp_path / "data", tmp_path / "run", total_iterations=20, save_freq=3)
+    count = 0
+
+    def poison(images: torch.Tensor, kind: str) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return images if count <= 4 else torch.full(images.shape, float("nan"))
+
+    monkeypatch.setattr("adios_tme.training.feed.augment", poison)
+    with pytest.raises(
+        TrainingDivergedError, match=r"stayed non-finite until iteration 7.*"
+    ) as error:
+        run_training(config)
+    assert "checkpoint.pth" in str(error.value)
+    saved = read_checkpoint(tmp_path / "run" / "checkpoint.pth")
+    assert saved["iteration"] == 6
+    assert all(weight.isfinite().all() for weight in saved["student"].values())
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["student_loss"] is None for line in lines] == [False] * 4 + [True] * 3
+
+
+def test_too_much_damage_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adios_tme.data.damage.FEWEST_JUDGED", 10)
+    make_dataset(tmp_path / "data")
+    config = tiny_config(tmp_path / "data", tmp_path / "run", total_iterations=50)
+    monkeypatch.setattr("adios_tme.data.dataset.read_member", _fail_on("patch_001"), raising=True)
+    with pytest.raises(Exception, match="patches could not be read, more than the fraction"):
+        run_training(config)
+
+
+def _fail_on(part: str) -> Callable[..., bytes]:
+    from adios_tme.data.archive import read_member
+    from adios_tme.data.damage import DamagedPatchError
+
+    def read(handle: int, member: Any) -> bytes:
+        if part in member.name:
+            raise DamagedPatchError("made up")
+        return read_member(handle, member)
+
+    return read
