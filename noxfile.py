@@ -13,16 +13,20 @@ nox.options.reuse_existing_virtualenvs = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+def install(
+    session: nox.Session, *groups: str, package: bool = True, compiled: bool = False
+) -> None:
     """Install development groups, and the package as users get it."""
     needed = nox.project.dependency_groups(PROJECT, *groups)
-    session.install("--no-compile", *needed, *(["."] if package else []))
+    # Compiling torch takes half a minute, which only sessions with many processes win back.
+    how = [] if compiled else ["--no-compile"]
+    session.install(*how, *needed, *(["."] if package else []))
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
-    install(session, "test")
+    install(session, "test", compiled=True)
     session.run("pytest", "--numprocesses", "auto", *session.posargs)
 
 
