@@ -190,13 +190,16 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
 def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
     """Load the mask model with its normalisation from a checkpoint or run folder.
 
+    Where the run kept a moving average of it (``mask_ema``), that is what is loaded.
+
     Raises:
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
     data, place = config.data, torch.device(device)
     network = build_mask_model(config.mask, config.model, data.img_size, ComputeConfig(), place)
-    network.load_state_dict(state["mask_model"])
+    average = state.get("mask_average")
+    network.load_state_dict(average["weights"] if average else state["mask_model"])
     return MaskGenerator(network, data.img_size, data.mean, data.std).to(place).eval()
 
 

@@ -102,6 +102,14 @@ class MaskConfig(Config):
     crop_size: int | None = Field(default=None, gt=0)
     """Side in pixels of those crops; absent: the image size."""
 
+    mask_source: Literal["learned", "random", "none"] = "learned"
+    """Where masks come from; the others are controls: smooth random ones of equal areas, or no
+    masks at all, so that only crops differ from the clean view."""
+
+    mask_ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a moving average of the mask model, which pictures, scores and loading then use; 0
+    uses the trained weights themselves."""
+
     mask_update_freq: int = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
 
@@ -137,6 +145,15 @@ class MaskConfig(Config):
                     f"{self.mask_model_type} has no ViT encoder. "
                     f"Drop it, or use --mask-model-type vit_unet."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _something_differs(self) -> Self:
+        if self.mask_source == "none" and self.crops_per_mask == 0:
+            raise ValueError(
+                "mask_source=none and crops_per_mask=0 leave nothing to tell views apart. "
+                "Use --crops-per-mask 1 or more."
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.run import ComputeConfig, RunConfig
+from adios_tme.config.watch import WatchConfig
 
 
 class TrainConfig(Config):
@@ -31,6 +32,7 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     compute: ComputeConfig = ComputeConfig()
     run: RunConfig = RunConfig()
+    watch: WatchConfig = WatchConfig()
     launch: LaunchConfig = LaunchConfig()
 
     @model_validator(mode="after")

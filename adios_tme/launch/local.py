@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
+from adios_tme.benchmark.watch import evaluator
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed import was_launched
 from adios_tme.errors import AdiosError, ConfigError, LaunchError, TrainingStoppedError
@@ -38,7 +39,7 @@ def train(config: TrainConfig) -> Path:
     """
     num_processes = processes_on_this_node(config)
     if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
-        return run_training(config)
+        return run_training(config, evaluate=evaluator(config))
     return _train_in_workers(config, num_processes)
 
 
@@ -127,7 +128,7 @@ def _worker(config: TrainConfig, asked: SharedNumber) -> str | _KnownError:
         stopped = _stopped(asked.value)
         return _KnownError(str(stopped), stopped.exit_code)
     try:
-        return str(run_training(config, prepare=False, launcher=asked))
+        return str(run_training(config, prepare=False, launcher=asked, evaluate=evaluator(config)))
     except AdiosError as error:
         return _KnownError(str(error), error.exit_code)
 

@@ -12,7 +12,7 @@ from adios_tme.errors import DataError, TrainingDivergedError, TrainingStoppedEr
 from adios_tme.training.feed import Feed
 from adios_tme.training.folder import resume_source
 from adios_tme.training.log import run_log
-from adios_tme.training.metrics import Recorder
+from adios_tme.training.metrics import Evaluate, Recorder
 from adios_tme.training.signals import SharedNumber, stop_on_signal
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
@@ -20,7 +20,11 @@ from adios_tme.training.step import train_step
 
 
 def run_training(
-    config: TrainConfig, *, prepare: bool = True, launcher: SharedNumber | None = None
+    config: TrainConfig,
+    *,
+    prepare: bool = True,
+    launcher: SharedNumber | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
 
@@ -28,6 +32,7 @@ def run_training(
         config: Settings of the run.
         prepare: Whether the output folder is still to be claimed; a launcher does it before.
         launcher: Number of the signal that the launcher was sent, or 0.
+        evaluate: Scores masks on labelled images, every ``eval_freq`` iterations.
 
     Raises:
         ConfigError: If the settings do not fit the folder, the machine or each other.
@@ -46,7 +51,7 @@ def run_training(
             run = start(config, world)
             with (
                 Feed(config, world, index, run.samples_seen) as feed,
-                Recorder(run, feed, console) as recorder,
+                Recorder(run, feed, console, evaluate) as recorder,
                 CheckpointWriter(config.run.output_dir, config.run.keep_checkpoints) as writer,
             ):
                 announce(run, feed)
@@ -56,7 +61,7 @@ def run_training(
                     now = run.schedule()
                     report = train_step(run, images, now)
                     run.advance()
-                    recorder.record(report, now)
+                    recorder.record(report, now, images)
                     check_health(run, feed)
                     if (leaving := stop.on_any_rank()) or save_is_due(run):
                         save(run, writer)

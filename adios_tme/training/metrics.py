@@ -6,16 +6,19 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from adios_tme.distributed import mean_over_ranks, sum_over_ranks
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.training.feed import Feed
+from adios_tme.training.health import HealthWatch, MaskHealth, measure_health
 from adios_tme.training.schedule import Schedule
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report
@@ -23,13 +26,26 @@ from adios_tme.viz.masks import draw_masks
 
 NUM_EXAMPLES = 6
 
+Masks = Callable[[Tensor], Tensor]
+"""From uint8 images (B, 3, H, W) to masks (B, N, H, W)."""
+Evaluate = Callable[[Masks], dict[str, float]]
+
 logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes what happens; only the first rank has files and a progress bar."""
+    """Writes what happens; only the first rank has files and a progress bar.
 
-    def __init__(self, run: Run, feed: Feed, console: Console) -> None:
+    Args:
+        run: The run.
+        feed: Where its images come from.
+        console: The terminal.
+        evaluate: Scores the masks of a function from images to masks.
+    """
+
+    def __init__(
+        self, run: Run, feed: Feed, console: Console, evaluate: Evaluate | None = None
+    ) -> None:
         self.run = run
         self.feed = feed
         self.console = console
@@ -37,7 +53,9 @@ class Recorder:
         self._writes = run.world.is_first
         self._start = self._last_time = time.perf_counter()
         self._last_iteration = run.iteration
-        self._mask_report: Report | None = None
+        self._mask_scalars: dict[str, Tensor] = {}
+        self._watch = HealthWatch(run.config.optim.warmup_iterations)
+        self._evaluate = evaluate if self._writes else None
         self._examples = feed.examples(NUM_EXAMPLES) if self._draws else None
         self._progress = self._progress_bar()
         self._bar = self._progress.add_task(
@@ -56,23 +74,30 @@ class Recorder:
     ) -> None:
         self._progress.stop()
 
-    def record(self, report: Report, now: Schedule) -> None:
+    def record(self, report: Report, now: Schedule, images_BCHW: Tensor) -> None:
         """Take note of a finished iteration; now and then write a line or draw a picture."""
-        iteration = self.run.iteration
         if report.mask_loss is not None:
-            self._mask_report = report
-        self._progress.update(self._bar, completed=iteration)
-        if iteration % self._settings.log_freq == 0 or self.run.is_finished:
-            self._write_line(report, now)
-        if self._draws and (iteration % self._settings.viz_freq == 0 or self.run.is_finished):
+            self._mask_scalars = _scalars(report)
+        self._progress.update(self._bar, completed=self.run.iteration)
+        scores = self._evaluate(self._shown()) if self._evaluate and self._eval_is_due() else {}
+        if self._is_due(self._settings.log_freq) or self._eval_is_due():
+            health = measure_health(self.run, images_BCHW, report.masks, now.temperature)
+            self._write_line(self._measure(report, health, now) | scores)
+        if self._draws and self._is_due(self._settings.viz_freq):
             self._draw()
+
+    def _is_due(self, every: int) -> bool:
+        return self.run.iteration % every == 0 or self.run.is_finished
+
+    def _eval_is_due(self) -> bool:
+        watch = self.run.config.watch
+        return watch.eval_labels is not None and self._is_due(watch.eval_freq)
 
     @property
     def _draws(self) -> bool:
         return self._writes and self._settings.viz_freq > 0
 
-    def _write_line(self, report: Report, now: Schedule) -> None:
-        line = self._measure(report, now)
+    def _write_line(self, line: dict[str, Any]) -> None:
         if not self._writes:
             return
         path = self._settings.output_dir / "metrics.jsonl"
@@ -82,11 +107,16 @@ class Recorder:
         if not self.console.is_terminal:
             total = self.run.config.optim.total_iterations
             logger.info("%d/%d  %s", line["iteration"], total, _summary(line))
+        if self.run.config.mask.mask_source == "learned":
+            for warning in self._watch.warnings(line):
+                logger.warning("%s", warning)
 
-    def _measure(self, report: Report, now: Schedule) -> dict[str, Any]:
+    def _measure(self, report: Report, health: MaskHealth, now: Schedule) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks."""
-        values = _read(report) | (_read(self._mask_report) if self._mask_report else {})
-        coverage = mean_over_ranks(report.mask_coverage).tolist()
+        values = _read(_scalars(report) | self._mask_scalars | _scalars(health))
+        coverage, spread = mean_over_ranks(
+            torch.stack([health.mask_coverage, health.mask_coverage_spread])
+        ).tolist()
         (num_damaged,) = sum_over_ranks(self.feed.damage.num_damaged)
         seconds = time.perf_counter() - self._last_time
         num_images = (self.run.iteration - self._last_iteration) * self.run.global_batch_size
@@ -102,6 +132,7 @@ class Recorder:
             "lr": now.lr,
             "mask_lr": now.mask_lr,
             "mask_coverage": coverage,
+            "mask_coverage_spread": spread,
             "images_per_second": num_images / seconds,
             "data_wait_fraction": min(1.0, waited / seconds),
             "num_damaged": num_damaged,
@@ -111,17 +142,28 @@ class Recorder:
     def _draw(self) -> None:
         if self._examples is None or not len(self._examples):
             return
-        data, network = self.run.config.data, self.run.bare_mask_model
-        images = self._examples.to(self.run.world.device)
-        try:
-            generator = MaskGenerator(network, data.img_size, data.mean, data.std).eval()
-            masks = generator(images).cpu()
-        finally:
-            network.train()
+        masks = self._shown()(self._examples).cpu()
         folder = self._settings.output_dir / "visualizations" / "masks"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"iter_{self.run.iteration:08d}.png"
         draw_masks(self._examples, masks, path, title=f"Masks after {self.run.iteration} updates")
+
+    def _shown(self) -> Masks:
+        """The mask model as it stands, to draw on pixels; back in training when it has drawn."""
+        data, network = self.run.config.data, self.run.shown_mask_model
+        generator = MaskGenerator(network, data.img_size, data.mean, data.std)
+        generator.to(self.run.world.device)
+
+        def draw(images_BCHW: Tensor) -> Tensor:
+            was_training = network.training
+            generator.eval()
+            try:
+                masks: Tensor = generator(images_BCHW.to(self.run.world.device))
+            finally:
+                network.train(was_training)
+            return masks
+
+        return draw
 
     def _progress_bar(self) -> Progress:
         return Progress(
@@ -134,13 +176,17 @@ class Recorder:
         )
 
 
-def _read(report: Report) -> dict[str, float | None]:
-    """The scalars of a report, averaged over ranks; what is not finite is None, null in JSON."""
-    scalars = {
+def _scalars(facts: Report | MaskHealth) -> dict[str, Tensor]:
+    """Those of the facts that are single numbers; absent halves stay absent."""
+    return {
         name: value
-        for name, value in vars(report).items()
-        if isinstance(value, torch.Tensor) and value.ndim == 0
+        for name, value in vars(facts).items()
+        if isinstance(value, Tensor) and value.ndim == 0
     }
+
+
+def _read(scalars: dict[str, Tensor]) -> dict[str, float | None]:
+    """Scalars averaged over ranks; what is not finite is None, null in JSON."""
     means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
     return {
         name: value if math.isfinite(value) else None

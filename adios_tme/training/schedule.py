@@ -27,5 +27,6 @@ def schedule_at(config: TrainConfig, iteration: int) -> Schedule:
         lr=lr,
         mask_lr=lr * optim.mask_lr_ratio,
         temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
-        mask_is_due=iteration % config.mask.mask_update_freq == 0,
+        mask_is_due=config.mask.mask_source == "learned"
+        and iteration % config.mask.mask_update_freq == 0,
     )

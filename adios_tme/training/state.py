@@ -16,6 +16,8 @@ from adios_tme.distributed import World, from_all_ranks
 from adios_tme.models.build import build_mask_model, build_student, choose_precision
 from adios_tme.models.student import Student
 from adios_tme.optim.build import build_optimizer
+from adios_tme.training.average import MovingAverage
+from adios_tme.training.random_masks import random_partition
 from adios_tme.training.schedule import Schedule, schedule_at
 from adios_tme.training.update import Updater
 
@@ -36,6 +38,9 @@ class Run:
         self.update_student = self._updater(student, config.optim.lr)
         self.update_mask_model = self._updater(
             mask_model, config.optim.lr * config.optim.mask_lr_ratio
+        )
+        self.averaged_mask_model = (
+            MovingAverage(mask_model, config.mask.mask_ema) if config.mask.mask_ema else None
         )
         self.iteration = 0
         self.samples_seen = 0
@@ -93,10 +98,22 @@ class Run:
 
     def draw_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
         """Masks (B, N, H, W) of a batch, with or without a graph for the mask half."""
+        mask = self.config.mask
+        if mask.mask_source != "learned":
+            shape = (len(images_BCHW), mask.num_masks, *images_BCHW.shape[-2:])
+            if mask.mask_source == "none":
+                return images_BCHW.new_zeros(shape)
+            return random_partition(images_BCHW.new_full(shape[:2], 1 / mask.num_masks), shape[2:])
         network = self.mask_model if with_graph else self.bare_mask_model
         with torch.set_grad_enabled(with_graph), self.autocast():
             masks: Tensor = network(images_BCHW)
         return masks
+
+    @property
+    def shown_mask_model(self) -> nn.Module:
+        """The mask model that pictures and scores look at: the average where there is one."""
+        average = self.averaged_mask_model
+        return average.network if average else self.bare_mask_model
 
     def advance(self) -> None:
         """Count a finished iteration."""
@@ -108,6 +125,7 @@ class Run:
         return {
             "student": self.bare_student.state_dict(),
             "mask_model": self.bare_mask_model.state_dict(),
+            "mask_average": self.averaged_mask_model.state() if self.averaged_mask_model else None,
             "student_optimizer": self.update_student.optimizer.state_dict(),
             "mask_optimizer": self.update_mask_model.optimizer.state_dict(),
             "iteration": self.iteration,
@@ -126,6 +144,8 @@ class Run:
         """Take both networks' weights and nothing else."""
         self.bare_student.load_state_dict(state["student"])
         self.bare_mask_model.load_state_dict(state["mask_model"])
+        if self.averaged_mask_model:
+            self.averaged_mask_model.restart(self.bare_mask_model)
 
     def load_state(self, state: dict[str, Any]) -> bool:
         """Go back to the moment of a checkpoint.
@@ -134,6 +154,8 @@ class Run:
             Whether the random streams went back too; they do when the number of ranks is the same.
         """
         self.load_weights(state)
+        if self.averaged_mask_model and state["mask_average"]:
+            self.averaged_mask_model.load_state(state["mask_average"])
         for name, updater in self.updaters().items():
             updater.optimizer.load_state_dict(state[f"{name}_optimizer"])
             if updater.scaler and state["scaler"][name]:

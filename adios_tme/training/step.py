@@ -24,7 +24,8 @@ class Report:
 
     student_loss: Tensor
     student_grad_norm: Tensor
-    mask_coverage: Tensor
+    masks: Tensor
+    """(B, N, H, W), without a graph."""
     mask_loss: Tensor | None = None
     mask_grad_norm: Tensor | None = None
     contrastive_loss_mask: Tensor | None = None
@@ -36,9 +37,8 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
     masks_BNHW = run.draw_masks(images_BCHW, with_graph=now.mask_is_due and run.shares_masks)
     student_loss = student_disagreement(run, images_BCHW, masks_BNHW.detach(), now.temperature)
     student_norm = run.update_student(student_loss, now.lr)
-    coverage_N = masks_BNHW.detach().mean(dim=(0, 2, 3))
     if not now.mask_is_due:
-        return Report(student_loss.detach(), student_norm, coverage_N)
+        return Report(student_loss.detach(), student_norm, masks_BNHW.detach())
 
     if not run.shares_masks:
         masks_BNHW = run.draw_masks(images_BCHW, with_graph=True)
@@ -48,10 +48,12 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
         area = sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type)
         mask_loss = run.config.loss.alpha_sparsity * area - fooled
         mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
+    if run.averaged_mask_model:
+        run.averaged_mask_model.update(run.bare_mask_model)
     return Report(
         student_loss.detach(),
         student_norm,
-        coverage_N,
+        masks_BNHW.detach(),
         mask_loss.detach(),
         mask_norm,
         fooled.detach(),

@@ -34,7 +34,14 @@ PANELS = (
     Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
     Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
     Panel("Sparsity penalty", "", ("sparsity_penalty",)),
+    Panel("Adversarial gap", "nats over random masks", ("adversarial_gap",)),
+    Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
     Panel("Mask coverage", "share of the image", ("mask_coverage",)),
+    Panel(
+        "Sharpness of the masks",
+        "share",
+        ("mask_entropy", "mask_saturation", "mask_overlap"),
+    ),
     Panel("Gradient norms", "before clipping", ("student_grad_norm", "mask_grad_norm"), True),
     Panel("Learning rates", "", ("lr", "mask_lr")),
     Panel("Temperature", "", ("temperature",)),
@@ -85,8 +92,10 @@ def curves_figure(runs: dict[str, list[Line]]) -> Figure:
     num_rows = math.ceil(len(PANELS) / NUM_COLUMNS)
     figure = Figure(figsize=(5.2 * NUM_COLUMNS, 2.5 * num_rows + 0.6), layout="constrained")
     axes = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
-    for panel, ax in zip(PANELS, axes.flat, strict=True):
+    for panel, ax in zip(PANELS, axes.flat, strict=False):
         _draw_panel(ax, panel, runs)
+    for unused in axes.flat[len(PANELS) :]:
+        unused.remove()
     if len(runs) > 1:
         handles = [
             Line2D([], [], color=colour(number), label=name) for number, name in enumerate(runs)

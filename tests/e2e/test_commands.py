@@ -76,6 +76,11 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         "images_per_second",
         "data_wait_fraction",
         "num_damaged",
+        "mask_coverage_spread",
+        "mask_entropy",
+        "mask_saturation",
+        "mask_overlap",
+        "adversarial_gap",
     }
 
 
@@ -87,6 +92,7 @@ def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
         "student_optimizer",
         "mask_optimizer",
         "iteration",
+        "mask_average",
         "config",
         "samples_seen",
         "rng",
