@@ -1,13 +1,13 @@
-"""Labelled images for the nuclei benchmark.
+"""Labelled images for the nuclei benchmark: what a data set gives, and folders of images.
 
 Shape legend: H x W pixels, 3 channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,29 @@ class LabelledImage:
     """(H, W, 3)."""
     labels: NDArray[np.int32]
     """(H, W) instance ids, 0 where there is no nucleus."""
+    tissue: str | None = None
+    """Organ, where the data set names it."""
+
+
+class LabelledImages(Protocol):
+    """A data set, read image by image."""
+
+    path: Path
+    kind: str
+    """Name of the layout."""
+    parts: list[str]
+    """For each image the part of the data set that it belongs to, such as a fold."""
+    microns_per_pixel: float | None
+    """Scale of the images, where the data set fixes it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> LabelledImage:
+        """Read one image.
+
+        Raises:
+            DataError: If it cannot be read or its label does not fit.
+        """
 
 
 class LabelFolder:
@@ -42,6 +65,9 @@ class LabelFolder:
     Raises:
         DataError: If the layout is another, or an image has no label.
     """
+
+    kind = "folder"
+    microns_per_pixel: float | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,19 +83,20 @@ class LabelFolder:
                 f"{path / 'images'}: holds no image. Put PNG, JPEG or TIFF files there."
             )
         self._pairs = [(image, self._label_of(image)) for image in images]
+        self.parts = [""] * len(self._pairs)
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __iter__(self) -> Iterator[LabelledImage]:
-        for image, label in self._pairs:
-            pixels, labels = _read_image(image), _read_labels(label)
-            if pixels.shape[:2] != labels.shape:
-                raise DataError(
-                    f"{label}: is {_size(labels)} px, its image {_size(pixels)} px. "
-                    f"Write the label at the size of the image."
-                )
-            yield LabelledImage(image.stem, pixels, labels)
+    def __getitem__(self, number: int) -> LabelledImage:
+        image, label = self._pairs[number]
+        pixels, labels = read_image(image), _read_labels(label)
+        if pixels.shape[:2] != labels.shape:
+            raise DataError(
+                f"{label}: is {_size(labels)} px, its image {_size(pixels)} px. "
+                f"Write the label at the size of the image."
+            )
+        return LabelledImage(image.stem, pixels, labels)
 
     def _label_of(self, image: Path) -> Path:
         for suffix in LABEL_SUFFIXES:
@@ -82,7 +109,12 @@ class LabelFolder:
         )
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode a file of a data set to RGB (H, W, 3).
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
     try:
         return decode_image(path.read_bytes())
     except DamagedPatchError as error:

@@ -1,80 +1,177 @@
-"""From IoU of every image, channel and threshold to the two figures that are reported apart.
+"""From scores of single images to what is reported: two protocols, kept apart.
 
-Shape legend: I images, N channels, T thresholds.
+*Oracle*: the best channel of each image at threshold 0.5, over all images. *Fixed*: one channel and
+threshold, chosen on the calibration part and scored on the rest.
+
+Shape legend: I images, N channels, T thresholds, S scores, R resamples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS
+from adios_tme.benchmark.instances import InstanceScores
+from adios_tme.benchmark.scores import (
+    ORACLE_THRESHOLD,
+    THRESHOLDS,
+    Choice,
+    Floats,
+    ImageScores,
+)
 from adios_tme.errors import DataError
 
-Floats = NDArray[np.float64]
+PIXEL_SCORES = ("iou", "dice", "precision", "recall")
+SCORES = (*PIXEL_SCORES, "auprc", "aji", "pq", "dq", "sq")
+NUM_RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class ChannelScores:
-    """What a mask model reached."""
+class MethodScores:
+    """What one method reached; ready for JSON."""
 
-    oracle_iou_mean: float
-    """Best channel of each image at threshold 0.5, mean over all images."""
-    oracle_iou_std: float
-    fixed_channel: int
-    """Chosen on the calibration part; counted from 1, as pictures do."""
-    fixed_threshold: float
-    fixed_iou_mean: float
-    """That channel at that threshold, mean over the rest of the images."""
-    fixed_iou_std: float
-    random_channel_iou_mean: float
-    """A channel drawn blindly, at its own best threshold, on the same rest."""
-    best_channel_shares: tuple[float, ...]
+    channel: int
+    """Of the fixed protocol, counted from 1 as pictures do."""
+    threshold: float
+    fixed: dict[str, Any]
+    """Each score over the test part: mean, std, and a bootstrap interval from low to high."""
+    oracle: dict[str, Any]
+    """The same over all images."""
+    random_channel_iou: float
+    """A channel drawn blindly, at its own best threshold, over the test part."""
+    best_channel_shares: list[float]
     """Share of images in which each channel is the oracle's choice."""
+    tissues: dict[str, Any]
+    """For each tissue its test images and the means of the fixed scores."""
+    mean_over_tissues: dict[str, float]
+    """Means of those means: each tissue counts alike."""
 
 
-def calibration_part(num_images: int, share: float, seed: int) -> NDArray[np.bool_]:
+def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np.bool_]:
     """Which images channel and threshold are chosen on.
 
+    Args:
+        parts: The part of the data set that each image belongs to.
+        chosen: A share of the images between 0 and 1, or the name of a part.
+        seed: Of the images that a share draws.
+
     Raises:
-        DataError: If there are too few images for two parts.
+        DataError: If there are too few images for two groups, or no such part.
     """
+    num_images = len(parts)
     if num_images < 2:
         raise DataError(
             f"labels: {num_images} image cannot be split into calibration and test. "
             f"Give two labelled images or more."
         )
+    try:
+        share = float(chosen)
+    except ValueError:
+        picked: NDArray[np.bool_] = np.array([part == chosen for part in parts])
+        if picked.all() or not picked.any():
+            raise DataError(
+                f"calibration: {chosen!r} is {'the only' if picked.all() else 'no'} part of this "
+                f"data set. Use a share such as 0.2, or one of {', '.join(sorted(set(parts)))}."
+            ) from None
+        return picked
+    if not 0 < share < 1:
+        raise DataError(f"calibration: {chosen} is no share. Use a number between 0 and 1.")
     num_chosen = min(num_images - 1, max(1, round(share * num_images)))
-    chosen = np.zeros(num_images, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(num_images)[:num_chosen]] = True
-    return chosen
+    drawn = np.zeros(num_images, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(num_images)[:num_chosen]] = True
+    return drawn
 
 
-def score_channels(iou_INT: Floats, calibration_I: NDArray[np.bool_]) -> ChannelScores:
-    """Apply both protocols.
+def choose(iou_INT: Floats) -> Choice:
+    """The channel and threshold with the highest mean IoU."""
+    mean_NT = iou_INT.mean(axis=0)
+    channel, threshold = np.unravel_index(mean_NT.argmax(), mean_NT.shape)
+    return Choice(int(channel), int(threshold))
+
+
+def summarise(
+    scores: Sequence[ImageScores],
+    calibration_I: NDArray[np.bool_],
+    choice: Choice,
+    tissues: Sequence[str | None],
+    seed: int,
+) -> MethodScores:
+    """Apply both protocols to the images of one method.
 
     Args:
-        iou_INT: IoU of each image, channel and threshold.
-        calibration_I: The images to choose on; the others are scored.
+        scores: Of every image; those of the test part with the scores of ``choice``.
+        calibration_I: The images it was chosen on.
+        choice: Channel and threshold of the fixed protocol.
+        tissues: Organ of each image, where it is known.
+        seed: Of the bootstrap.
     """
-    at_half_IN = iou_INT[:, :, ORACLE_THRESHOLD]
-    best_I = at_half_IN.max(axis=1)
-    winners = np.bincount(at_half_IN.argmax(axis=1), minlength=iou_INT.shape[1])
-    chosen_NT = iou_INT[calibration_I].mean(axis=0)
-    channel, threshold = np.unravel_index(chosen_NT.argmax(), chosen_NT.shape)
-    rest_INT = iou_INT[~calibration_I]
-    fixed_I = rest_INT[:, channel, threshold]
-    own_threshold_N = chosen_NT.argmax(axis=1)
-    blind_N = rest_INT.mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
-    return ChannelScores(
-        oracle_iou_mean=float(best_I.mean()),
-        oracle_iou_std=float(best_I.std()),
-        fixed_channel=int(channel) + 1,
-        fixed_threshold=float(THRESHOLDS[threshold]),
-        fixed_iou_mean=float(fixed_I.mean()),
-        fixed_iou_std=float(fixed_I.std()),
-        random_channel_iou_mean=float(blind_N.mean()),
-        best_channel_shares=tuple(float(share) for share in winners / len(best_I)),
+    iou_INT = np.stack([each.pixels.iou for each in scores])
+    test = np.flatnonzero(~calibration_I).tolist()
+    fixed_IS = np.array([_row(scores[image], choice, scores[image].fixed) for image in test])
+    oracle_IS = np.array(
+        [_row(each, Choice(each.best_channel, ORACLE_THRESHOLD), each.oracle) for each in scores]
     )
+    own_threshold_N = iou_INT[calibration_I].mean(axis=0).argmax(axis=1)
+    blind_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
+    winners = np.bincount([each.best_channel for each in scores], minlength=iou_INT.shape[1])
+    by_tissue = _by_tissue(fixed_IS, [tissues[image] for image in test])
+    return MethodScores(
+        channel=choice.channel + 1,
+        threshold=float(THRESHOLDS[choice.threshold]),
+        fixed=_intervals(fixed_IS, seed),
+        oracle=_intervals(oracle_IS, seed),
+        random_channel_iou=float(blind_N.mean()),
+        best_channel_shares=(winners / winners.sum()).tolist(),
+        tissues=by_tissue,
+        mean_over_tissues={
+            name: float(np.nanmean([tissue[name] for tissue in by_tissue.values()]))
+            for name in (SCORES if by_tissue else ())
+        },
+    )
+
+
+def _row(each: ImageScores, choice: Choice, nuclei: InstanceScores | None) -> list[float]:
+    """The scores of an image for one channel and threshold, in the order of `SCORES`."""
+    assert nuclei is not None
+    pixels = [getattr(each.pixels, name)[choice.channel, choice.threshold] for name in PIXEL_SCORES]
+    auprc = each.pixels.auprc[choice.channel]
+    return [*pixels, auprc, nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq]
+
+
+def _intervals(scores_IS: Floats, seed: int) -> dict[str, Any]:
+    """Mean, standard deviation and percentile bootstrap of each score over images."""
+    rng = np.random.default_rng(seed)
+    drawn_RI = rng.integers(0, len(scores_IS), (NUM_RESAMPLES, len(scores_IS)))
+    found: dict[str, Any] = {}
+    for name, values_I in zip(SCORES, scores_IS.T, strict=True):
+        known_I = values_I[~np.isnan(values_I)]
+        if not len(known_I):  # AUPRC of images without a nucleus
+            found[name] = {"mean": None, "std": None, "low": None, "high": None}
+            continue
+        resampled_R = np.nan_to_num(values_I)[drawn_RI].sum(axis=1)
+        counted_R = (~np.isnan(values_I))[drawn_RI].sum(axis=1)
+        means_R = resampled_R[counted_R > 0] / counted_R[counted_R > 0]
+        low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        found[name] = {
+            "mean": float(known_I.mean()),
+            "std": float(known_I.std()),
+            "low": float(low),
+            "high": float(high),
+        }
+    return found
+
+
+def _by_tissue(fixed_IS: Floats, tissues: Sequence[str | None]) -> dict[str, Any]:
+    names = np.array([tissue or "" for tissue in tissues])
+    found: dict[str, Any] = {}
+    for name in sorted(set(names) - {""}):
+        rows_IS = fixed_IS[names == name]
+        known = [column[~np.isnan(column)] for column in rows_IS.T]
+        means = [float(column.mean()) if len(column) else float("nan") for column in known]
+        found[str(name)] = {"num_images": len(rows_IS), **dict(zip(SCORES, means, strict=True))}
+    return found

@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 import csv
+import resource
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from adios_tme.benchmark.nuclei import Results
+from adios_tme.benchmark.nuclei import RESULTS_NAME, Results
+from adios_tme.benchmark.protocol import SCORES
 from adios_tme.viz.figure import colour, save_figure
 
 NAMES = {
     "otsu_haematoxylin": "Otsu on haematoxylin",
+    "kmeans_hed": "k-means in HED",
     "everything_foreground": "everything foreground",
 }
+SHOWN = ("iou", "dice", "aji", "pq")
 #: Differences of IoU below this are called none.
 NOTABLE = 0.01
 
 
+def write_report(results: Results, output: Path) -> None:
+    """Write ``nuclei_benchmark.csv``, ``.png`` and ``.svg`` beside the JSON file."""
+    stem = output / Path(RESULTS_NAME).stem
+    write_csv(results, stem.with_suffix(".csv"))
+    for suffix in (".png", ".svg"):
+        draw_results(results, stem.with_suffix(suffix))
+
+
 def results_table(results: Results) -> Table:
-    """One row per checkpoint: IoU as mean and standard deviation over images."""
+    """One row per checkpoint, then the baselines; oracle and fixed figures in columns apart."""
     protocol = results.protocol
     num_test = protocol["num_images"] - protocol["num_calibration"]
     table = Table(
-        title=f"Nuclei IoU: fixed channel on {num_test} images, chosen on "
-        f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}",
-        caption="Baselines: "
-        + ", ".join(f"{NAMES[name]} {value:.3f}" for name, value in results.baselines.items()),
+        title=f"Nuclei, {protocol['data_set']}: fixed on {num_test} images, chosen on "
+        f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}"
     )
-    for name in ("Iteration", "Fixed IoU", "Channel", "From", "Random", "Oracle IoU"):
+    table.add_column("Method", no_wrap=True)
+    for name in ("IoU [95 %]", *(score.upper() for score in SHOWN[2:]), "Oracle IoU", "Blind"):
         table.add_column(name, justify="right", no_wrap=True)
     for scores in results.checkpoints:
-        table.add_row(
-            str(scores["iteration"]),
-            f"{scores['fixed_iou_mean']:.3f} ± {scores['fixed_iou_std']:.3f}",
-            str(scores["fixed_channel"]),
-            f"{scores['fixed_threshold']:.2f}",
-            f"{scores['random_channel_iou_mean']:.3f}",
-            f"{scores['oracle_iou_mean']:.3f} ± {scores['oracle_iou_std']:.3f}",
-        )
+        table.add_row(*_row(f"iteration {scores['iteration']}", scores))
+    table.add_section()
+    for name, scores in results.baselines.items():
+        table.add_row(*_row(NAMES[name], scores))
     return table
+
+
+def _row(name: str, scores: dict[str, Any]) -> list[str]:
+    fixed, oracle = scores["fixed"], scores["oracle"]["iou"]
+    interval = f"{fixed['iou']['mean']:.3f} [{fixed['iou']['low']:.3f}, {fixed['iou']['high']:.3f}]"
+    others = [f"{fixed[score]['mean']:.3f}" for score in SHOWN[2:]]
+    blind = f"{scores['random_channel_iou']:.3f}"
+    return [name, interval, *others, f"{oracle['mean']:.3f}±{oracle['std']:.3f}", blind]
 
 
 def in_words(results: Results) -> str:
     """What the newest checkpoint is worth beside the best baseline and a blind choice."""
     scores = results.newest
-    model = scores["fixed_iou_mean"]
+    model = scores["fixed"]["iou"]["mean"]
     name, best = results.best_baseline
     gap = model - best
     if abs(gap) < NOTABLE:
@@ -54,42 +70,88 @@ def in_words(results: Results) -> str:
     else:
         word = "better" if gap > 0 else "worse"
         verdict = f"{abs(gap):.3f} {word} than {NAMES[name]} ({best:.3f}), the best baseline"
-    blind = scores["random_channel_iou_mean"]
     return (
-        f"Channel {scores['fixed_channel']} of iteration {scores['iteration']} finds nuclei with "
-        f"IoU {model:.3f}: {verdict}. A channel drawn blindly reaches {blind:.3f}."
+        f"Channel {scores['channel']} of iteration {scores['iteration']}, from "
+        f"{scores['threshold']:.2f} on, finds nuclei with IoU {model:.3f}: {verdict}. "
+        f"A channel drawn blindly reaches {scores['random_channel_iou']:.3f}."
+    )
+
+
+def tissues_table(results: Results) -> Table | None:
+    """The newest checkpoint by tissue; None where tissues are unknown."""
+    tissues = results.newest["tissues"]
+    if not tissues:
+        return None
+    table = Table("Tissue", title="Fixed channel of the newest checkpoint by tissue")
+    for name in ("Images", *(score.upper() for score in SHOWN)):
+        table.add_column(name, justify="right")
+    for name, means in tissues.items():
+        table.add_row(name, str(means["num_images"]), *(f"{means[s]:.3f}" for s in SHOWN))
+    table.add_section()
+    over_tissues, over_images = results.newest["mean_over_tissues"], results.newest["fixed"]
+    table.add_row("mean over tissues", "", *(f"{over_tissues[s]:.3f}" for s in SHOWN))
+    table.add_row("mean over images", "", *(f"{over_images[s]['mean']:.3f}" for s in SHOWN))
+    return table
+
+
+def cost_in_words(results: Results, num_workers: int) -> str:
+    """Where time and memory went."""
+    cost = results.cost
+    if not cost.num_images:
+        return "Nothing was scored now: everything was done before."
+    each = 1000 / cost.num_images
+    peaks = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return (
+        f"{cost.num_images} images: {cost.predict_seconds * each:.1f} ms an image to predict, "
+        f"{cost.score_seconds * each:.1f} ms an image and core to score, on {num_workers} "
+        f"processes. Peak memory {peaks[0] / 2**20:.2f} GiB here, {peaks[1] / 2**20:.2f} GiB in "
+        f"the largest child."
     )
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """One line per checkpoint, then one per baseline."""
-    columns = ["iteration", "fixed_iou_mean", "fixed_iou_std", "fixed_channel", "fixed_threshold"]
-    columns += ["random_channel_iou_mean", "oracle_iou_mean", "oracle_iou_std"]
+    """One line per method and protocol: mean, deviation and interval of each score."""
+    columns = ["method", "iteration", "protocol", "channel", "threshold", "random_channel_iou"]
+    columns += [f"{score}_{part}" for score in SCORES for part in ("mean", "std", "low", "high")]
+    methods = [("mask model", scores) for scores in results.checkpoints]
+    methods += list(results.baselines.items())
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["method", *columns], extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows({"method": "mask model", **scores} for scores in results.checkpoints)
-        for name, value in results.baselines.items():
-            writer.writerow({"method": name, "fixed_iou_mean": value})
+        for name, scores in methods:
+            for protocol in ("fixed", "oracle"):
+                cells = {
+                    f"{score}_{part}": value
+                    for score, parts in scores[protocol].items()
+                    for part, value in parts.items()
+                }
+                chosen = scores if protocol == "fixed" else {"iteration": scores.get("iteration")}
+                writer.writerow({**chosen, "method": name, "protocol": protocol, **cells})
 
 
 def draw_results(results: Results, path: Path) -> None:
-    """IoU against iteration with the spread over images, baselines as lines."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    """IoU against iteration with intervals, baselines as lines."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     ax = figure.subplots()
     iterations = [scores["iteration"] for scores in results.checkpoints]
     for number, (kind, label) in enumerate(
         (("fixed", "fixed channel"), ("oracle", "oracle channel per image"))
     ):
-        means = [scores[f"{kind}_iou_mean"] for scores in results.checkpoints]
-        spread = [scores[f"{kind}_iou_std"] for scores in results.checkpoints]
-        ax.errorbar(iterations, means, spread, color=colour(number), label=label, capsize=3)
-        ax.plot(iterations, means, "o", color=colour(number))
-    blind = [scores["random_channel_iou_mean"] for scores in results.checkpoints]
+        iou = [scores[kind]["iou"] for scores in results.checkpoints]
+        means = [each["mean"] for each in iou]
+        ax.plot(iterations, means, "o-", color=colour(number), label=label)
+        low, high = ([each[end] for each in iou] for end in ("low", "high"))
+        ax.fill_between(iterations, low, high, color=colour(number), alpha=0.2, linewidth=0)
+    blind = [scores["random_channel_iou"] for scores in results.checkpoints]
     ax.plot(iterations, blind, ":", marker=".", color="grey", label="random channel")
-    for number, (name, value) in enumerate(results.baselines.items(), start=2):
+    for number, (name, method) in enumerate(results.baselines.items(), start=2):
+        value = method["fixed"]["iou"]["mean"]
         ax.axhline(value, color=colour(number), linestyle="--", label=NAMES[name])
-    ax.set(xlabel="iteration", ylabel="IoU (bars: standard deviation over images)", ylim=(0, 1))
+    ax.set(xlabel="iteration", ylabel="IoU (bands: 95 % intervals)", ylim=(0, 1))
+    ax.set_title(f"Nuclei on {results.protocol['data_set']}", fontsize=10)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     save_figure(figure, path)

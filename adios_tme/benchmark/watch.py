@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from adios_tme.benchmark.datasets import LabelFolder
-from adios_tme.benchmark.protocol import score_channels
-from adios_tme.benchmark.scores import iou_at_thresholds
+from adios_tme.benchmark.protocol import choose
+from adios_tme.benchmark.scores import ORACLE_THRESHOLD, score_pixels
 from adios_tme.config.train import TrainConfig
 
 Masks = Callable[[Tensor], Tensor]
@@ -27,7 +27,7 @@ def evaluator(config: TrainConfig) -> Callable[[Masks], dict[str, float]] | None
     watch = config.watch
     if watch.eval_labels is None:
         return None
-    folder = list(LabelFolder(watch.eval_labels))
+    folder = LabelFolder(watch.eval_labels)
     places = np.linspace(0, len(folder) - 1, min(watch.eval_images, len(folder))).round()
     images = [folder[int(place)] for place in places]
     calibration = np.arange(len(images)) % 2 == 0
@@ -37,13 +37,14 @@ def evaluator(config: TrainConfig) -> Callable[[Masks], dict[str, float]] | None
         for image in images:
             pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).unsqueeze(0)
             masks_NHW = masks(pixels)[0].cpu().numpy()
-            ious.append(iou_at_thresholds(masks_NHW, image.labels > 0))
-        scores = score_channels(np.stack(ious), calibration)
+            ious.append(score_pixels(masks_NHW, image.labels > 0).iou)
+        iou_INT = np.stack(ious)
+        chosen = choose(iou_INT[calibration])
+        fixed_I = iou_INT[~calibration, chosen.channel, chosen.threshold]
         return {
-            "eval_fixed_iou": scores.fixed_iou_mean,
-            "eval_oracle_iou": scores.oracle_iou_mean,
-            "eval_random_iou": scores.random_channel_iou_mean,
-            "eval_channel": scores.fixed_channel,
+            "eval_fixed_iou": float(fixed_I.mean()),
+            "eval_oracle_iou": float(iou_INT[:, :, ORACLE_THRESHOLD].max(axis=1).mean()),
+            "eval_channel": chosen.channel + 1,
         }
 
     return evaluate

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import typer
 from rich.console import Console
 
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.data import cores_at_hand
 from adios_tme.viz.progress import progress_bar
 
 benchmark_app = typer.Typer()
@@ -19,29 +19,31 @@ benchmark_app.add_typer(_group)
 
 def nuclei(config: NucleiConfig) -> None:
     """Score a run, print what it is worth, and write the files."""
-    from adios_tme.benchmark.nuclei import score_run
-    from adios_tme.benchmark.report import draw_results, in_words, results_table, write_csv
+    from adios_tme.benchmark.nuclei import as_json, score_run
+    from adios_tme.benchmark.report import (
+        cost_in_words,
+        in_words,
+        results_table,
+        tissues_table,
+        write_report,
+    )
     from adios_tme.distributed import choose_device
 
     with progress_bar("Scoring") as on_progress:
-        results = score_run(
-            config.run,
-            config.labels,
-            config.output,
-            calibration=config.calibration,
-            seed=config.seed,
-            device=choose_device(config.device),
-            on_progress=on_progress,
-        )
-    write_csv(results, config.output / "nuclei_benchmark.csv")
-    draw_results(results, config.output / "nuclei_benchmark.png")
+        results = score_run(config, choose_device(config.device), on_progress)
+    write_report(results, config.output)
     console = Console(soft_wrap=True, highlight=False)
     if config.json_output:
-        console.print_json(json.dumps(asdict(results)))
+        console.print_json(json.dumps(as_json(results)))
         return
     console.print(results_table(results))
+    by_tissue = tissues_table(results)
+    if by_tissue:
+        console.print(by_tissue)
     console.print(in_words(results))
-    console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png")
+    if config.profile:
+        console.print(cost_in_words(results, config.num_workers or cores_at_hand()))
+    console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")
 
 
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)

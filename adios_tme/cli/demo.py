@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
 from adios_tme.viz.progress import progress_bar
@@ -16,7 +17,7 @@ NUM_LABELLED = 48
 def run_demo(config: TrainConfig) -> None:
     """Generate tissue, train on it, draw, score, and say what the numbers mean."""
     from adios_tme.benchmark.nuclei import score_run
-    from adios_tme.benchmark.report import draw_results, in_words, results_table, write_csv
+    from adios_tme.benchmark.report import in_words, results_table, write_report
     from adios_tme.checkpoint import load_mask_model
     from adios_tme.data.images import load_images
     from adios_tme.data.synthetic import SamplePaths, write_sample
@@ -51,12 +52,12 @@ def run_demo(config: TrainConfig) -> None:
     draw_curves([folder], folder / "curves.png")
 
     with progress_bar("4/4 Scoring") as on_progress:
-        results = score_run(folder, tissue.nuclei, folder / "nuclei", on_progress=on_progress)
-    write_csv(results, folder / "nuclei" / "nuclei_benchmark.csv")
-    draw_results(results, folder / "nuclei" / "nuclei_benchmark.png")
+        scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=folder / "nuclei")
+        results = score_run(scored, on_progress=on_progress)
+    write_report(results, folder / "nuclei")
     console.print(results_table(results))
     console.print(in_words(results))
-    margin = results.newest["fixed_iou_mean"] - results.newest["random_channel_iou_mean"]
+    margin = results.newest["fixed"]["iou"]["mean"] - results.newest["random_channel_iou"]
     console.print(f"Margin of the fixed channel over a random one: {margin:+.3f} IoU.")
     console.print(
         "IoU is the overlap of a mask with the true nuclei, from 0 to 1. The fixed channel was "

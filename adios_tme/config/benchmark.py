@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from adios_tme.config.base import Config, Flag, Positional
 
@@ -21,20 +21,60 @@ class NucleiConfig(Config):
     run: Annotated[Path, Positional()]
     """Output folder of a run, or one checkpoint."""
 
-    labels: Path
+    labels: Path | None = None
     """Folder with images/ and labels/ of the same names, labels as 16-bit instance ids."""
 
-    output: Path = Path("nuclei_benchmark")
-    """Folder for nuclei_benchmark.json, .csv and .png."""
+    pannuke: Path | None = None
+    """Folder of PanNuke's release, with Fold 1 and so on."""
 
-    calibration: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the images (0 to 1) on which channel and threshold are chosen."""
+    monuseg: Path | None = None
+    """Folder of MoNuSeg's release, training or test."""
+
+    output: Path = Path("nuclei_benchmark")
+    """Folder for nuclei_benchmark.json, .csv, .png and .svg."""
+
+    calibration: str = "0.2"
+    """Where channel and threshold are chosen: a share of the images (0 to 1), or a part of the data
+    set by its name, such as a fold."""
+
+    view: Literal["auto", "whole", "windows"] = "auto"
+    """How the model looks: at the whole image shrunk to its size, or through overlapping windows of
+    its size; auto: windows where an image is more than twice as large."""
+
+    scale: float | None = Field(default=None, gt=0)
+    """Microns per pixel at which the model was trained; images are brought to it and looked at
+    through windows. Absent: as they are."""
+
+    label_scale: float | None = Field(default=None, gt=0)
+    """Microns per pixel of the labelled images; known for PanNuke and MoNuSeg (0.25)."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the calibration part."""
+    """Seed of the calibration part, the k-means and the bootstrap."""
+
+    num_workers: int | None = Field(default=None, ge=1)
+    """Processes that score; absent: the cores at hand."""
+
+    profile: bool = False
+    """Print where the time and the memory went."""
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print the results as JSON instead of a table."""
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the mask model runs."""
+
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value
+
+    @model_validator(mode="after")
+    def _one_data_set(self) -> Self:
+        given = [name for name in ("labels", "pannuke", "monuseg") if getattr(self, name)]
+        if len(given) != 1:
+            what = "none is given" if not given else f"{' and '.join(given)} are given"
+            raise ValueError(
+                f"one data set is scored at a time, {what}. "
+                f"Use one of --labels, --pannuke and --monuseg."
+            )
+        return self

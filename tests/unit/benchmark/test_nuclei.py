@@ -9,68 +9,179 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
-from adios_tme.benchmark.baselines import baseline_ious, otsu_on_haematoxylin
+from adios_tme.benchmark.baselines import (
+    everything_foreground,
+    kmeans_in_hed,
+    otsu_on_haematoxylin,
+)
 from adios_tme.benchmark.datasets import LabelFolder
-from adios_tme.benchmark.nuclei import RESULTS_NAME, score_run
-from adios_tme.benchmark.protocol import calibration_part, score_channels
-from adios_tme.benchmark.report import draw_results, in_words, results_table, write_csv
-from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS, iou, iou_at_thresholds
+from adios_tme.benchmark.nuclei import RESULTS_NAME, Results, as_json, score_run
+from adios_tme.benchmark.predict import MaskPredictor, window_starts
+from adios_tme.benchmark.protocol import SCORES, calibration_part, choose, summarise
+from adios_tme.benchmark.report import (
+    NAMES,
+    cost_in_words,
+    in_words,
+    results_table,
+    tissues_table,
+    write_report,
+)
+from adios_tme.benchmark.scores import (
+    THRESHOLDS,
+    Choice,
+    score_image,
+    score_pixels,
+)
+from adios_tme.benchmark.watch import evaluator
 from adios_tme.checkpoint import write_checkpoint
+from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.data.synthetic import render_tissue, write_sample
 from adios_tme.distributed import World
 from adios_tme.errors import CheckpointError, DataError
+from adios_tme.models.generator import MaskGenerator
 from adios_tme.training.state import Run
 from tests.factories import tiny_config
 
 
-def test_iou_at_every_threshold_equals_one_at_a_time() -> None:
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    union = (found | truth).sum()
+    return float((found & truth).sum() / union) if union else 1.0
+
+
+def test_every_threshold_equals_one_at_a_time() -> None:
     rng = np.random.default_rng(0)
     masks = rng.random((3, 20, 20)).round(2)  # many values stand exactly on a threshold
     truth = rng.random((20, 20)) < 0.3
-    found = iou_at_thresholds(masks, truth)
     expected = [[iou(mask >= threshold, truth) for threshold in THRESHOLDS] for mask in masks]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(score_pixels(masks, truth).iou, expected)
 
 
 def test_nothing_found_where_nothing_is_counts_as_right() -> None:
     empty = np.zeros((4, 4), dtype=bool)
-    assert iou(empty, empty) == 1
-    assert (iou_at_thresholds(np.zeros((1, 4, 4)), empty) == 1).all()
-    assert iou(~empty, empty) == 0
+    none, all_of_it = (score_pixels(np.full((1, 4, 4), value), empty) for value in (0.0, 1.0))
+    for name in ("iou", "dice", "precision", "recall"):
+        assert (getattr(none, name) == 1).all()
+        assert (getattr(all_of_it, name) == 0).all()
+    assert np.isnan(none.auprc).all()
+
+
+def halves(first: float, second: float) -> NDArray[np.float32]:
+    """Two channels that are right on some share of a label that fills the image."""
+    masks = np.zeros((2, 10, 10), np.float32)
+    masks[0, : round(10 * first)] = masks[1, : round(10 * second)] = 0.6
+    return masks
 
 
 def test_oracle_and_fixed_by_hand() -> None:
-    half = ORACLE_THRESHOLD
-    scores = np.zeros((3, 2, len(THRESHOLDS)))
-    scores[0, 0, half], scores[0, 1, half] = 0.9, 0.1  # calibration: channel 1 at one half
-    scores[1, 0, half], scores[1, 1, half] = 0.2, 0.8  # test: the oracle takes channel 2
-    scores[2, 0, half], scores[2, 1, half] = 0.6, 0.4
-    found = score_channels(scores, np.array([True, False, False]))
-    assert found.oracle_iou_mean == pytest.approx((0.9 + 0.8 + 0.6) / 3)
-    assert found.fixed_channel == 1
-    assert found.fixed_threshold == pytest.approx(0.5)
-    assert found.fixed_iou_mean == pytest.approx((0.2 + 0.6) / 2)
-    assert found.random_channel_iou_mean == pytest.approx((0.4 + 0.6) / 2)
-    assert found.best_channel_shares == pytest.approx((2 / 3, 1 / 3))
+    truth = np.ones((10, 10), np.int32)
+    shares = [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)]
+    calibration = np.array([True, False, False])
+    choice = choose(score_pixels(halves(*shares[0]), truth > 0).iou[None])
+    assert choice.channel == 0
+    scores = [score_image(halves(*pair), truth, choice) for pair in shares]
+    found = summarise(scores, calibration, choice, ["a", "a", "b"], seed=0)
+    assert found.oracle["iou"]["mean"] == pytest.approx((0.9 + 0.8 + 0.6) / 3)
+    assert found.channel == 1
+    assert found.fixed["iou"]["mean"] == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed["recall"]["mean"] == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed["precision"]["mean"] == pytest.approx(1.0)
+    assert found.random_channel_iou == pytest.approx((0.4 + 0.6) / 2)
+    assert found.best_channel_shares == pytest.approx([2 / 3, 1 / 3])
+    assert found.tissues["b"]["iou"] == pytest.approx(0.6)
+    assert found.mean_over_tissues["iou"] == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed["iou"]["low"] == pytest.approx(0.2)
+    assert found.fixed["iou"]["high"] == pytest.approx(0.6)
+
+
+def test_intervals_cover_the_mean_of_many_images() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.ones((10, 10), np.int32)
+    scores = [score_image(halves(share, 0.0), truth, Choice(0, 0)) for share in rng.random(200)]
+    found = summarise(scores, np.arange(200) < 1, Choice(0, 0), [None] * 200, seed=0)
+    iou_of = found.fixed["iou"]
+    # Half the width of a 95 % interval of the mean is 1.96 standard errors.
+    assert (iou_of["high"] - iou_of["low"]) / 2 == pytest.approx(
+        1.96 * iou_of["std"] / np.sqrt(199), rel=0.15
+    )
+    assert iou_of["low"] < iou_of["mean"] < iou_of["high"]
+    assert found.tissues == {}
+    assert set(found.fixed) == set(SCORES)
 
 
 def test_the_calibration_part_is_seeded_and_never_everything() -> None:
-    assert calibration_part(10, 0.2, seed=1).sum() == 2
-    assert (calibration_part(10, 0.2, 1) == calibration_part(10, 0.2, 1)).all()
-    assert calibration_part(2, 0.99, seed=0).sum() == 1
-    with pytest.raises(DataError, match="cannot be split"):
-        calibration_part(1, 0.5, 0)
+    parts = [""] * 10
+    assert calibration_part(parts, "0.2", seed=1).sum() == 2
+    assert (calibration_part(parts, "0.2", 1) == calibration_part(parts, "0.2", 1)).all()
+    assert calibration_part(["", ""], "0.99", seed=0).sum() == 1
+    folds = ["Fold 1"] * 3 + ["Fold 2"] * 2
+    assert calibration_part(folds, "Fold 2", 0).tolist() == [False] * 3 + [True] * 2
 
 
-def test_otsu_finds_clean_nuclei() -> None:
-    images, labels = render_tissue(4, 64, seed=2)
+@pytest.mark.parametrize(
+    ("parts", "chosen", "text"),
+    [
+        (["a"], "0.5", "cannot be split"),
+        (["a", "b"], "c", "no part of this data set.*one of a, b"),
+        (["a", "a"], "a", "the only part"),
+        (["a", "b"], "1.5", "no share"),
+    ],
+)
+def test_an_impossible_calibration_is_named(parts: list[str], chosen: str, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        calibration_part(parts, chosen, 0)
+
+
+def test_classical_methods_find_clean_nuclei() -> None:
+    images, labels = render_tissue(6, 64, seed=2)
+    clusters = kmeans_in_hed(images[:3], 3, seed=0)
     for image, label in zip(images, labels, strict=True):
-        scores = baseline_ious(image, label > 0)
-        assert scores["otsu_haematoxylin"] > 0.8
-        assert scores["everything_foreground"] == pytest.approx((label > 0).mean())
-    assert otsu_on_haematoxylin(images[0]).dtype == bool
+        truth = label > 0
+        assert score_pixels(otsu_on_haematoxylin(image), truth).iou.max() > 0.8
+        everything = score_pixels(everything_foreground(image), truth).iou
+        assert everything.max() == pytest.approx(truth.mean())
+        drawn = clusters(image)
+        assert (drawn.sum(axis=0) == 1).all()
+        assert score_pixels(drawn, truth).iou.max() > 0.5
+    blank = np.full((8, 8, 3), 240, np.uint8)
+    assert otsu_on_haematoxylin(blank).max() == 0
+
+
+def test_windows_cover_the_image_and_overlap() -> None:
+    assert window_starts(30, 32) == [0]
+    for length in (33, 64, 100, 1000):
+        starts = window_starts(length, 32)
+        assert (starts[0], starts[-1]) == (0, length - 32)
+        assert np.diff(starts).max() <= 16
+
+
+class PointwiseNetwork(torch.nn.Module):
+    """Masks that follow the brightness of each pixel, so that windows cannot matter."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        light = torch.sigmoid(images.mean(dim=1, keepdim=True))
+        return torch.cat([light, 1 - light], dim=1)
+
+
+@pytest.mark.parametrize("size", [(20, 90), (32, 32), (75, 101)])
+def test_windows_blend_to_what_the_whole_would_be(size: tuple[int, int]) -> None:
+    generator = MaskGenerator(PointwiseNetwork(), 32, (0.5,) * 3, (0.2,) * 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    masks = MaskPredictor(generator, windows=True)(pixels)
+    light = 1 / (1 + np.exp(-((pixels / 255 - 0.5) / 0.2).mean(axis=2)))
+    np.testing.assert_allclose(masks, np.stack([light, 1 - light]), atol=1e-5)
+
+
+def test_a_zoomed_view_comes_back_at_the_images_size() -> None:
+    generator = MaskGenerator(PointwiseNetwork(), 32, (0.5,) * 3, (0.2,) * 3)
+    pixels = np.full((70, 50, 3), 200, np.uint8)
+    masks = MaskPredictor(generator, windows=True, zoom=0.5)(pixels)
+    assert masks.shape == (2, 70, 50)
+    np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
+    assert masks[0].std() < 1e-5
 
 
 def folder_with(folder: Path, label: np.ndarray, name: str = "a.png") -> Path:
@@ -84,7 +195,7 @@ def folder_with(folder: Path, label: np.ndarray, name: str = "a.png") -> Path:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_labels_are_instance_ids(suffix: str, tmp_path: Path) -> None:
     label = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
-    (image,) = LabelFolder(folder_with(tmp_path, label, f"a.{suffix}"))
+    image = LabelFolder(folder_with(tmp_path, label, f"a.{suffix}"))[0]
     assert image.labels.tolist() == label.tolist()
     assert image.pixels.shape == (8, 8, 3)
 
@@ -100,7 +211,7 @@ def test_labels_are_instance_ids(suffix: str, tmp_path: Path) -> None:
 )
 def test_wrong_labels_are_named(label: np.ndarray, name: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=text):
-        list(LabelFolder(folder_with(tmp_path, label, name)))
+        _ = LabelFolder(folder_with(tmp_path, label, name))[0]
 
 
 def test_another_layout_is_named(tmp_path: Path) -> None:
@@ -122,34 +233,112 @@ def run_with_two_checkpoints(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_every_checkpoint_is_scored_once(run_with_two_checkpoints: Path, tmp_path: Path) -> None:
-    labels = write_sample(tmp_path / "s", num_slides=1, patches_per_slide=1, size_px=32).nuclei
-    out, steps = tmp_path / "out", []
+def labelled(tmp_path: Path) -> Path:
+    return write_sample(
+        tmp_path / "s", num_slides=1, patches_per_slide=1, size_px=32, num_labelled=6
+    ).nuclei
 
-    def score() -> dict[str, object]:
-        results = score_run(
-            run_with_two_checkpoints, labels, out, on_progress=lambda at, total: steps.append(total)
-        )
-        write_csv(results, out / "x.csv")
-        draw_results(results, out / "x.png")
-        assert len(results_table(results).rows) == 2
-        assert "finds nuclei with IoU" in in_words(results)
-        saved: dict[str, object] = json.loads((out / RESULTS_NAME).read_text())
-        return saved
+
+def test_every_method_is_scored_once(run_with_two_checkpoints: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    config = NucleiConfig(
+        run=run_with_two_checkpoints,
+        labels=labelled(tmp_path),
+        output=tmp_path / "out",
+        num_workers=2,
+    )
+
+    def score() -> Results:
+        return score_run(config, on_progress=lambda done, total: steps.append((done, total)))
 
     first = score()
-    assert steps == [64] * 64  # 32 images of two checkpoints
+    assert steps == [(done, 30) for done in range(1, 31)]  # two checkpoints, three baselines
+    assert json.loads((tmp_path / "out" / RESULTS_NAME).read_text()) == json.loads(
+        json.dumps(as_json(first))
+    )
     assert score() == first
-    assert len(steps) == 64
-    with (out / "x.csv").open() as file:
-        methods = [row["method"] for row in csv.DictReader(file)]
-    assert methods == ["mask model"] * 2 + ["otsu_haematoxylin", "everything_foreground"]
+    assert len(steps) == 30
+    (run_with_two_checkpoints / "checkpoint_iter_00000002.pth").rename(
+        run_with_two_checkpoints / "checkpoint_iter_00000003.pth"
+    )
+    score()
+    assert steps[-1] == (6, 6)
+
+
+def test_several_processes_score_as_one_does(
+    run_with_two_checkpoints: Path, tmp_path: Path
+) -> None:
+    labels = labelled(tmp_path)
+    results = [
+        score_run(
+            NucleiConfig(
+                run=run_with_two_checkpoints,
+                labels=labels,
+                output=tmp_path / f"out{num_workers}",
+                num_workers=num_workers,
+            )
+        )
+        for num_workers in (1, 2)
+    ]
+    assert results[0] == results[1]
+
+
+def test_the_report_has_a_line_for_every_method(
+    run_with_two_checkpoints: Path, tmp_path: Path
+) -> None:
+    config = NucleiConfig(
+        run=run_with_two_checkpoints, labels=labelled(tmp_path), output=tmp_path / "out"
+    )
+    results = score_run(config)
+    write_report(results, config.output)
+    with (config.output / "nuclei_benchmark.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["iteration"], row["protocol"]) for row in rows[:4]] == [
+        ("mask model", iteration, protocol)
+        for iteration in ("1", "2")
+        for protocol in ("fixed", "oracle")
+    ]
+    assert {row["method"] for row in rows[4:]} == set(NAMES)
+    assert float(rows[0]["iou_mean"]) == results.checkpoints[0]["fixed"]["iou"]["mean"]
+    assert len(results_table(results).rows) == 5
+    assert tissues_table(results) is None
+    assert "finds nuclei with IoU" in in_words(results)
+    assert "ms an image and core to score" in cost_in_words(results, 2)
+    for suffix in ("png", "svg"):
+        assert (config.output / f"nuclei_benchmark.{suffix}").stat().st_size > 5000
+
+
+def test_a_scale_that_is_not_known_is_asked_for(
+    run_with_two_checkpoints: Path, tmp_path: Path
+) -> None:
+    given = {"run": run_with_two_checkpoints, "labels": labelled(tmp_path), "scale": 0.5}
+    with pytest.raises(DataError, match="Give --label-scale"):
+        score_run(NucleiConfig(**given, output=tmp_path / "a"))
+    results = score_run(NucleiConfig(**given, output=tmp_path / "b", label_scale=0.25))
+    assert (results.protocol["scale"], results.protocol["label_scale"]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("given", [{}, {"labels": Path("a"), "pannuke": Path("b")}])
+def test_one_data_set_at_a_time(given: dict[str, Path]) -> None:
+    with pytest.raises(ValidationError, match="one data set is scored at a time"):
+        NucleiConfig(run=Path("run"), **given)
+
+
+def test_a_file_that_is_no_result_is_kept(run_with_two_checkpoints: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / RESULTS_NAME).write_text("{}")
+    config = NucleiConfig(
+        run=run_with_two_checkpoints, labels=labelled(tmp_path), output=tmp_path / "out"
+    )
+    with pytest.raises(DataError, match="is not a result of this benchmark"):
+        score_run(config)
+    assert (tmp_path / "out" / RESULTS_NAME).read_text() == "{}"
 
 
 def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
-    labels = write_sample(tmp_path / "s", num_slides=1, patches_per_slide=1, size_px=32).nuclei
+    config = NucleiConfig(run=tmp_path, labels=labelled(tmp_path), output=tmp_path / "out")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        score_run(tmp_path, labels, tmp_path / "out")
+        score_run(config)
 
 
 def test_masks_that_are_not_finite_are_named(
@@ -159,7 +348,26 @@ def test_masks_that_are_not_finite_are_named(
     with torch.no_grad():
         next(run.bare_mask_model.parameters()).fill_(float("nan"))
     run.iteration = 9
-    write_checkpoint(run.state(), run_with_two_checkpoints)
-    labels = write_sample(tmp_path / "s", num_slides=1, patches_per_slide=1, size_px=32).nuclei
+    path = write_checkpoint(run.state(), run_with_two_checkpoints)
+    config = NucleiConfig(run=path, labels=labelled(tmp_path), output=tmp_path / "out")
     with pytest.raises(CheckpointError, match="not finite"):
-        score_run(run_with_two_checkpoints, labels, tmp_path / "out")
+        score_run(config)
+
+
+def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tmp_path, eval_labels=labelled(tmp_path), eval_images=4)
+    evaluate = evaluator(config)
+    assert evaluate is not None
+    seen = []
+
+    def masks(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        dark = (images.float().mean(dim=1, keepdim=True) < 130).float()
+        return torch.cat([1 - dark, dark], dim=1)
+
+    first, second = evaluate(masks), evaluate(masks)
+    assert first == second
+    assert first["eval_channel"] == 2
+    assert 0.5 < first["eval_fixed_iou"] <= 1
+    assert len(seen) == 8
+    assert evaluator(tiny_config(tmp_path, tmp_path)) is None
