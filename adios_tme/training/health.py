@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adios_tme.losses.contrastive import simclr_loss
-from adios_tme.training.random_masks import random_partition
+from adios_tme.training.random_masks import misplaced
 from adios_tme.training.state import Run
 from adios_tme.training.views import hide
 
@@ -42,7 +42,7 @@ class MaskHealth:
     mask_overlap: Tensor
     """Largest soft intersection over union of two channels."""
     adversarial_gap: Tensor
-    """Contrastive loss on these masks minus that on random ones of the same areas, in nats."""
+    """Contrastive loss on these masks minus that on the same ones at random places, in nats."""
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def measure_health(
         mask_entropy=entropy / torch.tensor(num_masks).log(),
         mask_saturation=(masks_BNHW.amax(dim=1) > SATURATED).float().mean(),
         mask_overlap=_largest_overlap(masks_BNHW),
-        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, area_BN, temperature),
+        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, temperature),
     )
 
 
@@ -78,13 +78,11 @@ def _largest_overlap(masks_BNHW: Tensor) -> Tensor:
     return torch.stack(pairs).amax()
 
 
-def _gap(
-    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, area_BN: Tensor, temperature: float
-) -> Tensor:
+def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float) -> Tensor:
     student = run.bare_student
     # A stream of its own, so that looking does not change what the run draws next.
     generator = torch.Generator(images_BCHW.device).manual_seed(run.config.run.seed + run.iteration)
-    blind_BNHW = random_partition(area_BN, masks_BNHW.shape[-2:], generator)
+    blind_BNHW = misplaced(masks_BNHW, generator)
     student.eval()
     try:
         with run.autocast():
@@ -139,7 +137,7 @@ class HealthWatch:
             if len(self._gaps) == GAP_LINES and mean <= 0:
                 yield (
                     "gap",
-                    f"The masks hide nothing that random ones of the same areas would not "
+                    f"The masks fool the student no more than the same ones at random places would "
                     f"(adversarial gap {mean:.3f} nats over {GAP_LINES} log lines). "
                     f"Raise --mask-lr-ratio, or train longer.",
                 )

@@ -1,4 +1,4 @@
-"""Masks that know nothing of the image: the control for learned ones.
+"""Masks that know nothing of the image they lie on: the controls for learned ones.
 
 Shape legend: B images, N masks, H x W pixels.
 """
@@ -44,3 +44,27 @@ def random_partition(
     masks = F.one_hot(mask_of_pixel, area_BN.shape[1]).float()
     partition: Tensor = masks.transpose(1, 2).unflatten(2, (height, width))
     return partition
+
+
+def misplaced(masks_BNHW: Tensor, generator: torch.Generator) -> Tensor:
+    """The same masks, each image's moved by a random way around its borders.
+
+    Areas, softness and shapes stay; that a mask lies on what it was drawn for is lost.
+
+    Args:
+        masks_BNHW: Masks.
+        generator: Source of the ways: a quarter to three quarters of the side, in both directions.
+    """
+    num_images, _, height, width = masks_BNHW.shape
+    device = masks_BNHW.device
+    share = torch.rand(2, num_images, 1, device=device, generator=generator) / 2 + 1 / 4
+    rows_BH, columns_BW = (
+        (torch.arange(length, device=device) + (share[axis] * length).long()) % length
+        for axis, length in enumerate((height, width))
+    )
+    images_B11 = torch.arange(num_images, device=device)[:, None, None]
+    # Indexing puts the masks' axis last.
+    moved_BHWN = masks_BNHW.permute(0, 2, 3, 1)[
+        images_B11, rows_BH[:, :, None], columns_BW[:, None, :]
+    ]
+    return moved_BHWN.permute(0, 3, 1, 2)

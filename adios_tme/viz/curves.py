@@ -34,7 +34,7 @@ PANELS = (
     Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
     Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
     Panel("Sparsity penalty", "", ("sparsity_penalty",)),
-    Panel("Adversarial gap", "nats over random masks", ("adversarial_gap",)),
+    Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
     Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
     Panel("Mask coverage", "share of the image", ("mask_coverage",)),
     Panel(

@@ -11,7 +11,7 @@ import torch
 from adios_tme.distributed import World
 from adios_tme.training.average import MovingAverage
 from adios_tme.training.health import GAP_LINES, HealthWatch, measure_health
-from adios_tme.training.random_masks import random_partition
+from adios_tme.training.random_masks import misplaced, random_partition
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from tests.factories import tiny_config
@@ -37,6 +37,21 @@ def test_random_masks_have_the_areas_asked_for_and_smooth_borders() -> None:
     torch.testing.assert_close(masks.mean(dim=(2, 3)), area, rtol=0, atol=1 / 2400)
     changes = (masks[..., 1:] != masks[..., :-1]).float().mean()
     assert changes < 0.1  # of pixels without structure half would differ from their neighbour
+
+
+def test_misplaced_masks_are_the_same_ones_elsewhere() -> None:
+    masks = torch.rand(3, 2, 8, 12).softmax(dim=1)
+    moved = misplaced(masks, torch.Generator().manual_seed(0))
+    for image in range(3):
+        ways = [
+            (dy, dx)
+            for dy in range(8)
+            for dx in range(12)
+            if torch.equal(moved[image], masks[image].roll((-dy, -dx), (1, 2)))
+        ]
+        ((dy, dx),) = ways
+        assert 2 <= dy < 6
+        assert 3 <= dx < 9
 
 
 def test_a_generator_of_its_own_leaves_torchs_alone() -> None:
@@ -67,8 +82,9 @@ def test_sharp_and_undecided_masks_are_told_apart(tmp_path: Path) -> None:
     assert decided.mask_overlap.item() == 0
     assert decided.mask_coverage.tolist() == pytest.approx([0.5, 0.25, 0.25], abs=1e-3)
     assert decided.mask_coverage_spread.max() < 1e-3
-    # Masks that leave a third of the light everywhere hide less than those that hide all of it.
-    assert undecided.adversarial_gap < decided.adversarial_gap
+    # Masks that are the same everywhere lie nowhere in particular.
+    assert undecided.adversarial_gap.item() == pytest.approx(0.0, abs=1e-5)
+    assert abs(decided.adversarial_gap.item()) > 1e-4
 
 
 def test_each_warning_comes_once_until_it_has_passed() -> None:
