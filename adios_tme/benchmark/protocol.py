@@ -3,7 +3,7 @@
 *Oracle*: the best channel of each image at threshold 0.5, over all images. *Fixed*: one channel and
 threshold, chosen on the calibration part and scored on the rest.
 
-Shape legend: I images, N channels, T thresholds, S scores, R resamples.
+Shape legend: I images, N channels, T thresholds, S scores, R resamples or rows.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ class MethodScores:
     """The same over all images."""
     random_channel_iou: float
     """A channel drawn blindly, at its own best threshold, over the test part."""
-    best_channel_shares: list[float]
-    """Share of images in which each channel is the oracle's choice."""
+    channels: list[dict[str, float | None]]
+    """For each channel the share of images in which it is the oracle's choice, and the means of its
+    scores at threshold 0.5 over all images."""
     tissues: dict[str, Any]
     """For each tissue its test images and the means of the fixed scores."""
-    mean_over_tissues: dict[str, float]
+    mean_over_tissues: dict[str, float | None]
     """Means of those means: each tissue counts alike."""
 
 
@@ -118,7 +119,6 @@ def summarise(
     )
     own_threshold_N = iou_INT[calibration_I].mean(axis=0).argmax(axis=1)
     blind_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
-    winners = np.bincount([each.best_channel for each in scores], minlength=iou_INT.shape[1])
     by_tissue = _by_tissue(fixed_IS, [tissues[image] for image in test])
     return MethodScores(
         channel=choice.channel + 1,
@@ -126,12 +126,9 @@ def summarise(
         fixed=_intervals(fixed_IS, seed),
         oracle=_intervals(oracle_IS, seed),
         random_channel_iou=float(blind_N.mean()),
-        best_channel_shares=(winners / winners.sum()).tolist(),
+        channels=[_of_channel(scores, channel) for channel in range(iou_INT.shape[1])],
         tissues=by_tissue,
-        mean_over_tissues={
-            name: float(np.nanmean([tissue[name] for tissue in by_tissue.values()]))
-            for name in (SCORES if by_tissue else ())
-        },
+        mean_over_tissues=_over_tissues(by_tissue),
     )
 
 
@@ -141,6 +138,21 @@ def _row(each: ImageScores, choice: Choice, nuclei: InstanceScores | None) -> li
     pixels = [getattr(each.pixels, name)[choice.channel, choice.threshold] for name in PIXEL_SCORES]
     auprc = each.pixels.auprc[choice.channel]
     return [*pixels, auprc, nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq]
+
+
+def _of_channel(scores: Sequence[ImageScores], channel: int) -> dict[str, float | None]:
+    """What one channel is worth by itself, without looking for the best."""
+    at_half = Choice(channel, ORACLE_THRESHOLD)
+    rows_IS = np.array([_row(each, at_half, each.channels[channel]) for each in scores])
+    best = [each.best_channel == channel for each in scores]
+    return {"best_share": float(np.mean(best)), **_means(rows_IS)}
+
+
+def _means(rows_RS: Floats) -> dict[str, float | None]:
+    """Mean of each score over the rows that have it; None where none has."""
+    known = [column[~np.isnan(column)] for column in rows_RS.T]
+    means = [float(column.mean()) if len(column) else None for column in known]
+    return dict(zip(SCORES, means, strict=True))
 
 
 def _intervals(scores_IS: Floats, seed: int) -> dict[str, Any]:
@@ -171,7 +183,10 @@ def _by_tissue(fixed_IS: Floats, tissues: Sequence[str | None]) -> dict[str, Any
     found: dict[str, Any] = {}
     for name in sorted(set(names) - {""}):
         rows_IS = fixed_IS[names == name]
-        known = [column[~np.isnan(column)] for column in rows_IS.T]
-        means = [float(column.mean()) if len(column) else float("nan") for column in known]
-        found[str(name)] = {"num_images": len(rows_IS), **dict(zip(SCORES, means, strict=True))}
+        found[str(name)] = {"num_images": len(rows_IS), **_means(rows_IS)}
     return found
+
+
+def _over_tissues(by_tissue: dict[str, Any]) -> dict[str, float | None]:
+    rows = [[tissue[name] for name in SCORES] for tissue in by_tissue.values()]
+    return _means(np.array(rows, dtype=float)) if rows else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich import box
 from rich.table import Table
 
 from adios_tme.benchmark.nuclei import RESULTS_NAME, Results
@@ -17,7 +18,7 @@ from adios_tme.viz.figure import colour, save_figure
 NAMES = {
     "otsu_haematoxylin": "Otsu on haematoxylin",
     "kmeans_hed": "k-means in HED",
-    "everything_foreground": "everything foreground",
+    "everything_foreground": "all foreground",
 }
 SHOWN = ("iou", "dice", "aji", "pq")
 #: Differences of IoU below this are called none.
@@ -36,8 +37,8 @@ def results_table(results: Results) -> Table:
     """One row per checkpoint, then the baselines; oracle and fixed figures in columns apart."""
     protocol = results.protocol
     num_test = protocol["num_images"] - protocol["num_calibration"]
-    table = Table(
-        title=f"Nuclei, {protocol['data_set']}: fixed on {num_test} images, chosen on "
+    table = _table(
+        f"Nuclei, {protocol['data_set']}: fixed on {num_test} images, chosen on "
         f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}"
     )
     table.add_column("Method", no_wrap=True)
@@ -49,6 +50,23 @@ def results_table(results: Results) -> Table:
     for name, scores in results.baselines.items():
         table.add_row(*_row(NAMES[name], scores))
     return table
+
+
+def channels_table(results: Results) -> Table:
+    """What each channel of the newest checkpoint is worth by itself."""
+    table = _table("Channels of the newest checkpoint at 0.5, over all images")
+    table.add_column("Channel")
+    for name in ("Best one of", *(score.upper() for score in SHOWN)):
+        table.add_column(name, justify="right")
+    for number, means in enumerate(results.newest["channels"], start=1):
+        share = f"{means['best_share']:.0%} of images"
+        table.add_row(str(number), share, *(f"{means[score]:.3f}" for score in SHOWN))
+    return table
+
+
+def _table(title: str) -> Table:
+    """Narrow enough for a terminal of eighty columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
 
 
 def _row(name: str, scores: dict[str, Any]) -> list[str]:
@@ -82,7 +100,8 @@ def tissues_table(results: Results) -> Table | None:
     tissues = results.newest["tissues"]
     if not tissues:
         return None
-    table = Table("Tissue", title="Fixed channel of the newest checkpoint by tissue")
+    table = _table("Fixed channel of the newest checkpoint by tissue")
+    table.add_column("Tissue")
     for name in ("Images", *(score.upper() for score in SHOWN)):
         table.add_column(name, justify="right")
     for name, means in tissues.items():

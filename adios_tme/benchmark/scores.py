@@ -49,12 +49,17 @@ class ImageScores:
     pixels: PixelScores
     best_channel: int
     """The one with the highest IoU at one half."""
-    oracle: InstanceScores
-    """Nuclei of that channel."""
+    channels: tuple[InstanceScores, ...]
+    """Nuclei of each channel at one half."""
     fixed: InstanceScores | None
     """Nuclei of the chosen channel and threshold, once they are chosen."""
     seconds: float
     """Processor time that scoring took."""
+
+    @property
+    def oracle(self) -> InstanceScores:
+        """Nuclei of the best channel."""
+        return self.channels[self.best_channel]
 
 
 def score_image(
@@ -73,12 +78,15 @@ def score_image(
     start = time.process_time()
     pixels = score_pixels(masks_NHW, truth > 0)
     best = int(pixels.iou[:, ORACLE_THRESHOLD].argmax())
-    oracle = _nuclei(masks_NHW, truth, Choice(best, ORACLE_THRESHOLD))
+    channels = tuple(
+        _nuclei(masks_NHW, truth, Choice(channel, ORACLE_THRESHOLD))
+        for channel in range(len(masks_NHW))
+    )
     fixed = None
     if choice is not None:
-        same = choice == Choice(best, ORACLE_THRESHOLD)
-        fixed = oracle if same else _nuclei(masks_NHW, truth, choice)
-    return ImageScores(pixels, best, oracle, fixed, time.process_time() - start)
+        at_half = choice.threshold == ORACLE_THRESHOLD
+        fixed = channels[choice.channel] if at_half else _nuclei(masks_NHW, truth, choice)
+    return ImageScores(pixels, best, channels, fixed, time.process_time() - start)
 
 
 def score_pixels(masks_NHW: NDArray[np.floating], truth_HW: NDArray[np.bool_]) -> PixelScores:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from adios_tme.benchmark.datasets import LabelFolder
+from adios_tme.benchmark.predict import MaskPredictor
 from adios_tme.benchmark.protocol import choose
 from adios_tme.benchmark.scores import ORACLE_THRESHOLD, score_pixels
 from adios_tme.config.train import TrainConfig
+from adios_tme.models.generator import MaskGenerator
 
-Masks = Callable[[Tensor], Tensor]
 
-
-def evaluator(config: TrainConfig) -> Callable[[Masks], dict[str, float]] | None:
-    """A function that scores masks on the images that ``eval_labels`` asks for.
+def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]] | None:
+    """A function that scores a mask model on the images that ``eval_labels`` asks for.
 
     Channel and threshold are chosen on every other image and scored on the rest.
 
@@ -32,13 +30,11 @@ def evaluator(config: TrainConfig) -> Callable[[Masks], dict[str, float]] | None
     images = [folder[int(place)] for place in places]
     calibration = np.arange(len(images)) % 2 == 0
 
-    def evaluate(masks: Masks) -> dict[str, float]:
-        ious = []
-        for image in images:
-            pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).unsqueeze(0)
-            masks_NHW = masks(pixels)[0].cpu().numpy()
-            ious.append(score_pixels(masks_NHW, image.labels > 0).iou)
-        iou_INT = np.stack(ious)
+    def evaluate(generator: MaskGenerator) -> dict[str, float]:
+        predict = MaskPredictor(generator)
+        iou_INT = np.stack(
+            [score_pixels(predict(image.pixels), image.labels > 0).iou for image in images]
+        )
         chosen = choose(iou_INT[calibration])
         fixed_I = iou_INT[~calibration, chosen.channel, chosen.threshold]
         return {

@@ -21,6 +21,7 @@ def nuclei(config: NucleiConfig) -> None:
     """Score a run, print what it is worth, and write the files."""
     from adios_tme.benchmark.nuclei import as_json, score_run
     from adios_tme.benchmark.report import (
+        channels_table,
         cost_in_words,
         in_words,
         results_table,
@@ -36,10 +37,9 @@ def nuclei(config: NucleiConfig) -> None:
     if config.json_output:
         console.print_json(json.dumps(as_json(results)))
         return
-    console.print(results_table(results))
-    by_tissue = tissues_table(results)
-    if by_tissue:
-        console.print(by_tissue)
+    for table in (results_table(results), channels_table(results), tissues_table(results)):
+        if table:
+            console.print(table)
     console.print(in_words(results))
     if config.profile:
         console.print(cost_in_words(results, config.num_workers or cores_at_hand()))

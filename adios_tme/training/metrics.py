@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,9 +27,8 @@ from adios_tme.viz.masks import draw_masks
 
 NUM_EXAMPLES = 6
 
-Masks = Callable[[Tensor], Tensor]
-"""From uint8 images (B, 3, H, W) to masks (B, N, H, W)."""
-Evaluate = Callable[[Masks], dict[str, float]]
+Evaluate = Callable[[MaskGenerator], dict[str, float]]
+"""Scores a mask model on labelled images."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Recorder:
         run: The run.
         feed: Where its images come from.
         console: The terminal.
-        evaluate: Scores the masks of a function from images to masks.
+        evaluate: Scores the masks as they stand.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Recorder:
         if report.mask_loss is not None:
             self._mask_scalars = _scalars(report)
         self._progress.update(self._bar, completed=self.run.iteration)
-        scores = self._evaluate(self._shown()) if self._evaluate and self._eval_is_due() else {}
+        scores = self._scores() if self._eval_is_due() else {}
         if self._is_due(self._settings.log_freq) or self._eval_is_due():
             health = measure_health(self.run, images_BCHW, report.masks, now.temperature)
             self._write_line(self._measure(report, health, now) | scores)
@@ -142,28 +142,29 @@ class Recorder:
     def _draw(self) -> None:
         if self._examples is None or not len(self._examples):
             return
-        masks = self._shown()(self._examples).cpu()
+        with self._shown() as generator:
+            masks = generator(self._examples.to(self.run.world.device)).cpu()
         folder = self._settings.output_dir / "visualizations" / "masks"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"iter_{self.run.iteration:08d}.png"
         draw_masks(self._examples, masks, path, title=f"Masks after {self.run.iteration} updates")
 
-    def _shown(self) -> Masks:
-        """The mask model as it stands, to draw on pixels; back in training when it has drawn."""
+    def _scores(self) -> dict[str, float]:
+        if self._evaluate is None:
+            return {}
+        with self._shown() as generator:
+            return self._evaluate(generator)
+
+    @contextmanager
+    def _shown(self) -> Iterator[MaskGenerator]:
+        """The mask model as it stands, in evaluation; back in training afterwards."""
         data, network = self.run.config.data, self.run.shown_mask_model
         generator = MaskGenerator(network, data.img_size, data.mean, data.std)
-        generator.to(self.run.world.device)
-
-        def draw(images_BCHW: Tensor) -> Tensor:
-            was_training = network.training
-            generator.eval()
-            try:
-                masks: Tensor = generator(images_BCHW.to(self.run.world.device))
-            finally:
-                network.train(was_training)
-            return masks
-
-        return draw
+        was_training = network.training
+        try:
+            yield generator.to(self.run.world.device).eval()
+        finally:
+            network.train(was_training)
 
     def _progress_bar(self) -> Progress:
         return Progress(

@@ -90,7 +90,10 @@ def test_oracle_and_fixed_by_hand() -> None:
     assert found.fixed["recall"]["mean"] == pytest.approx((0.2 + 0.6) / 2)
     assert found.fixed["precision"]["mean"] == pytest.approx(1.0)
     assert found.random_channel_iou == pytest.approx((0.4 + 0.6) / 2)
-    assert found.best_channel_shares == pytest.approx([2 / 3, 1 / 3])
+    assert [each["best_share"] for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
+    assert [each["iou"] for each in found.channels] == pytest.approx([1.7 / 3, 1.3 / 3])
+    # A nucleus found by more than half of it counts as found.
+    assert [each["dq"] for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
     assert found.tissues["b"]["iou"] == pytest.approx(0.6)
     assert found.mean_over_tissues["iou"] == pytest.approx((0.2 + 0.6) / 2)
     assert found.fixed["iou"]["low"] == pytest.approx(0.2)
@@ -360,14 +363,18 @@ def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     assert evaluate is not None
     seen = []
 
-    def masks(images: torch.Tensor) -> torch.Tensor:
-        seen.append(images)
-        dark = (images.float().mean(dim=1, keepdim=True) < 130).float()
-        return torch.cat([1 - dark, dark], dim=1)
+    class Dark(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            dark = (images.mean(dim=1, keepdim=True) < 130 / 255).float()
+            return torch.cat([1 - dark, dark], dim=1)
 
-    first, second = evaluate(masks), evaluate(masks)
+    generator = MaskGenerator(Dark(), 12, (0, 0, 0), (1, 1, 1))
+    first, second = evaluate(generator), evaluate(generator)
     assert first == second
     assert first["eval_channel"] == 2
     assert 0.5 < first["eval_fixed_iou"] <= 1
-    assert len(seen) == 8
+    # The images of 32 px are more than twice as large: looked at through 5 x 5 windows.
+    assert [images.shape for images in seen[:2]] == [(16, 3, 12, 12), (9, 3, 12, 12)]
+    assert len(seen) == 2 * 4 * 2
     assert evaluator(tiny_config(tmp_path, tmp_path)) is None
