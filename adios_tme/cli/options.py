@@ -72,7 +72,6 @@ def settings_command(
     *,
     aliases: tuple[str, ...] = (),
     hidden: bool = False,
-    preset: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[[SomeConfig], None]], Callable[[SomeConfig], None]]:
     """Register a function of one settings object as a command.
 
@@ -82,8 +81,6 @@ def settings_command(
         config_class: Its settings; the docstring is the command's help.
         aliases: Other names, not listed in the help.
         hidden: Leave the command itself out of the help, too.
-        preset: Given the settings that were asked for, nested, returns settings that go under
-            them.
 
     Returns:
         A decorator that leaves the function as it is.
@@ -91,7 +88,7 @@ def settings_command(
 
     def decorate(function: Callable[[SomeConfig], None]) -> Callable[[SomeConfig], None]:
         def command(**given: Any) -> None:
-            function(_resolve(config_class, given, preset))
+            function(_resolve(config_class, given))
 
         command.__signature__ = inspect.Signature(list(_parameters(config_class)))  # type: ignore[attr-defined]
         help_text = inspect.cleandoc(config_class.__doc__ or "")
@@ -104,16 +101,11 @@ def settings_command(
     return decorate
 
 
-def _resolve(
-    config_class: type[SomeConfig],
-    given: dict[str, Any],
-    preset: Callable[[dict[str, Any]], dict[str, Any]] | None,
-) -> SomeConfig:
+def _resolve(config_class: type[SomeConfig], given: dict[str, Any]) -> SomeConfig:
     path: Path | None = given.pop("config")
     flags = nest(config_class, {name: value for name, value in given.items() if value is not None})
     file = read_yaml(path, config_class) if path else {}
-    under = preset(flags) if preset else {}
-    return build(config_class, under, file, flags, source=str(path) if path else "")
+    return build(config_class, file, flags, source=str(path) if path else "")
 
 
 def _parameters(config_class: type[Config]) -> Iterator[inspect.Parameter]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 from rich.console import Console
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.train import DEMO, TrainConfig
+from adios_tme.config.train import TrainConfig
 
 train_app = typer.Typer()
 
 
-def demo_preset(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings that ``--demo`` puts under the ones that were given."""
-    return DEMO if given.get("demo") else {}
-
-
-@settings_command(train_app, "train", TrainConfig, preset=demo_preset)
+@settings_command(train_app, "train", TrainConfig)
 def train(config: TrainConfig) -> None:
     """Train, and say where the results are."""
     if config.demo:

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from adios_tme.config.base import Config
 from adios_tme.config.data import DataConfig
 from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.load import merge
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.run import ComputeConfig, RunConfig
 from adios_tme.config.watch import WatchConfig
+
+#: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
+DEMO: dict[str, Any] = {
+    "data": {"img_size": 64, "patches": {"patch_size_px": 64}, "batch_size_per_gpu": 24},
+    "model": {
+        "arch": "vit_tiny",
+        "patch_size": 8,
+        "embed_dim": 96,
+        "depth": 4,
+        "num_heads": 3,
+        "drop_path_rate": 0.0,
+        "tme_hidden_dim": 256,
+        "tme_output_dim": 64,
+    },
+    "mask": {"mask_model_type": "adios", "crops_per_mask": 0},
+    "loss": {"alpha_sparsity": 0.5, "final_temp": 0.2},
+    "optim": {"lr": 1e-3, "mask_lr_ratio": 0.5, "total_iterations": 100},
+    "run": {"output_dir": "adios_tme_demo", "save_freq": 25, "viz_freq": 25},
+}
+
+#: Names of ``--preset``, and the settings that each puts under the ones that are given.
+PRESETS: dict[str, dict[str, Any]] = {
+    "steady": {"mask": {"mask_ema": 0.99}},
+}
 
 
 class TrainConfig(Config):
@@ -25,6 +51,10 @@ class TrainConfig(Config):
     demo: bool = False
     """Train a tiny model on generated tissue, on a laptop, with no other argument."""
 
+    preset: Literal["steady"] | None = None
+    """Settings put under the ones you give. `steady` holds a channel on the nuclei; see the page on
+    steadiness."""
+
     data: DataConfig = DataConfig()
     model: StudentConfig = StudentConfig()
     mask: MaskConfig = MaskConfig()
@@ -34,6 +64,19 @@ class TrainConfig(Config):
     run: RunConfig = RunConfig()
     watch: WatchConfig = WatchConfig()
     launch: LaunchConfig = LaunchConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets_go_under(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        demo = DEMO if given.get("demo") else {}
+        preset = PRESETS.get(str(given.get("preset")), {})
+        plain = {
+            name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
+            for name, value in given.items()
+        }
+        return merge(demo, preset, plain)
 
     @model_validator(mode="after")
     def _patches_tile_the_image(self) -> Self:
@@ -55,24 +98,3 @@ class TrainConfig(Config):
                 "data_path is missing. Give --data-path FOLDER, or --demo for generated tissue."
             )
         return self
-
-
-#: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
-DEMO = {
-    "demo": True,
-    "data": {"img_size": 64, "patches": {"patch_size_px": 64}, "batch_size_per_gpu": 24},
-    "model": {
-        "arch": "vit_tiny",
-        "patch_size": 8,
-        "embed_dim": 96,
-        "depth": 4,
-        "num_heads": 3,
-        "drop_path_rate": 0.0,
-        "tme_hidden_dim": 256,
-        "tme_output_dim": 64,
-    },
-    "mask": {"mask_model_type": "adios", "crops_per_mask": 0},
-    "loss": {"alpha_sparsity": 0.5, "final_temp": 0.2},
-    "optim": {"lr": 1e-3, "mask_lr_ratio": 0.5, "total_iterations": 100},
-    "run": {"output_dir": "adios_tme_demo", "save_freq": 25, "viz_freq": 25},
-}

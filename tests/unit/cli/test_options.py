@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from adios_tme.cli.options import settings_command
-from adios_tme.cli.train import demo_preset
-from adios_tme.config.train import TrainConfig
+from adios_tme.config.data import DataConfig
+from adios_tme.config.train import PRESETS, TrainConfig
 from adios_tme.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def seen() -> list[TrainConfig]:
 @pytest.fixture
 def app(seen: list[TrainConfig]) -> typer.Typer:
     app = typer.Typer()
-    settings_command(app, "train", TrainConfig, preset=demo_preset)(seen.append)
+    settings_command(app, "train", TrainConfig)(seen.append)
     return app
 
 
@@ -64,6 +64,21 @@ def test_flags_win_over_the_file_and_the_file_over_the_demo(
     config = given(app, seen, "--demo", "--config", str(path), "--lr", "0.25")
     assert (config.optim.lr, config.optim.total_iterations) == (0.25, 77)
     assert config.data.img_size == 64  # from the demo
+
+
+def test_a_preset_lies_under_what_is_given(
+    app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
+) -> None:
+    (preset,) = PRESETS
+    steady = PRESETS[preset]["mask"]["mask_ema"]
+    assert given(app, seen, "--data-path", "x", "--preset", preset).mask.mask_ema == steady
+    assert given(app, seen, "--demo", "--preset", preset).mask.mask_model_type == "adios"
+    path = tmp_path / "run.yaml"
+    path.write_text(f"preset: {preset}\ndata_path: x\n")
+    assert given(app, seen, "--config", str(path)).mask.mask_ema == steady
+    assert given(app, seen, "--config", str(path), "--mask-ema", "0").mask.mask_ema == 0
+    in_python = TrainConfig(preset=preset, data=DataConfig(data_path=Path("x"), img_size=96))
+    assert (in_python.mask.mask_ema, in_python.data.img_size) == (steady, 96)
 
 
 def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) -> None:
