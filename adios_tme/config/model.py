@@ -113,6 +113,10 @@ class MaskConfig(Config):
     mask_update_freq: int = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
 
+    mask_forward: Literal["auto", "shared", "separate"] = "auto"
+    """Whether one pass of the mask model serves both halves of a step; auto: shared where no
+    dropout is in play, else a pass for each half, so that each draws its own."""
+
     mask_encoder_dim: int = Field(default=192, gt=0, multiple_of=HEAD_WIDTH)
     """Width of the vit_unet's encoder, a multiple of the head width."""
 

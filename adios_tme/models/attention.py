@@ -45,6 +45,12 @@ class Packing(NamedTuple):
         """The packing that is left when each image keeps one token."""
         return Packing(tuple((count, 1) for count, _ in self.runs))
 
+    def first_rows(self, x_TD: Tensor) -> Tensor:
+        """The first token of each image (n, D), by slices, whose backward pass scatters nothing."""
+        runs = zip(x_TD.split(self.run_sizes), self.runs, strict=True)
+        firsts = [run_TD.unflatten(0, (count, -1))[:, 0] for run_TD, (count, _) in runs]
+        return torch.cat(firsts) if len(firsts) > 1 else firsts[0]
+
 
 def attention(
     q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, queries: Packing, keys: Packing, backend: Backend

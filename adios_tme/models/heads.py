@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from timm.layers.weight_init import trunc_normal_
 from torch import nn
 
 
@@ -34,5 +35,5 @@ class TMEHead(nn.Sequential):
         super().__init__(*layers[:-1])
         for layer in self:
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)

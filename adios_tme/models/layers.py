@@ -6,8 +6,10 @@ Shape legend: B images, C channels, H x W pixels, T tokens of all images, D widt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers.mlp import GluMlp
 from torch import Tensor, nn
 
@@ -54,13 +56,20 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """Scale tokens (T, D)."""
-        return x_TD * self.gamma
+    def after(self, linear: nn.Linear, x_TD: Tensor) -> Tensor:
+        """Scale what a linear layer makes of tokens (T, D).
+
+        The factor goes into the layer's weights, of which there are fewer than tokens: no pass over
+        the tokens, and nothing to keep for the backward pass.
+        """
+        return F.linear(x_TD, linear.weight * self.gamma[:, None], linear.bias * self.gamma)
 
 
 class PackedAttention(nn.Module):
-    """Multi-head self-attention with timm's weights (``qkv``, ``proj``), over packed images."""
+    """Multi-head self-attention with timm's weights (``qkv``, ``proj``), over packed images.
+
+    What comes out has not been through ``proj`` yet.
+    """
 
     def __init__(self, dim: int, num_heads: int, backend: Backend) -> None:
         super().__init__()
@@ -72,28 +81,17 @@ class PackedAttention(nn.Module):
     def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
         """Attend within each image."""
         q, k, v = self.qkv(x_TD).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        out: Tensor = attention(q, k, v, packing, packing, self.backend)
-        return self._project(out)
+        return attention(q, k, v, packing, packing, self.backend).flatten(1)
 
-    def first_tokens(self, x_TD: Tensor, first: Tensor, packing: Packing) -> Tensor:
-        """The same, for the first token of each image alone.
-
-        Args:
-            x_TD: All tokens.
-            first: Rows of the first tokens.
-            packing: The images.
-        """
+    def first_tokens(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        """The same, for the first token of each image alone."""
         dim = x_TD.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         heads = (self.num_heads, -1)
-        q = nn.functional.linear(x_TD[first], weight[:dim], bias[:dim]).unflatten(-1, heads)
-        kv = nn.functional.linear(x_TD, weight[dim:], bias[dim:])
+        q = F.linear(packing.first_rows(x_TD), weight[:dim], bias[:dim]).unflatten(-1, heads)
+        kv = F.linear(x_TD, weight[dim:], bias[dim:])
         k, v = kv.unflatten(-1, (2, *heads)).unbind(1)
-        return self._project(attention(q, k, v, packing.first_tokens(), packing, self.backend))
-
-    def _project(self, out_THE: Tensor) -> Tensor:
-        projected: Tensor = self.proj(out_THE.flatten(1))
-        return projected
+        return attention(q, k, v, packing.first_tokens(), packing, self.backend).flatten(1)
 
 
 class Block(nn.Module):
@@ -113,25 +111,62 @@ class Block(nn.Module):
 
     def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
         """Update all tokens."""
-        x_TD = x_TD + self._drop(self.ls1(self.attn(self.norm1(x_TD), packing)), packing)
-        return x_TD + self._drop(self.ls2(self.mlp(self.norm2(x_TD))), packing)
+        attended = self.attn(self.norm1(x_TD), packing)
+        return self._add_mlp(
+            self._add(x_TD, self.ls1.after(self.attn.proj, attended), packing), packing
+        )
 
-    def first_tokens(self, x_TD: Tensor, first: Tensor, packing: Packing) -> Tensor:
+    def first_tokens(self, x_TD: Tensor, packing: Packing) -> Tensor:
         """Update the first token of each image; the others are read and not written."""
         alone = packing.first_tokens()
-        attended = self.attn.first_tokens(self.norm1(x_TD), first, packing)
-        x_BD = x_TD[first] + self._drop(self.ls1(attended), alone)
-        return x_BD + self._drop(self.ls2(self.mlp(self.norm2(x_BD))), alone)
+        attended = self.attn.first_tokens(self.norm1(x_TD), packing)
+        branch_BD = self.ls1.after(self.attn.proj, attended)
+        return self._add_mlp(self._add(packing.first_rows(x_TD), branch_BD, alone), alone)
 
-    def _drop(self, branch_TD: Tensor, packing: Packing) -> Tensor:
-        """Leave the branch out for a random share of the images, and scale it up for the rest."""
+    def _add_mlp(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        hidden = swiglu(self.mlp.fc1(self.norm2(x_TD)))
+        return self._add(x_TD, self.ls2.after(self.mlp.fc2, hidden), packing)
+
+    def _add(self, x_TD: Tensor, branch_TD: Tensor, packing: Packing) -> Tensor:
+        """Add the branch; a random share of the images skips it, and the rest is scaled up."""
         if not self.training or self.drop_path == 0:
-            return branch_TD
-        kept = branch_TD.new_empty(packing.num_images).bernoulli_(1 - self.drop_path)
+            return x_TD + branch_TD
+        kept = x_TD.new_empty(packing.num_images).bernoulli_(1 - self.drop_path)
         kept = kept / (1 - self.drop_path)
         runs = zip(kept.split([count for count, _ in packing.runs]), packing.runs, strict=True)
         per_token = [keep[:, None].expand(-1, length).flatten() for keep, (_, length) in runs]
-        return branch_TD * torch.cat(per_token)[:, None]
+        return torch.addcmul(x_TD, branch_TD, torch.cat(per_token)[:, None])
+
+
+def swiglu(both_TH: Tensor) -> Tensor:
+    """``silu(first half) * second half`` of each row (Shazeer 2020, arXiv:2002.05202).
+
+    Keeps its input alone for the backward pass, which writes both halves of the gradient in place.
+    """
+    if torch.compiler.is_compiling():  # the compiler finds the same by itself
+        gate, value = both_TH.chunk(2, dim=-1)
+        return F.silu(gate) * value
+    gated: Tensor = _SwiGLU.apply(both_TH)
+    return gated
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, both_TH: Tensor) -> Tensor:
+        ctx.save_for_backward(both_TH)
+        gate, value = both_TH.chunk(2, dim=-1)
+        return F.silu(gate).mul_(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        (both_TH,) = ctx.saved_tensors
+        gate, value = both_TH.chunk(2, dim=-1)
+        to_both = torch.empty_like(both_TH)
+        to_gate, to_value = to_both.chunk(2, dim=-1)
+        torch.ops.aten.silu_backward(grad * value, gate, grad_input=to_gate)
+        torch.mul(F.silu(gate), grad, out=to_value)
+        return to_both
 
 
 def conv_block(in_channels: int, out_channels: int, norm: str = "gn") -> nn.Sequential:

@@ -16,6 +16,7 @@ from typing import overload
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -69,7 +70,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches, embed_dim))
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, rate, LAYER_SCALE, attention)
-            for rate in torch.linspace(0, drop_path_rate, depth).tolist()
+            for rate in _rising(drop_path_rate, depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self._initialise()
@@ -77,12 +78,12 @@ class VisionTransformer(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
             assert isinstance(block, Block)
             block.mlp.init_weights()  # opens SwiGLU's gate
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
@@ -129,9 +130,8 @@ class VisionTransformer(nn.Module):
         *earlier, last = self.blocks
         for block in earlier:
             tokens_TD = self._run(block, tokens_TD, packing)
-        first = _first_rows(packing, tokens_TD.device)
         assert isinstance(last, Block)
-        classes_BD = self._checkpointed(last.first_tokens, tokens_TD, first, packing)
+        classes_BD = self._checkpointed(last.first_tokens, tokens_TD, packing)
         normed: Tensor = self.norm(classes_BD)
         return normed
 
@@ -194,6 +194,11 @@ class VisionTransformer(nn.Module):
         return function(*inputs)
 
 
+def _rising(last: float, count: int) -> list[float]:
+    """Evenly spaced numbers from zero to the last."""
+    return [last * place / max(1, count - 1) for place in range(count)]
+
+
 def _join_equal_sizes(batches: Sequence[Tensor]) -> list[Tensor]:
     """Concatenate neighbours of one size, so that they are embedded and attended to together."""
     groups: list[list[Tensor]] = []
@@ -203,12 +208,3 @@ def _join_equal_sizes(batches: Sequence[Tensor]) -> list[Tensor]:
         else:
             groups.append([batch])
     return [torch.cat(group) if len(group) > 1 else group[0] for group in groups]
-
-
-def _first_rows(packing: Packing, device: torch.device) -> Tensor:
-    """Rows of the first token of each image."""
-    rows, start = [], 0
-    for count, length in packing.runs:
-        rows.append(torch.arange(count, device=device) * length + start)
-        start += count * length
-    return torch.cat(rows)

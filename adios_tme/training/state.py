@@ -84,8 +84,11 @@ class Run:
 
     @property
     def shares_masks(self) -> bool:
-        """Whether one mask forward can serve both halves: no dropout draws differ."""
-        return not getattr(self.bare_mask_model, "has_dropout", False)
+        """Whether one mask forward serves both halves of a step."""
+        choice = self.config.mask.mask_forward
+        if choice == "auto":
+            return not getattr(self.bare_mask_model, "has_dropout", False)
+        return choice == "shared"
 
     def schedule(self) -> Schedule:
         """Settings of the next step."""

@@ -65,14 +65,16 @@ def student_disagreement(
     run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
 ) -> Tensor:
     """What the student minimises: NT-Xent to the clean view, over masked views and their crops."""
-    masked = hide(images_BCHW, masks_BNHW)
-    views = [images_BCHW, masked]
-    for _ in range(run.config.mask.crops_per_mask):
-        views.append(random_crops(masked, run.crop_size))
+    num_images = len(images_BCHW)
+    whole = hide(images_BCHW, masks_BNHW, with_clean=True)
+    crops = [
+        random_crops(whole[num_images:], run.crop_size)
+        for _ in range(run.config.mask.crops_per_mask)
+    ]
     with run.autocast():
-        clean_BD, *hidden = run.student(views)
-    hidden_VBD = torch.cat(hidden).unflatten(0, (-1, len(images_BCHW)))
-    return simclr_loss(clean_BD, hidden_VBD, temperature).sum()
+        embeddings = torch.cat(run.student([whole, *crops]))
+    clean_BD, hidden_VBD = embeddings[:num_images], embeddings[num_images:]
+    return simclr_loss(clean_BD, hidden_VBD.unflatten(0, (-1, num_images)), temperature).sum()
 
 
 def judged_disagreement(

@@ -17,13 +17,21 @@ CROP_AREA = (0.25, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
-def hide(images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
+def hide(images_BCHW: Tensor, masks_BNHW: Tensor, *, with_clean: bool = False) -> Tensor:
     """Remove each mask's region from the normalised images: x * (1 - m_i).
 
+    Args:
+        images_BCHW: Normalised images.
+        masks_BNHW: Their masks.
+        with_clean: Put the images as they are before the others; one write for all views.
+
     Returns:
-        (N*B, C, H, W) views, all images of the first mask first.
+        (N*B, C, H, W) views, all images of the first mask first; ((1+N)*B, C, H, W) with the clean
+        ones.
     """
     shown_NBCHW = (1 - masks_BNHW).transpose(0, 1).unsqueeze(2)
+    if with_clean:
+        shown_NBCHW = torch.cat([torch.ones_like(shown_NBCHW[:1]), shown_NBCHW])
     return (images_BCHW * shown_NBCHW.to(images_BCHW.dtype)).flatten(0, 1)
 
 

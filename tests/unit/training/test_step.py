@@ -79,7 +79,7 @@ def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
 
     run.bare_student.forward = counting  # type: ignore[method-assign]
     student_disagreement(run, images, masks, 0.2)
-    assert calls == [[(4, 3, 32, 32), (12, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
+    assert calls == [[(16, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
 
 
 @pytest.mark.parametrize(("dropout", "expected"), [(0.0, 1), (0.2, 2)])

@@ -1,0 +1,130 @@
+"""Counted arithmetic and memory against the formulas, on networks small enough to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adios_tme.benchmark.cost import StepCost, ViewCost, count_flops
+from adios_tme.config.load import build, nest
+from adios_tme.config.model import StudentConfig
+from adios_tme.config.run import ComputeConfig
+from adios_tme.config.train import TrainConfig
+from adios_tme.distributed import World
+from adios_tme.models.build import build_student
+from adios_tme.training.state import Run
+from adios_tme.training.step import train_step
+from tests.factories import tiny_config
+
+CPU = torch.device("cpu")
+#: Twelve narrow blocks: the proportions of a real student, at a thousandth of its cost.
+NARROW = {
+    "img_size": 32,
+    "patch_size": 4,
+    "embed_dim": 64,
+    "depth": 12,
+    "num_heads": 1,
+    "batch_size_per_gpu": 2,
+}
+MASK_MODELS = {
+    "adios": {"mask_model_type": "adios"},
+    "vit_unet": {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4},
+}
+
+
+def narrow(folder: Path, mask_model: str, **flags: Any) -> TrainConfig:
+    return tiny_config(folder, folder, **NARROW, **MASK_MODELS[mask_model], **flags)
+
+
+def with_masks(config: TrainConfig, num_masks: int) -> TrainConfig:
+    """Any number of masks: settings ask for two or more, the arithmetic does not."""
+    mask = config.mask.model_copy(update={"num_masks": num_masks})
+    return config.model_copy(update={"mask": mask})
+
+
+def flops_of_a_step(config: TrainConfig) -> float:
+    """Counted, per image."""
+    run = Run.build(config, World(0, 1, 0, 1, CPU))
+    size = config.data.img_size
+    images = torch.randn(config.data.batch_size_per_gpu, 3, size, size)
+    return count_flops(lambda: train_step(run, images, run.schedule())) / len(images)
+
+
+@pytest.mark.parametrize("mask_model", MASK_MODELS)
+@pytest.mark.parametrize("crops", [0, 1])
+@pytest.mark.parametrize("num_masks", [1, 3, 6])
+def test_a_step_costs_no_more_than_its_floor(
+    num_masks: int, crops: int, mask_model: str, tmp_path: Path
+) -> None:
+    config = with_masks(narrow(tmp_path, mask_model, crops_per_mask=crops), num_masks)
+    cost = StepCost.of(config)
+    counted = flops_of_a_step(config)
+    assert counted < cost.floor_flops
+    assert counted == pytest.approx(cost.flops, rel=1e-3)
+
+
+@pytest.mark.parametrize(("mask_forward", "passes"), [("shared", 1), ("auto", 2), ("separate", 2)])
+def test_a_second_mask_forward_is_paid_where_it_is_asked_for(
+    mask_forward: str, passes: int, tmp_path: Path
+) -> None:
+    config = narrow(tmp_path, "vit_unet", mask_dropout=0.2, mask_forward=mask_forward)
+    cost = StepCost.of(config)
+    assert cost.mask_models_part == passes * cost.mask_model.forward + cost.mask_model.backward
+    assert flops_of_a_step(config) == pytest.approx(cost.flops, rel=1e-3)
+
+
+def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
+    config = narrow(tmp_path, "vit_unet", mask_dropout=0.0, freeze_mask_encoder=True)
+    cost = StepCost.of(config)
+    learning = StepCost.of(narrow(tmp_path, "vit_unet", mask_dropout=0.0))
+    assert cost.mask_model.forward == learning.mask_model.forward
+    assert cost.mask_model.backward < learning.mask_model.backward
+    assert flops_of_a_step(config) == pytest.approx(cost.flops, rel=1e-3)
+
+
+def test_crops_cost_what_their_tokens_cost(tmp_path: Path) -> None:
+    without = flops_of_a_step(narrow(tmp_path, "adios", crops_per_mask=0))
+    config = narrow(tmp_path, "adios", crops_per_mask=2, crop_size=16)
+    crop = ViewCost.of(config.model, 16, class_only=True)
+    assert flops_of_a_step(config) - without == pytest.approx(6 * crop.learning, rel=5e-3)
+    whole = ViewCost.of(config.model, 32, class_only=True)
+    assert crop.forward < whole.forward / 3
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny", "vit_small", "vit_base", "vit_large"])
+def test_the_formula_of_a_view_is_what_is_counted(arch: str) -> None:
+    model = StudentConfig(arch=arch, depth=3)
+    compute = ComputeConfig(attention="sdpa", compile="off")
+    student = build_student(model, 224, compute, CPU).to("meta")
+    view = torch.empty(1, 3, 224, 224, device="meta")
+    every_token = count_flops(lambda: student.head(student.encoder(view)[:, 0]))
+    assert ViewCost.of(model, 224, class_only=False).forward == every_token
+    assert ViewCost.of(model, 224, class_only=True).forward == count_flops(lambda: student(view))
+
+
+@pytest.mark.parametrize(
+    ("mask_model", "flags", "floor", "saved"),
+    [
+        ("adios", {}, 189.3, 0.069),
+        ("vit_unet", {"mask_dropout": 0.0}, 242.9, 0.069),
+        ("vit_unet", {}, 263.8, 0.069),
+    ],
+)
+def test_vit_small_at_full_size(
+    mask_model: str, flags: dict[str, Any], floor: float, saved: float, tmp_path: Path
+) -> None:
+    config = build(
+        TrainConfig,
+        nest(
+            TrainConfig,
+            {"arch": "vit_small", "crops_per_mask": 0, "mask_model_type": mask_model} | flags,
+        ),
+        {"data": {"data_path": tmp_path}},
+    )
+    cost = StepCost.of(config)
+    assert cost.floor_flops / 1e9 == pytest.approx(floor, abs=0.05)
+    students_floor = cost.floor_flops - cost.mask_models_part
+    assert 1 - cost.students_part / students_floor == pytest.approx(saved, abs=0.001)
