@@ -10,10 +10,11 @@ from rich.console import Console
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
+from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.viz.progress import progress_bar
 
 benchmark_app = typer.Typer()
-_group = command_group("benchmark", "Measure what masks are worth.")
+_group = command_group("benchmark", "Measure what masks are worth, and how fast training goes.")
 benchmark_app.add_typer(_group)
 
 
@@ -46,5 +47,26 @@ def nuclei(config: NucleiConfig) -> None:
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")
 
 
+def throughput(config: ThroughputConfig) -> None:
+    """Time the training step and print what it reaches."""
+    from adios_tme.benchmark.throughput_report import measured_in_words, throughput_tables
+    from adios_tme.launch.throughput import measure_throughput
+
+    with progress_bar("Measuring") as on_progress:
+        results = measure_throughput(config, on_progress)
+    text = json.dumps(results, indent=2)
+    if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(text + "\n", encoding="utf-8")
+    console = Console(soft_wrap=True, highlight=False)
+    if config.json_output:
+        console.print_json(text)
+        return
+    for table in throughput_tables(results):
+        console.print(table)
+    console.print(measured_in_words(results))
+
+
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)
 settings_command(benchmark_app, "benchmark-nuclei", NucleiConfig, hidden=True)(nuclei)
+settings_command(_group, "throughput", ThroughputConfig)(throughput)

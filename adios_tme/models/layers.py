@@ -124,8 +124,9 @@ class Block(nn.Module):
         return self._add_mlp(self._add(packing.first_rows(x_TD), branch_BD, alone), alone)
 
     def _add_mlp(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        hidden = swiglu(self.mlp.fc1(self.norm2(x_TD)))
-        return self._add(x_TD, self.ls2.after(self.mlp.fc2, hidden), packing)
+        hidden, last = swiglu(self.mlp.fc1(self.norm2(x_TD))), self.mlp.fc2
+        assert isinstance(last, nn.Linear)
+        return self._add(x_TD, self.ls2.after(last, hidden), packing)
 
     def _add(self, x_TD: Tensor, branch_TD: Tensor, packing: Packing) -> Tensor:
         """Add the branch; a random share of the images skips it, and the rest is scaled up."""

@@ -22,6 +22,7 @@ COMMANDS = [
     ["viz", "curves"],
     ["benchmark"],
     ["benchmark", "nuclei"],
+    ["benchmark", "throughput"],
     ["benchmark-nuclei"],
     ["sample"],
 ]

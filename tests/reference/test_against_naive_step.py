@@ -45,9 +45,7 @@ def gradients_of_updates(optimizer: torch.optim.Optimizer, network: nn.Module) -
         {"grad_checkpointing": True, "optimizer_type": "sgd"},
     ],
 )
-def test_losses_and_gradients_equal_the_naive_steps(
-    flags: dict[str, Any], tmp_path: Path
-) -> None:
+def test_losses_and_gradients_equal_the_naive_steps(flags: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(tmp_path, tmp_path, warmup_iterations=0, **flags)
     images = torch.randn(4, 3, 32, 32)
     run = Run.build(config, World(0, 1, 0, 1, CPU))

@@ -58,7 +58,8 @@ def test_loss_and_gradient(num_ranks: int) -> None:
 def weights_after_two_steps(folder: str) -> dict[str, Any]:
     """Train on given images, this rank on its share of them; weights as arrays."""
     with process_group("cpu") as world:
-        config = tiny_config(Path(folder), Path(folder))
+        # Steps in proportion to gradients: Adam's would blow up the rounding of those near zero.
+        config = tiny_config(Path(folder), Path(folder), optimizer_type="sgd", lr=0.1)
         run = Run.build(config, world)
         share = NUM_IMAGES // world.num_ranks
         for step in range(2):
@@ -75,7 +76,7 @@ def test_two_steps_move_the_weights_alike(num_ranks: int, tmp_path: Path) -> Non
     alone = weights_after_two_steps(str(tmp_path))
     first, *others = run_on_ranks(weights_after_two_steps, num_ranks, str(tmp_path))
     for name, weight in alone.items():
-        torch.testing.assert_close(first[name], weight, rtol=1e-4, atol=2e-6, msg=name)
+        torch.testing.assert_close(first[name], weight, rtol=1e-5, atol=1e-7, msg=name)
         for other in others:
             assert (first[name] == other[name]).all()
 

@@ -29,7 +29,7 @@ NARROW = {
     "num_heads": 1,
     "batch_size_per_gpu": 2,
 }
-MASK_MODELS = {
+MASK_MODELS: dict[str, dict[str, Any]] = {
     "adios": {"mask_model_type": "adios"},
     "vit_unet": {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4},
 }

@@ -1,0 +1,128 @@
+"""What the machine can do and what it is: matrix peak, memory, versions."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from adios_tme import __version__
+
+#: Side of the square product that stands for the matrix peak.
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
+PEAK_REPEATS = 7
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Device, cores and versions, as they stand beside every number."""
+    facts: dict[str, Any] = {
+        "adios_tme": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        facts["device"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of one large square matrix product: what networks could reach at best."""
+    side = PEAK_SIDE[device.type]
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    left @ right
+    seconds = [_seconds(lambda: left @ right, device) for _ in range(PEAK_REPEATS)]
+    return 2 * side**3 / min(seconds)
+
+
+def _seconds(function: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes that this process could have in all; None where the system does not tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device))
+    available, own = _kib("/proc/meminfo", "MemAvailable"), _kib("/proc/self/status", "VmRSS")
+    return (available + own) * 1024 if available is not None and own is not None else None
+
+
+class PeakMemory:
+    """Most bytes in use since it was made, beyond those in use then.
+
+    On CUDA torch's allocator knows. On Linux it is resident memory, whose high-water mark the
+    system keeps; elsewhere it is not known.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before: int | None = torch.cuda.memory_allocated(device)
+        else:
+            self._before = _reset_high_water()
+
+    def read(self) -> int | None:
+        """The bytes; None where the system does not tell."""
+        if self._before is None:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) - self._before
+        peak = _kib("/proc/self/status", "VmHWM")
+        return peak * 1024 - self._before if peak is not None else None
+
+
+def _reset_high_water() -> int | None:
+    """Give freed pages back, start the mark anew, and return what stays resident."""
+    if sys.platform != "linux" or not os.access("/proc/self/clear_refs", os.W_OK):
+        return None
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    resident = _kib("/proc/self/status", "VmRSS")
+    return resident * 1024 if resident is not None else None
+
+
+def _kib(path: str, name: str) -> int | None:
+    """A line such as ``VmHWM:  1234 kB`` of a file of Linux's."""
+    if not Path(path).exists():
+        return None
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    return None

@@ -1,0 +1,328 @@
+"""Speed of the training step: cases, what is measured of each, and ratios."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from adios_tme.benchmark.contender import STUDENTS_PHASES, BuildContender, Clock
+from adios_tme.benchmark.cost import StepCost, count_flops
+from adios_tme.benchmark.machine import PeakMemory, describe, matrix_peak, total_memory
+from adios_tme.config.load import build, leaves, nest
+from adios_tme.config.model import HEAD_WIDTH
+from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.config.train import TrainConfig
+from adios_tme.errors import ConfigError, DataError
+from adios_tme.models.attention import resolve_backend
+from adios_tme.models.build import choose_precision
+
+FAST = "adios_tme"
+#: Settings that tell cases apart, beside the ones that are swept.
+SHOWN = (
+    ("model", "arch"),
+    ("mask", "mask_model_type"),
+    ("mask", "num_masks"),
+    ("mask", "crops_per_mask"),
+    ("data", "img_size"),
+    ("data", "batch_size_per_gpu"),
+    ("compute", "precision"),
+    ("compute", "attention"),
+    ("compute", "compile"),
+)
+#: Images of the step whose FLOPs are counted; per image they do not depend on it.
+COUNTED_IMAGES = 2
+#: Kernels in the profile.
+NUM_KERNELS = 20
+#: Share of what is left by which the largest batch stays below a full device.
+MARGIN = 0.95
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination of settings."""
+
+    settings: dict[str, Any]
+    """By leaf name: those that are shown, and those that are swept."""
+    config: TrainConfig
+
+
+def cases(config: ThroughputConfig) -> list[Case]:
+    """Every combination of the swept values, or the one case without a sweep.
+
+    Raises:
+        ConfigError: If a setting is unknown, or a combination is not allowed.
+    """
+    swept = [_parse_sweep(text) for text in config.sweep]
+    names = [name for name, _ in swept]
+    return [
+        _case(config, dict(zip(names, values, strict=True)))
+        for values in itertools.product(*(values for _, values in swept))
+    ]
+
+
+def _parse_sweep(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    name = name.strip().replace("-", "_")
+    name = "batch_size_per_gpu" if name == "batch_size" else name
+    known = {leaf.path[-1] for leaf in leaves(TrainConfig)}
+    if not equals or not values:
+        raise ConfigError(f"sweep={text!r}: expected name=value,value, as batch_size=16,32.")
+    if name not in known:
+        raise ConfigError(
+            f"sweep={text!r}: {name} is no setting of a run. See adios-tme train --help."
+        )
+    return name, [value.strip() for value in values.split(",")]
+
+
+def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
+    given = config.model_dump(include={"model", "mask", "compute"}, exclude_unset=True)
+    data = {"data_path": ".", "img_size": config.img_size, "batch_size_per_gpu": config.batch_size}
+    resolved = build(TrainConfig, {"data": data}, given, nest(TrainConfig, swept))
+    shown = {name: getattr(getattr(resolved, section), name) for section, name in SHOWN}
+    paths = {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
+    for name in swept:
+        section, leaf = paths[name]
+        shown[name] = getattr(getattr(resolved, section), leaf)
+    return Case(shown, resolved)
+
+
+def measure(
+    config: ThroughputConfig,
+    device: torch.device,
+    ways: Mapping[str, BuildContender],
+    on_progress: OnProgress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure every case.
+
+    Args:
+        config: What to measure.
+        device: Where.
+        ways: By name the ways to step; the first is the one of a run, the others are baselines.
+        on_progress: Told the cases that are done and all.
+
+    Returns:
+        The results, as JSON takes them.
+    """
+    earlier = _read_earlier(config.against)
+    peaks: dict[torch.dtype, float] = {}
+    all_cases, results = cases(config), []
+    for done, case in enumerate(all_cases):
+        on_progress(done, len(all_cases))
+        dtype = choose_precision(case.config.compute.precision, device)
+        if dtype not in peaks:
+            peaks[dtype] = matrix_peak(device, dtype)
+        result = _measure_case(case, config, device, ways, peaks[dtype])
+        results.append(result | _against(result, earlier))
+    on_progress(len(all_cases), len(all_cases))
+    return {"machine": describe(device), "cases": results}
+
+
+def _measure_case(
+    case: Case,
+    config: ThroughputConfig,
+    device: torch.device,
+    ways: Mapping[str, BuildContender],
+    peak: float,
+) -> dict[str, Any]:
+    cost, compute = StepCost.of(case.config), case.config.compute
+    dtype = choose_precision(compute.precision, device)
+    batch_size = case.config.data.batch_size_per_gpu
+    memory = {name: _peak_memory(way, case.config, device) for name, way in ways.items()}
+    timings = _time_in_turns(case.config, config, device, ways)
+    results = {
+        name: _way_result(case.config, device, way, timings[name], memory[name])
+        for name, way in ways.items()
+    }
+    fast = results.pop(FAST)
+    seconds, phases = timings[FAST].seconds, timings[FAST].phases
+    students_seconds = sum(phases.get(name, 0.0) for name in STUDENTS_PHASES)
+    return {
+        "settings": case.settings,
+        "precision": str(dtype).removeprefix("torch."),
+        "attention_back_end": resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)[0],
+        **fast,
+        "floor_gflop_per_image": cost.floor_flops / 1e9,
+        "matrix_peak_gflop_per_second": peak / 1e9,
+        "mfu": cost.floor_flops * batch_size / seconds / peak,
+        "student_mfu": cost.students_part * batch_size / students_seconds / peak,
+        "largest_batch": _largest_batch(case.config, device, ways[FAST], memory[FAST]),
+        "baselines": {
+            name: other | {"ratio": _ratio(fast, other)} for name, other in results.items()
+        },
+        "kernels": _kernels(case.config, device, ways[FAST]) if config.profile else None,
+    }
+
+
+@dataclass(frozen=True)
+class _Timing:
+    seconds: float
+    fastest: float
+    slowest: float
+    phases: dict[str, float]
+    """Of the step whose time is the median."""
+
+
+def _time_in_turns(
+    case: TrainConfig,
+    config: ThroughputConfig,
+    device: torch.device,
+    ways: Mapping[str, BuildContender],
+) -> dict[str, _Timing]:
+    """Steps of all ways one after the other, so that what disturbs the machine disturbs all."""
+    images = _images(case, device)
+    clocks = {name: Clock(way(case, device), device) for name, way in ways.items()}
+    for clock in clocks.values():
+        for _ in range(config.warmup_steps):
+            clock.time(images)
+    laps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in ways}
+    for _ in range(config.steps):
+        for name, clock in clocks.items():
+            laps[name].append(clock.time(images))
+    return {name: _timing(of_way) for name, of_way in laps.items()}
+
+
+def _timing(laps: list[tuple[float, dict[str, float]]]) -> _Timing:
+    laps = sorted(laps, key=lambda lap: lap[0])
+    seconds, phases = laps[(len(laps) - 1) // 2]
+    return _Timing(seconds, laps[0][0], laps[-1][0], phases)
+
+
+def _way_result(
+    case: TrainConfig,
+    device: torch.device,
+    way: BuildContender,
+    timing: _Timing,
+    memory: int | None,
+) -> dict[str, Any]:
+    flops = _counted_flops(case, device, way)
+    batch_size = case.data.batch_size_per_gpu
+    return {
+        "images_per_second": batch_size / timing.seconds,
+        "step_seconds": timing.seconds,
+        "step_seconds_range": [timing.fastest, timing.slowest],
+        "phases": timing.phases,
+        "gflop_per_image": flops / 1e9,
+        "gflop_per_second": flops * batch_size / timing.seconds / 1e9,
+        "peak_memory_gib": memory / 2**30 if memory is not None else None,
+    }
+
+
+def _ratio(fast: dict[str, Any], other: dict[str, Any]) -> dict[str, float | None]:
+    """How many times as fast, as much arithmetic and as much memory the first is."""
+    memory, others = fast["peak_memory_gib"], other["peak_memory_gib"]
+    return {
+        "speed": fast["images_per_second"] / other["images_per_second"],
+        "flops": fast["gflop_per_image"] / other["gflop_per_image"],
+        "memory": memory / others if memory and others else None,
+    }
+
+
+def _counted_flops(case: TrainConfig, device: torch.device, way: BuildContender) -> float:
+    """FLOPs per image of a step that is done for the purpose, where nothing hides them."""
+    compute = case.compute.model_copy(update={"attention": "sdpa", "compile": "off"})
+    data = case.data.model_copy(update={"batch_size_per_gpu": COUNTED_IMAGES})
+    plain = case.model_copy(update={"compute": compute, "data": data})
+    contender, images = way(plain, device), _images(plain, device)
+    return count_flops(lambda: contender.step(images)) / COUNTED_IMAGES
+
+
+def _peak_memory(way: BuildContender, case: TrainConfig, device: torch.device) -> int | None:
+    """Most bytes that two steps need in all, the networks and optimisers included."""
+    memory = PeakMemory(device)
+    contender, images = way(case, device), _images(case, device)
+    for _ in range(2):  # optimisers make their state in the first
+        contender.step(images)
+    return memory.read()
+
+
+def _largest_batch(
+    case: TrainConfig, device: torch.device, way: BuildContender, memory: int | None
+) -> int | None:
+    """The batch that would fill the device, by a line through the memory of two batches.
+
+    On CUDA a batch is tried and made smaller until it fits.
+    """
+    total = total_memory(device)
+    if memory is None or total is None:
+        return None
+    size = case.data.batch_size_per_gpu
+    smaller = max(2, size // 2) if size > 2 else 2 * size
+    other = _peak_memory(way, _with_batch(case, smaller), device)
+    if other is None or other == memory:
+        return None
+    per_image = (memory - other) / (size - smaller)
+    largest = max(0, int((total * MARGIN - (memory - per_image * size)) / per_image))
+    while device.type == "cuda" and largest >= 2 and not _fits(case, device, way, largest):
+        largest = int(largest * MARGIN)
+    return largest
+
+
+def _fits(case: TrainConfig, device: torch.device, way: BuildContender, batch_size: int) -> bool:
+    try:
+        _peak_memory(way, _with_batch(case, batch_size), device)
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def _with_batch(case: TrainConfig, batch_size: int) -> TrainConfig:
+    data = case.data.model_copy(update={"batch_size_per_gpu": batch_size})
+    return case.model_copy(update={"data": data})
+
+
+def _images(case: TrainConfig, device: torch.device) -> Tensor:
+    side = case.data.img_size
+    return torch.randn(case.data.batch_size_per_gpu, 3, side, side, device=device)
+
+
+def _kernels(case: TrainConfig, device: torch.device, way: BuildContender) -> list[dict[str, Any]]:
+    """What one step after the first spends its time on, the longest first."""
+    contender, images = way(case, device), _images(case, device)
+    contender.step(images)
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities) as trace:
+        contender.step(images)
+    spent = [
+        (event.self_device_time_total if on_cuda else event.self_cpu_time_total, event)
+        for event in trace.key_averages()
+    ]
+    total = sum(microseconds for microseconds, _ in spent)
+    longest = sorted(spent, key=lambda entry: -entry[0])[:NUM_KERNELS]
+    return [
+        {"name": event.key, "calls": event.count, "seconds": time / 1e6, "share": time / total}
+        for time, event in longest
+    ]
+
+
+def _read_earlier(path: Path | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    except OSError as error:
+        raise ConfigError(
+            f"against={path}: cannot be read ({error.strerror}). Give the JSON of an earlier run."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: is not a measurement of adios-tme benchmark throughput. "
+            f"Give a file that it wrote with --output."
+        ) from error
+    return list(saved)
+
+
+def _against(result: dict[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ratios to the earlier case of the same settings, if there is one."""
+    same = [case for case in earlier if case["settings"] == result["settings"]]
+    return {"against": _ratio(result, same[-1])} if same else {}

@@ -1,0 +1,59 @@
+"""How the speed of the training step is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adios_tme.config.base import Config, Flag
+from adios_tme.config.model import MaskConfig, StudentConfig
+from adios_tme.config.run import ComputeConfig
+
+
+class ThroughputConfig(Config):
+    """Measure the training step: images per second, time by phase, share of the machine's peak.
+
+    Random images are on the device already, so that no loader takes part. FLOPs are counted on a
+    step that is really done; their floor is what the settings ask for at the least (see the page
+    on cost in the documentation).
+    Every ratio is of steps that took turns in one process.
+    """
+
+    batch_size: int = Field(default=16, ge=2)
+    """Images per step."""
+
+    img_size: int = Field(default=224, gt=0)
+    """Side of the images in pixels."""
+
+    sweep: tuple[str, ...] = ()
+    """Values of a setting to go through, as name=value,value; give it again for more settings, and
+    every combination is measured. Example: --sweep batch_size=16,32 --sweep compile=on,off."""
+
+    baseline: Literal["naive", "naive_checkpointing", "naive_empty_cache", "all"] | None = None
+    """Plain step to measure beside it: two eager halves that share nothing; the same with gradient
+    checkpointing; the same with the cache of CUDA's allocator emptied after every step; or all of
+    these. Absent: none."""
+
+    steps: int = Field(default=5, ge=1)
+    """Timed steps of each way; the median counts."""
+
+    warmup_steps: int = Field(default=1, ge=1)
+    """Steps of each way before them, which compile and allocate."""
+
+    against: Path | None = None
+    """JSON of an earlier measurement; ratios to its cases of the same settings are shown."""
+
+    output: Path | None = None
+    """File for the results as JSON; absent: none."""
+
+    profile: bool = False
+    """List the kernels of one step by the time they take."""
+
+    json_output: Annotated[bool, Flag("json")] = False
+    """Print the results as JSON instead of tables."""
+
+    model: StudentConfig = StudentConfig()
+    mask: MaskConfig = MaskConfig()
+    compute: ComputeConfig = ComputeConfig()

@@ -1,0 +1,93 @@
+"""Puts the step of a run beside plain ones for the benchmark to time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adios_tme.benchmark.contender import BuildContender, Contender
+from adios_tme.benchmark.naive import NaivePlayers, naive_step
+from adios_tme.benchmark.throughput import FAST, OnProgress, measure
+from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.config.train import TrainConfig
+from adios_tme.distributed import World, choose_device
+from adios_tme.errors import ConfigError
+from adios_tme.training.state import Run
+from adios_tme.training.step import train_step
+from adios_tme.training.views import random_crops
+
+
+def measure_throughput(config: ThroughputConfig, on_progress: OnProgress) -> dict[str, Any]:
+    """Measure the step of a run, and the baselines that are asked for.
+
+    Raises:
+        ConfigError: If settings do not go together, or do not fit the machine.
+        DataError: If the earlier measurement cannot be understood.
+    """
+    device = choose_device(config.compute.device)
+    ways: dict[str, BuildContender] = {FAST: step_of_a_run}
+    asked: list[str] = [config.baseline] if config.baseline else []
+    if config.baseline == "all":
+        asked = [name for name in BASELINES if device.type == "cuda" or "cache" not in name]
+    ways |= {name: BASELINES[name] for name in asked}
+    return measure(config, device, ways, on_progress)
+
+
+def step_of_a_run(config: TrainConfig, device: torch.device) -> Contender:
+    """The step that training takes."""
+    run = Run.build(config, World(0, 1, 0, 1, device))
+    now = run.schedule()
+    return Contender(
+        run.bare_student,
+        run.bare_mask_model,
+        run.update_student.optimizer,
+        run.update_mask_model.optimizer,
+        lambda images: train_step(run, images, now),
+    )
+
+
+def naive(config: TrainConfig, device: torch.device) -> Contender:
+    """Two plain halves, eager."""
+    compute = config.compute.model_copy(update={"compile": "off"})
+    config = config.model_copy(update={"compute": compute})
+    crop_size = config.mask.crop_size or config.data.img_size
+    players = NaivePlayers.build(config, device, lambda views: random_crops(views, crop_size))
+    return Contender(
+        players.student,
+        players.mask_model,
+        players.student_optimizer,
+        players.mask_optimizer,
+        lambda images: naive_step(players, images, config.loss.initial_temp),
+    )
+
+
+def naive_checkpointing(config: TrainConfig, device: torch.device) -> Contender:
+    """Those with the student's blocks computed again in the backward pass."""
+    compute = config.compute.model_copy(update={"grad_checkpointing": True})
+    return naive(config.model_copy(update={"compute": compute}), device)
+
+
+def naive_empty_cache(config: TrainConfig, device: torch.device) -> Contender:
+    """Two plain halves, and every step ends by emptying the cache of CUDA's allocator."""
+    if device.type != "cuda":
+        raise ConfigError(
+            f"baseline=naive_empty_cache: {device.type} has no cache to empty. "
+            f"Use --baseline naive."
+        )
+    one = naive(config, device)
+
+    def step(images: Tensor) -> object:
+        losses = one.step(images)
+        torch.cuda.empty_cache()
+        return losses
+
+    return Contender(one.student, one.mask_model, one.student_optimizer, one.mask_optimizer, step)
+
+
+BASELINES: dict[str, BuildContender] = {
+    "naive": naive,
+    "naive_checkpointing": naive_checkpointing,
+    "naive_empty_cache": naive_empty_cache,
+}
