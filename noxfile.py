@@ -38,6 +38,15 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Index, archive and image reading under atheris; arguments after -- go to libFuzzer."""
+    install(session, "test", "fuzz")
+    arguments = session.posargs or ["-max_total_time=60", "-rss_limit_mb=4096"]
+    for target in ("image", "zip", "tar", "index", "listing"):
+        session.run("python", "-m", "tests.run_fuzzer", target, *arguments)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Format, style, and which room may import which."""
     install(session, "lint", package=False)

@@ -42,7 +42,7 @@ def run_demo(config: TrainConfig) -> None:
     console.print(f"1/4 Tissue to train on, with true nuclei to score against: {folder}/tissue")
     console.print("2/4 Training two networks against each other, without labels")
     flat = config.model_dump()
-    flat["demo"], flat["data"]["data_path"] = False, tissue.patches
+    flat["demo"], flat["data"]["data_path"] = False, [str(tissue.patches)]
     checkpoint = train(build(TrainConfig, flat))
 
     console.print("3/4 Drawing")

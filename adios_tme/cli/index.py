@@ -39,4 +39,5 @@ def index(config: IndexConfig) -> None:
     table.add_row(*(f"{count:,}" for count in counts), f"{report.index.num_slides():,}", size)
     console.print(table)
     for fault in report.faults:
-        console.print(f"[yellow]Left out:[/] {fault}")
+        console.print("[yellow]Left out:[/]", end=" ")
+        console.print(fault.message, markup=False)

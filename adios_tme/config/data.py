@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -48,11 +49,30 @@ class PatchSelection(Config):
         return self
 
 
+class DataRoot(NamedTuple):
+    """One of the places that patches come from."""
+
+    path: Path
+    weight: float
+    """How often each of its patches is shown, beside 1 for once an epoch."""
+
+    @classmethod
+    def parse(cls, text: str) -> DataRoot:
+        """Read ``PATH`` or ``PATH:WEIGHT``."""
+        path, colon, weight = text.rpartition(":")
+        try:
+            return cls(Path(path), float(weight)) if colon else cls(Path(text), 1.0)
+        except ValueError:  # the colon belongs to the path
+            return cls(Path(text), 1.0)
+
+
 class DataConfig(Config):
     """Patches and how they are read."""
 
-    data_path: Path | None = None
-    """Folder of zip archives with H&E patches; required unless --demo is given."""
+    data_path: tuple[str, ...] = ()
+    """Folder of zip archives, tars or images with H&E patches, or a dataset_index.pkl; required
+    unless --demo is given. Given several times, the roots make one training set; PATH:0.3 shows
+    each of its patches 0.3 times an epoch."""
 
     patches: PatchSelection = PatchSelection()
 
@@ -74,11 +94,39 @@ class DataConfig(Config):
     num_workers: int = Field(default_factory=lambda: min(8, cores_at_hand()), ge=0)
     """Processes that read patches, per training process; default: 8, or the cores at hand."""
 
+    resize_on: Literal["auto", "worker", "device"] = "auto"
+    """Where patches are resized; auto: on the device with CUDA, so that workers only decode, else
+    in the workers."""
+
     shuffle_block: int = Field(default=1, ge=1)
     """Neighbouring patches that are shuffled as one block, for fewer seeks; 1 shuffles fully."""
 
     max_corrupt_fraction: float = Field(default=0.01, ge=0, le=1)
     """Share of the patches seen (0 to 1) that may be unreadable before the run stops."""
+
+    @field_validator("data_path", mode="before")
+    @classmethod
+    def _as_roots(cls, paths: object) -> object:
+        if paths is None:
+            return ()
+        given = paths if isinstance(paths, (list, tuple)) else [paths]
+        return tuple(str(path) if isinstance(path, Path) else path for path in given)
+
+    @field_validator("data_path")
+    @classmethod
+    def _roots_are_sound(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        roots = [DataRoot.parse(path) for path in paths]
+        for root in roots:
+            if not 0 < root.weight < math.inf:
+                raise ValueError(f"{root.path} has the weight {root.weight}. Give one above zero.")
+        if len({root.path.absolute() for root in roots}) < len(roots):
+            raise ValueError("a folder is given twice. Give it once, with a weight if need be.")
+        return paths
+
+    @property
+    def roots(self) -> tuple[DataRoot, ...]:
+        """The places that patches come from, with their weights."""
+        return tuple(map(DataRoot.parse, self.data_path))
 
     @field_validator("std")
     @classmethod
@@ -89,14 +137,14 @@ class DataConfig(Config):
 
 
 class IndexConfig(Config):
-    """Build or update the index of a folder of archives.
+    """Build or update the index of a folder of zip archives, tars or images.
 
     The index holds the place of every patch, so that reading one costs a single read at a known
     offset. A second run rescans only archives whose size or time changed.
     """
 
     data_path: Annotated[Path, Positional()]
-    """Folder that holds the zip archives."""
+    """Folder that holds the archives or images, or a dataset_index.pkl that names them."""
 
     patches: PatchSelection = PatchSelection()
 

@@ -93,7 +93,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _data_is_named(self) -> Self:
-        if self.data.data_path is None and not self.demo:
+        if not self.data.data_path and not self.demo:
             raise ValueError(
                 "data_path is missing. Give --data-path FOLDER, or --demo for generated tissue."
             )

@@ -41,9 +41,17 @@ class DamageLog:
 
     def record(self, damages: Iterable[Damage]) -> list[Damage]:
         """Count damaged patches, write down the new ones, and return those."""
+        told = list(damages)
+        self.num_damaged += len(told)
+        return self.note(told)
+
+    def note(self, damages: Iterable[Damage]) -> list[Damage]:
+        """Write down what is new without counting it, as for an archive as a whole.
+
+        Such an entry has no name of a patch.
+        """
         new = []
         for damage in damages:
-            self.num_damaged += 1
             if (damage.archive, damage.name) not in self._known:
                 self._known.add((damage.archive, damage.name))
                 new.append(damage)

@@ -5,20 +5,25 @@ Shape legend: 3 channels, S image side in pixels.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import OrderedDict
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adios_tme.data.archive import read_member
 from adios_tme.data.damage import DamagedPatchError
 from adios_tme.data.decode import Pixels, decode_image, resize_image
-from adios_tme.data.index import ArchiveEntry, DatasetIndex
+from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
+from adios_tme.data.members import OPEN_FLAGS, Kind
+from adios_tme.data.mix import PatchMix
+from adios_tme.data.sources import READERS
 
 #: Archives that a process keeps open at a time.
 MAX_OPEN_ARCHIVES = 128
+_NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class OpenArchives:
@@ -29,11 +34,34 @@ class OpenArchives:
         self._handles: OrderedDict[str, int] = OrderedDict()
         self._owner = os.getpid()
 
+    def read(self, patch: Patch) -> bytes:
+        """The file of a patch, checked as far as its archive allows.
+
+        Raises:
+            DamagedPatchError: If it cannot be read.
+        """
+        try:
+            try:
+                return self._read(patch)
+            except OSError as error:
+                if error.errno not in _NO_HANDLES_LEFT or not self._handles:
+                    raise
+                self.close()  # others took the file descriptors; give back ours and try again
+                return self._read(patch)
+        except OSError as error:
+            raise DamagedPatchError(f"cannot be opened or read ({error.strerror})") from error
+        except (ValueError, OverflowError) as error:  # a path or a place that no file can have
+            raise DamagedPatchError(f"index is damaged ({error})") from error
+
+    def _read(self, patch: Patch) -> bytes:
+        return READERS[patch.archive.kind](self.handle(patch.archive), patch.member)
+
     def handle(self, archive: ArchiveEntry) -> int:
         """A file descriptor of an archive that is still what was indexed.
 
         Raises:
-            DamagedPatchError: If it is gone, cannot be opened or has changed.
+            DamagedPatchError: If it has changed.
+            OSError: If it is gone or cannot be opened.
         """
         if self._owner != os.getpid():
             self.close()  # a forked child closes its copies and opens its own
@@ -60,11 +88,14 @@ class OpenArchives:
 
 
 def _open(archive: ArchiveEntry) -> int:
-    try:
-        handle = os.open(archive.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError as error:
-        raise DamagedPatchError(f"archive cannot be opened ({error.strerror})") from error
-    if not archive.matches(os.fstat(handle)):
+    handle = os.open(archive.path, OPEN_FLAGS)
+    found = os.fstat(handle)
+    if archive.kind == Kind.FOLDER:
+        # A folder changes with every file in it; each file is held against the index by itself.
+        unchanged = stat.S_ISDIR(found.st_mode)
+    else:
+        unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
+    if not unchanged:
         os.close(handle)
         raise DamagedPatchError("archive has changed since it was indexed")
     return handle
@@ -74,17 +105,17 @@ class PatchDataset(Dataset[Tensor]):
     """Patches of an index as uint8 tensors.
 
     Args:
-        index: Where they lie.
+        index: Where they lie; one index, or several as one.
         img_size: Side to which they are resized, in pixels.
     """
 
-    def __init__(self, index: DatasetIndex, img_size: int = 224) -> None:
-        self.index = index
+    def __init__(self, index: DatasetIndex | PatchMix, img_size: int = 224) -> None:
+        self.mix = index if isinstance(index, PatchMix) else PatchMix([index])
         self.img_size = img_size
         self._archives = OpenArchives()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.mix)
 
     def __getitem__(self, row: int) -> Tensor:
         """Read one patch.
@@ -96,21 +127,28 @@ class PatchDataset(Dataset[Tensor]):
             DamagedPatchError: If it cannot be read.
             IndexError: If there is no such row.
         """
-        pixels = resize_image(self.read(row), self.img_size)
+        pixels = resize_image(self.read(row, self.img_size), self.img_size)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
-    def read(self, row: int) -> Pixels:
+    def read(self, row: int, needed_px: int | None = None) -> Pixels:
         """Read one patch at its own size, (H, W, 3).
+
+        Args:
+            row: Of the index.
+            needed_px: See `adios_tme.data.decode.decode_image`.
 
         Raises:
             DamagedPatchError: If it cannot be read.
         """
-        patch = self.index.patch(row)
-        try:
-            content = read_member(self._archives.handle(patch.archive), patch.member)
-        except OSError as error:
-            raise DamagedPatchError(f"archive cannot be read ({error.strerror})") from error
-        return decode_image(content)
+        return decode_image(self.content(row), needed_px)
+
+    def content(self, row: int) -> bytes:
+        """The file of one patch.
+
+        Raises:
+            DamagedPatchError: If it cannot be read.
+        """
+        return self._archives.read(self.mix.patch(row))
 
     def close(self) -> None:
         """Close the archives."""

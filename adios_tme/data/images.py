@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.damage import DamagedPatchError
-from adios_tme.data.decode import SUFFIXES, Pixels, decode_image, resize_image
+from adios_tme.data.decode import Pixels, decode_image, is_image_name, resize_image
 from adios_tme.errors import DataError
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def _files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     found = source.iterdir() if source.is_dir() else []
-    images = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+    images = sorted(path for path in found if is_image_name(path.name))
     if not images:
         what = "holds no image" if source.is_dir() else "does not exist"
         raise DataError(f"{source}: {what}. Give a folder of images, an image, or a zip archive.")
@@ -65,7 +65,7 @@ def _read_archive(path: Path, num_images: int) -> list[Pixels]:
     try:
         directory = read_directory(path)
         members = [directory.member(row) for row in range(len(directory))]
-        images = [member for member in members if member.name.lower().endswith(SUFFIXES)]
+        images = [member for member in members if is_image_name(member.name)]
         with path.open("rb") as file:
             contents = [
                 read_member(file.fileno(), member) for member in _spread(images, num_images)

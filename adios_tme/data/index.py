@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
-from adios_tme.data.archive import Member
+from adios_tme.data.members import Kind, Member, text
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
-FORMAT = "adios_tme dataset index 1"
+FORMAT = "adios_tme dataset index 2"
+OLD_FORMATS = ("adios_tme dataset index 1",)
 
 #: Columns and their types, as they stand in the file. ``*_ends`` close each name of a blob.
 PATCH_COLUMNS = {
@@ -38,6 +40,7 @@ ARCHIVE_COLUMNS = {
     "archive_mtime": "int64",
     "archive_first_row": "uint64",
     "archive_path_ends": "uint64",
+    "archive_kind": "uint8",
 }
 BLOBS = ("names", "archive_paths")
 
@@ -53,6 +56,12 @@ class ArchiveEntry(NamedTuple):
     size: int
     mtime: int
     """In nanoseconds."""
+    kind: Kind = Kind.ZIP
+
+    @property
+    def slide(self) -> str:
+        """Name of the slide whose patches it holds."""
+        return self.path.name if self.kind == Kind.FOLDER else self.path.stem
 
     def matches(self, stat: os.stat_result) -> bool:
         """Whether a file is still what was indexed."""
@@ -69,8 +78,7 @@ class Patch:
     @property
     def slide(self) -> str:
         """The slide: the folder inside the archive where there is one, else the archive's name."""
-        folder, _, _ = self.member.name.rpartition("/")
-        return folder or self.archive.path.stem
+        return _folder(self.member.name) or self.archive.slide
 
     @property
     def coordinates(self) -> tuple[int, int] | None:
@@ -94,6 +102,7 @@ class DatasetIndex:
         self.path = path
         self.columns = columns
         self.selection = PatchSelection.model_validate_json(metadata["selection"])
+        self.listing_digest = metadata.get("listing_digest", "")
         self.root = (path.parent / metadata["root"]).resolve()
 
     @classmethod
@@ -132,12 +141,16 @@ class DatasetIndex:
 
     def archive(self, number: int) -> ArchiveEntry:
         """One archive."""
-        relative = self._text("archive_paths", "archive_path_ends", number)
         return ArchiveEntry(
-            self.root / relative,
+            self.root / self.archive_path(number),
             int(self.columns["archive_size"][number]),
             int(self.columns["archive_mtime"][number]),
+            Kind(int(self.columns["archive_kind"][number])),
         )
+
+    def archive_path(self, number: int) -> str:
+        """Path of one archive as the index has it: relative to the root, or absolute."""
+        return self._text("archive_paths", "archive_path_ends", number)
 
     def archive_rows(self, number: int) -> slice:
         """Rows of one archive's patches."""
@@ -169,14 +182,49 @@ class DatasetIndex:
         )
         return Patch(self.archive(self.archive_number(row)), member)
 
+    def patches_per_slide(self) -> Counter[str]:
+        """Number of patches of each slide (reads every name)."""
+        counts: Counter[str] = Counter()
+        for number in range(self.num_archives):
+            rows = self.archive_rows(number)
+            slide = self.archive(number).slide
+            if b"/" not in self._names(rows):
+                counts[slide] += rows.stop - rows.start
+                continue
+            for row in range(rows.start, rows.stop):
+                counts[_folder(self._text("names", "name_ends", row)) or slide] += 1
+        return +counts
+
     def num_slides(self) -> int:
         """Number of different slides (reads every name)."""
-        return len({self.patch(row).slide for row in range(len(self))})
+        return len(self.patches_per_slide())
+
+    def location(self, archive: ArchiveEntry) -> str:
+        """An archive's path as it is told to people: relative to the root where it is below it."""
+        below = archive.path.is_relative_to(self.root)
+        return (archive.path.relative_to(self.root) if below else archive.path).as_posix()
+
+    def _names(self, rows: slice) -> bytes:
+        """The names of some rows, one after the other."""
+        ends = self.columns["name_ends"]
+        start = int(ends[rows.start - 1]) if rows.start else 0
+        return self.columns["names"][start : int(ends[rows.stop - 1]) if rows.stop else 0].tobytes()
 
     def _text(self, blob: str, ends: str, number: int) -> str:
         start = int(self.columns[ends][number - 1]) if number else 0
         end = int(self.columns[ends][number])
-        return self.columns[blob][start:end].tobytes().decode("utf-8", "surrogateescape")
+        return text(self.columns[blob][start:end].tobytes())
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def has_old_format(path: Path) -> bool:
+    """Whether an index was written by an older version, in another format."""
+    with path.open("rb") as file:
+        start = file.read(_MAX_HEADER_BYTES)
+    return any(f'"{old}"'.encode() in start for old in OLD_FORMATS)
 
 
 def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
@@ -201,6 +249,12 @@ def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         last = int(columns[ends][-1]) if len(columns[ends]) else 0
         if last != len(columns[blob]):
             raise ValueError(f"{blob} do not fit")
-    if {len(columns[name]) for name in PATCH_COLUMNS} != {len(columns["offset"])}:
-        raise ValueError("columns differ in length")
+    for group in (PATCH_COLUMNS, ARCHIVE_COLUMNS):
+        if len({len(columns[name]) for name in group}) != 1:
+            raise ValueError("columns differ in length")
+    firsts = columns["archive_first_row"].view(np.uint64)
+    if len(firsts) and (firsts[0] != 0 or (firsts[1:] < firsts[:-1]).any()):
+        raise ValueError("archives are out of order")
+    if len(firsts) and columns["archive_kind"].view(np.uint8).max() > max(Kind):
+        raise ValueError("an archive is of an unknown kind")
     return columns, metadata

@@ -1,50 +1,59 @@
-"""Building the dataset index: central directories alone, in parallel, changed archives only."""
+"""Building the dataset index: tables of contents alone, in parallel, changed archives only."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from adios_tme.config.data import DataConfig, PatchSelection, cores_at_hand
-from adios_tme.data.archive import Directory, read_directory
+from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
 from adios_tme.data.index import (
-    ARCHIVE_COLUMNS,
-    FORMAT,
     INDEX_NAME,
     PATCH_COLUMNS,
+    ArchiveEntry,
     DatasetIndex,
+    has_old_format,
 )
-from adios_tme.data.selection import describe, select_patches
-from adios_tme.errors import ConfigError, DataError
+from adios_tme.data.index_writer import IndexWriter
+from adios_tme.data.listing import Listing, write_listing
+from adios_tme.data.members import EMPTY, Directory, printable
+from adios_tme.data.mix import PatchMix
+from adios_tme.data.selection import describe, refuse_unsafe_names, select_patches
+from adios_tme.data.sources import Source, find_sources, is_listing
+from adios_tme.errors import DataError
 
 PICKLE_NAME = "dataset_index.pkl"
-#: Archives under which starting processes costs more than it saves.
+#: Archives, and bytes of them, under which starting processes costs more than it saves.
 FEWEST_FOR_PROCESSES = 64
+LEAST_BYTES_FOR_PROCESSES = 16 << 30
 NUM_NAMES_SHOWN = 3
 
 Progress = Callable[[int, int], None]
+
+
+class Fault(NamedTuple):
+    """An archive that was left out, and why."""
+
+    path: Path
+    message: str
 
 
 @dataclass
 class Scan:
     """What one archive holds, or why it cannot be read."""
 
-    path: Path
-    size: int
-    mtime: int
-    directory: Directory
-    names_seen: list[str] = field(default_factory=list)
+    entry: ArchiveEntry
+    members: Directory
+    names_seen: tuple[str, ...] = ()
     fault: str | None = None
 
 
@@ -54,8 +63,7 @@ class BuildReport:
 
     index: DatasetIndex
     num_scanned: int
-    faults: list[str]
-    """One message for each archive that was left out."""
+    faults: tuple[Fault, ...]
 
 
 def build_index(
@@ -65,7 +73,7 @@ def build_index(
     *,
     rebuild: bool = False,
 ) -> DatasetIndex:
-    """Index a folder of zip archives, or bring its index up to date; see `index_archives`."""
+    """Index the patches below a folder, or bring their index up to date; see `index_archives`."""
     return index_archives(Path(data_path), selection, output, rebuild=rebuild).index
 
 
@@ -78,12 +86,13 @@ def index_archives(
     num_workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> BuildReport:
-    """Index a folder of zip archives; only archives that changed are read again.
+    """Index archives and folders of images; only those that changed are read again.
 
     Args:
-        data_path: Folder, searched with its subfolders.
-        selection: Which members count; default: names with ``_448_``.
-        output: The index file; default: inside ``data_path``.
+        data_path: Folder, searched with its subfolders for zip archives, tars and images; or a
+            ``dataset_index.pkl``, which names archives and their members.
+        selection: Which members count; default: names with ``_448_``. A list decides for itself.
+        output: The index file; default: inside ``data_path``, or beside the list.
         rebuild: Read every archive.
         num_workers: Processes; default: the cores at hand.
         on_progress: Called with the archives done and their number.
@@ -93,108 +102,162 @@ def index_archives(
         DataError: If no archive can be read or none holds a patch.
     """
     selection = selection or PatchSelection()
-    output = output or data_path / INDEX_NAME
-    archives = find_archives(data_path)
-    old = None if rebuild else _reusable(output, selection)
-    kept = _unchanged(old, archives) if old else {}
-    to_scan = [path for path in archives if path not in kept]
+    output = output or index_path(data_path)
+    digest = _digest(data_path)
+    sources = find_sources(data_path)
+    old = None if rebuild else _reusable(output, selection, digest)
+    root = data_path.parent if is_listing(data_path) else data_path
+    kept = _unchanged(old, sources, root) if old else {}
+    to_scan = [source for source in sources if source.path not in kept]
     if old and not to_scan and len(kept) == old.num_archives:
-        return BuildReport(old, 0, [])
-    scans: dict[Path, Scan] = {}
-    for scan in _scan_all(to_scan, selection, num_workers or cores_at_hand()):
-        scans[scan.path] = scan
-        if on_progress:
-            on_progress(len(kept) + len(scans), len(archives))
-    kept_scans = {path: _rescan(old, number) for path, number in kept.items() if old}
-    found = kept_scans | scans
-    parts = [found[path] for path in archives]
-    faults = [scan.fault for scan in scans.values() if scan.fault]
-    usable = [scan for scan in parts if not scan.fault]
-    if not any(len(scan.directory) for scan in usable):
-        raise _nothing_found(data_path, selection, parts, faults)
-    _write(output, data_path, selection, usable)
-    return BuildReport(DatasetIndex.open(output), len(to_scan), faults)
+        return BuildReport(old, 0, ())
+    scans = _scan_all(to_scan, selection, num_workers or cores_at_hand())
+    faults: list[Fault] = []
+    seen: list[str] = []
+    with IndexWriter(output) as writer:
+        for number, source in enumerate(sources):
+            number_there = kept.get(source.path)
+            scan = _rescan(old, number_there) if old and number_there is not None else next(scans)
+            seen.extend(scan.names_seen[: NUM_NAMES_SHOWN - len(seen)])
+            if scan.fault is None:
+                writer.append(_relative(source.path, root), scan.entry, scan.members)
+            else:
+                faults.append(Fault(source.path, scan.fault))
+            if on_progress:
+                on_progress(number + 1, len(sources))
+        if not writer.num_patches:
+            raise _nothing_found(data_path, selection, len(sources), seen, faults)
+        inside = output.parent.resolve() == root.resolve()
+        writer.finish(
+            {
+                "root": "." if inside else str(root.resolve()),
+                "selection": selection.model_dump_json(),
+                "listing_digest": digest,
+            }
+        )
+    return BuildReport(DatasetIndex.open(output), len(to_scan), tuple(faults))
 
 
 def open_or_build(
     data: DataConfig, fallback_dir: Path, on_progress: Progress | None = None
-) -> BuildReport:
-    """The index of a run's patches, built or brought up to date where needed.
+) -> list[BuildReport]:
+    """The indexes of a run's patches, one for each root, built or brought up to date.
 
     Args:
         data: Says where the patches are and which count.
-        fallback_dir: Where the index goes when ``data_path`` cannot be written.
+        fallback_dir: Where an index goes when its root cannot be written.
         on_progress: See `index_archives`.
 
     Raises:
-        ConfigError: If the folder is missing.
-        DataError: If no archive can be read or none holds a patch.
+        ConfigError: If a folder is missing.
+        DataError: If no archive of a root can be read or none holds a patch.
     """
-    assert data.data_path is not None
-    output = index_path(data.data_path, fallback_dir)
-    return index_archives(data.data_path, data.patches, output, on_progress=on_progress)
+    return [
+        index_archives(root.path, data.patches, output, on_progress=on_progress)
+        for root, output in _outputs(data, fallback_dir)
+    ]
 
 
-def index_path(data_path: Path, fallback_dir: Path) -> Path:
-    """Where the index of a folder is, or would go."""
-    writable = os.access(data_path, os.W_OK) or not data_path.exists()
-    return (data_path if writable else fallback_dir) / INDEX_NAME
-
-
-def find_archives(data_path: Path) -> list[Path]:
-    """Zip files below a folder, sorted.
+def open_indexes(data: DataConfig, fallback_dir: Path) -> PatchMix:
+    """Open what `open_or_build` has brought up to date, as one training set.
 
     Raises:
-        ConfigError: If the folder is missing.
-        DataError: If it holds none.
+        DataError: If an index is missing or damaged.
     """
-    if not data_path.is_dir():
-        what = "is not a folder" if data_path.exists() else "does not exist"
-        raise ConfigError(f"data_path: {data_path} {what}. Give a folder of zip archives.")
-    archives = sorted(path for path in data_path.rglob("*.zip") if path.is_file())
-    if not archives:
-        raise DataError(
-            f"{data_path}: holds no zip archive. Patches are read from .zip files in this folder "
-            f"or below it."
-        )
-    return archives
+    indexes = [DatasetIndex.open(output) for _, output in _outputs(data, fallback_dir)]
+    return PatchMix(indexes, [root.weight for root in data.roots])
 
 
-def write_pickle(index: DatasetIndex, path: Path) -> None:
-    """Write the list of ``(zip_path, [names])`` that older trainers read."""
+def _outputs(data: DataConfig, fallback_dir: Path) -> list[tuple[DataRoot, Path]]:
+    return [
+        (root, index_path(root.path, fallback_dir, number))
+        for number, root in enumerate(data.roots)
+    ]
+
+
+def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 0) -> Path:
+    """Where the index of some patches is, or would go.
+
+    Args:
+        data_path: Folder or list.
+        fallback_dir: Where it goes when it cannot stand beside the patches.
+        number: Of the root, among several in one run.
+    """
+    listed = is_listing(data_path)
+    folder = data_path.parent if listed else data_path
+    if fallback_dir is None or os.access(folder, os.W_OK) or not folder.exists():
+        return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
+    return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
+
+
+def listing_of(index: DatasetIndex) -> Listing:
+    """The list of ``(archive path, [names])`` that older trainers read."""
     listing = []
     for number in range(index.num_archives):
         rows = index.archive_rows(number)
         names = [index.patch(row).member.name for row in range(rows.start, rows.stop)]
         listing.append((str(index.archive(number).path), names))
-    with path.open("wb") as file:
-        pickle.dump(listing, file)
+    return listing
 
 
-def _reusable(output: Path, selection: PatchSelection) -> DatasetIndex | None:
+def write_pickle(index: DatasetIndex, path: Path) -> None:
+    """Write an index as ``dataset_index.pkl`` and its ``_metadata.pkl``.
+
+    Raises:
+        DataError: If they cannot be written.
+    """
+    selection = index.selection
+    metadata: dict[str, str | int | float | bool | None] = {
+        "num_archives": index.num_archives,
+        "num_patches": len(index),
+        "patch_size_px": selection.patch_size_px,
+        "pattern": selection.pattern,
+        "all": selection.all,
+    }
+    write_listing(listing_of(index), metadata, path)
+
+
+def _digest(data_path: Path) -> str:
+    """Tells one list from another; empty for a folder."""
+    if not is_listing(data_path):
+        return ""
+    with data_path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path.resolve())
+
+
+def _reusable(output: Path, selection: PatchSelection, digest: str) -> DatasetIndex | None:
     """An index that is already there and was made by the same rule."""
-    if not output.exists():
+    if not output.exists() or has_old_format(output):
         return None
     index = DatasetIndex.open(output)
-    return index if index.selection == selection else None
+    return index if (index.selection, index.listing_digest) == (selection, digest) else None
 
 
-def _unchanged(index: DatasetIndex, archives: list[Path]) -> dict[Path, int]:
-    """Archives whose size and time are still as indexed, with their numbers there."""
-    wanted = {path.resolve(): path for path in archives}
+def _unchanged(index: DatasetIndex, sources: list[Source], root: Path) -> dict[Path, int]:
+    """Sources whose size and time are still as indexed, with their numbers there."""
+    numbers = {index.archive_path(number): number for number in range(index.num_archives)}
     kept = {}
-    for number in range(index.num_archives):
-        entry = index.archive(number)
-        path = wanted.get(entry.path)
-        if path is not None and entry.matches(path.stat()):
-            kept[path] = number
+    for source in sources:
+        number = numbers.get(_relative(source.path, root))
+        if number is not None and _matches(index.archive(number), source):
+            kept[source.path] = number
     return kept
+
+
+def _matches(entry: ArchiveEntry, source: Source) -> bool:
+    try:
+        return entry.kind == source.kind and entry.matches(source.path.stat())
+    except OSError:  # scanning it says why
+        return False
 
 
 def _rescan(index: DatasetIndex, number: int) -> Scan:
     """What scanning an unchanged archive would find, from the index."""
-    entry = index.archive(number)
-    return Scan(index.root / entry.path, entry.size, entry.mtime, _directory_of(index, number))
+    return Scan(index.archive(number), _directory_of(index, number))
 
 
 def _directory_of(index: DatasetIndex, number: int) -> Directory:
@@ -213,90 +276,60 @@ def _directory_of(index: DatasetIndex, number: int) -> Directory:
     )
 
 
-def _scan_all(paths: list[Path], selection: PatchSelection, num_workers: int) -> Iterator[Scan]:
+def _scan_all(sources: list[Source], selection: PatchSelection, num_workers: int) -> Iterator[Scan]:
     scan = partial(_scan, selection=selection)
-    if num_workers < 2 or len(paths) < FEWEST_FOR_PROCESSES:
-        yield from map(scan, paths)
+    if num_workers < 2 or not _are_many(sources):
+        yield from map(scan, sources)
         return
     # Forked workers start at once; they only parse, and touch neither torch nor its threads.
     context = get_context("fork" if sys.platform == "linux" else None)
+    chunk = max(1, min(8, len(sources) // (4 * num_workers)))
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        yield from pool.map(scan, paths, chunksize=8)
+        yield from pool.map(scan, sources, chunksize=chunk)
 
 
-def _scan(path: Path, selection: PatchSelection) -> Scan:
+def _are_many(sources: list[Source]) -> bool:
+    if len(sources) >= FEWEST_FOR_PROCESSES:
+        return True
+    files = (source.path for source in sources if source.path.is_file())
+    return len(sources) > 1 and sum(p.stat().st_size for p in files) > LEAST_BYTES_FOR_PROCESSES
+
+
+def _scan(source: Source, selection: PatchSelection) -> Scan:
+    entry = ArchiveEntry(source.path, 0, 0, source.kind)
     try:
-        stat = path.stat()
-        members = read_directory(path)
+        stat = source.path.stat()
+        members = source.list_members()
     except OSError as error:
-        return Scan(path, 0, 0, _EMPTY, fault=f"{path}: cannot be read ({error.strerror}).")
+        return Scan(entry, EMPTY, fault=f"{source.path}: cannot be read ({error.strerror}).")
     except DataError as error:
-        return Scan(path, 0, 0, _EMPTY, fault=str(error))
-    patches = members.select(select_patches(members, selection))
-    seen = [members.name(row) for row in range(min(NUM_NAMES_SHOWN, len(members)))]
-    return Scan(path, stat.st_size, stat.st_mtime_ns, patches, seen)
+        return Scan(entry, EMPTY, fault=str(error))
+    entry = ArchiveEntry(source.path, stat.st_size, stat.st_mtime_ns, source.kind)
+    keep = select_patches(members, selection) if source.names is None else _named(members, source)
+    patches = refuse_unsafe_names(members.select(keep))
+    seen = tuple(members.name(row) for row in range(min(NUM_NAMES_SHOWN, len(members))))
+    return Scan(entry, patches, seen)
 
 
-_EMPTY = Directory(
-    names=np.empty(0, np.uint8),
-    name_ends=np.empty(0, np.int64),
-    offset=np.empty(0, np.uint64),
-    compressed_size=np.empty(0, np.uint64),
-    size=np.empty(0, np.uint64),
-    crc32=np.empty(0, np.uint32),
-    method=np.empty(0, np.uint8),
-)
+def _named(members: Directory, source: Source) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Members that a list asks for."""
+    asked = source.names or frozenset()
+    return np.array([members.name(row) in asked for row in range(len(members))], dtype=bool)
 
 
 def _nothing_found(
-    data_path: Path, selection: PatchSelection, scans: list[Scan], faults: list[str]
+    data_path: Path,
+    selection: PatchSelection,
+    num_sources: int,
+    seen: list[str],
+    faults: list[Fault],
 ) -> DataError:
-    if len(faults) == len(scans):
-        return DataError(f"{data_path}: no archive can be read. {faults[0]}")
-    seen = [name for scan in scans for name in scan.names_seen][:NUM_NAMES_SHOWN]
+    if len(faults) == num_sources:
+        return DataError(f"{data_path}: no archive can be read. {faults[0].message}")
+    rule = "the names of the list" if is_listing(data_path) else describe(selection)
+    shown = ", ".join(printable(name) for name in seen)
     return DataError(
-        f"{data_path}: no patch among {len(scans)} archives. Asked for {describe(selection)}; "
-        f"names there are like {', '.join(seen) or 'none at all'}. "
+        f"{data_path}: no patch among {num_sources} archives. Asked for {rule}; "
+        f"names there are like {shown or 'none at all'}. "
         f"Change --patch-size-px, give a --pattern, or take --all images."
     )
-
-
-def _write(output: Path, data_path: Path, selection: PatchSelection, scans: list[Scan]) -> None:
-    """Write the columns beside the index, flush them, and put them in its place."""
-    sizes = [len(scan.directory) for scan in scans]
-    relative = [scan.path.relative_to(data_path).as_posix().encode() for scan in scans]
-    name_lengths = [np.diff(scan.directory.name_ends, prepend=0) for scan in scans]
-    columns: dict[str, NDArray[np.generic]] = {
-        name: np.concatenate([getattr(scan.directory, name) for scan in scans])
-        for name in ("offset", "compressed_size", "size", "crc32", "method", "names")
-    }
-    columns |= {
-        "name_ends": np.cumsum(np.concatenate(name_lengths)),
-        "archive_size": np.array([scan.size for scan in scans]),
-        "archive_mtime": np.array([scan.mtime for scan in scans]),
-        "archive_first_row": np.cumsum([0, *sizes[:-1]]),
-        "archive_path_ends": np.cumsum([len(path) for path in relative]),
-        "archive_paths": np.frombuffer(b"".join(relative), dtype=np.uint8),
-    }
-    for name, dtype in (PATCH_COLUMNS | ARCHIVE_COLUMNS).items():
-        columns[name] = columns[name].astype(dtype)
-    inside = output.parent.resolve() == data_path.resolve()
-    metadata = {
-        "format": FORMAT,
-        "root": "." if inside else str(data_path.resolve()),
-        "selection": selection.model_dump_json(),
-    }
-    partial_path = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_file(columns, partial_path, metadata)
-        partial_path.chmod(0o644)
-        with partial_path.open("rb") as file:
-            os.fsync(file.fileno())
-        partial_path.replace(output)
-    except OSError as error:
-        raise DataError(
-            f"{output}: the index cannot be written ({error.strerror}). Give --output elsewhere."
-        ) from error
-    finally:
-        partial_path.unlink(missing_ok=True)

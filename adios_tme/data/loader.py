@@ -1,11 +1,16 @@
 """Endless batches of patches: exact sharding, damage replaced, the same for any worker count.
 
-Shape legend: B images of this rank, 3 channels, S image side in pixels.
+Workers decode into slots of memory that they share with the training process, so that no pixel is
+sent through a pipe; on CUDA the slots are page-locked, so that the copy to the device runs while
+the step before it computes.
+
+Shape legend: B images of this rank, H x W pixels, S image side, 3 channels.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,33 +18,55 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from adios_tme.data.damage import Damage, DamagedPatchError
 from adios_tme.data.dataset import PatchDataset
+from adios_tme.data.decode import Pixels, resize_image, resize_images
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.order import sample_rows
+from adios_tme.data.members import printable
+from adios_tme.data.mix import PatchMix
 from adios_tme.errors import DataError
 
 #: Damaged patches in a row after which the loader gives up.
 MAX_REPLACEMENTS = 100
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
+#: Slots beyond those that workers fill: the batch in use, and the one that is still being copied.
+SLOTS_IN_USE = 2
+#: Patches that are tried to learn the size most of them have.
+NUM_PROBED = 8
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one rank, and what could not be read on the way."""
+    """Images of one rank, and what could not be read on the way.
+
+    The pixels stand in a slot that is filled again when the batch after the next one is asked for.
+    """
 
     images: Tensor
-    """uint8 (B, 3, S, S)."""
+    """uint8 (B, H, W, 3): as they are, or resized already."""
+    odd: dict[int, Tensor]
+    """Places of images of another size, with those images, uint8 (S, S, 3)."""
     rows: Tensor
     """int64 (B,): the patches that are shown."""
     damaged: tuple[Damage, ...]
 
-    def pin_memory(self) -> Batch:
-        """The same, in page-locked memory; called by torch's loader."""
-        return Batch(self.images.pin_memory(), self.rows, self.damaged)
+    def on(self, device: torch.device, img_size: int) -> Tensor:
+        """The images on a device, in memory of their own.
+
+        Returns:
+            uint8 (B, 3, S, S).
+        """
+        images_BHWC = self.images.to(device, non_blocking=True)
+        resized = resize_images(images_BHWC.permute(0, 3, 1, 2), img_size).contiguous()
+        if resized.data_ptr() == self.images.data_ptr():
+            resized = resized.clone()
+        for place, image in self.odd.items():
+            resized[place] = image.permute(2, 0, 1).to(device)
+        return resized
 
 
 class PatchLoader:
@@ -50,7 +77,7 @@ class PatchLoader:
     whatever the number of ranks and workers, and epochs follow each other without a gap.
 
     Args:
-        index: The patches.
+        index: The patches; one index, or several as one.
         img_size: Side in pixels.
         batch_size: Images of this rank per batch.
         rank: This rank.
@@ -59,12 +86,13 @@ class PatchLoader:
         first_sample: Samples that the run has seen before.
         num_workers: Reading processes; 0 reads in this one.
         shuffle_block: See `adios_tme.data.order.shuffled_rows`.
+        resize_in_worker: Hand over images of img_size; else as they are, and `Batch.on` resizes.
         pin_memory: Hand over page-locked memory, for copies to a GPU.
     """
 
     def __init__(
         self,
-        index: DatasetIndex,
+        index: DatasetIndex | PatchMix,
         *,
         img_size: int,
         batch_size: int,
@@ -74,15 +102,20 @@ class PatchLoader:
         first_sample: int = 0,
         num_workers: int = 0,
         shuffle_block: int = 1,
+        resize_in_worker: bool = True,
         pin_memory: bool = False,
     ) -> None:
-        samples = _Samples(batch_size, rank, num_ranks, first_sample)
-        self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(PatchDataset(index, img_size), seed, shuffle_block),
-            sampler=samples,
+        mix = index if isinstance(index, PatchMix) else PatchMix([index])
+        patches = PatchDataset(mix, img_size)
+        shape = (img_size, img_size) if resize_in_worker else _usual_size(patches)
+        num_slots = num_workers * BATCHES_AHEAD + SLOTS_IN_USE
+        self._slots = _shared_memory((num_slots, batch_size, *shape, 3))
+        self._pin_memory = pin_memory
+        self._loader: DataLoader[Filled] = DataLoader(
+            _Batches(patches, self._slots, seed, shuffle_block),
+            sampler=_Samples(batch_size, rank, num_ranks, first_sample, num_slots),
             batch_size=None,
             num_workers=num_workers,
-            pin_memory=pin_memory,
             prefetch_factor=BATCHES_AHEAD if num_workers else None,
             worker_init_fn=_leave_signals_to_the_parent if num_workers else None,
             # A generator of its own, so that starting workers does not move the run's.
@@ -94,7 +127,13 @@ class PatchLoader:
 
     def start(self) -> None:
         """Start the workers; best before any other thread runs."""
-        self._batches = iter(self._loader)
+        filled = iter(self._loader)
+        if self._pin_memory:
+            _register(self._slots)  # after the workers have left, who need no CUDA
+        self._batches = (
+            Batch(self._slots[slot], odd, torch.tensor(rows), damaged)
+            for slot, odd, rows, damaged in filled
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         if self._batches is None:
@@ -104,58 +143,114 @@ class PatchLoader:
 
     def close(self) -> None:
         """Stop the workers."""
+        if self._batches is not None and self._pin_memory:
+            _unregister(self._slots)
         self._batches = None
 
 
-class _Samples:
-    """Numbers of the first sample of each of this rank's batches, with their count."""
+#: What a worker says of a batch: the slot that it filled, images of another size, rows, damage.
+Filled = tuple[int, dict[int, Tensor], list[int], tuple[Damage, ...]]
 
-    def __init__(self, batch_size: int, rank: int, num_ranks: int, first_sample: int) -> None:
+
+class _Samples:
+    """Slot and first sample of each of this rank's batches, with their count."""
+
+    def __init__(
+        self, batch_size: int, rank: int, num_ranks: int, first_sample: int, num_slots: int
+    ) -> None:
         self.batch_size = batch_size
         self.start = first_sample + rank * batch_size
         self.stride = num_ranks * batch_size
+        self.num_slots = num_slots
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((start, self.batch_size) for start in itertools.count(self.start, self.stride))
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        for number in itertools.count():
+            first = self.start + number * self.stride
+            yield number % self.num_slots, first, self.batch_size
 
 
-class _Batches(Dataset[Batch]):
-    """Reads the batch that begins at a sample; runs in the workers."""
+class _Batches(Dataset[Filled]):
+    """Reads the batch that begins at a sample into a slot; runs in the workers."""
 
-    def __init__(self, patches: PatchDataset, seed: int, shuffle_block: int) -> None:
+    def __init__(self, patches: PatchDataset, slots: Tensor, seed: int, shuffle_block: int) -> None:
         self.patches = patches
+        self.mix = patches.mix
+        self.slots = slots
         self.seed = seed
         self.shuffle_block = shuffle_block
 
-    def __getitem__(self, samples: tuple[int, int]) -> Batch:
-        first, count = samples
-        images, rows = [], []
+    def __getitem__(self, order: tuple[int, int, int]) -> Filled:
+        slot, first, count = order
+        places = self.slots[slot].numpy()
+        odd: dict[int, Tensor] = {}
+        rows: list[int] = []
         damaged: list[Damage] = []
-        for sample in range(first, first + count):
-            image, row = self._read(sample, damaged)
-            images.append(image)
-            rows.append(row)
-        return Batch(torch.stack(images), torch.tensor(rows), tuple(damaged))
+        planned = self._rows(np.arange(first, first + count))
+        for place, row in enumerate(planned):
+            pixels, shown = self._read(first + place, row, damaged)
+            rows.append(shown)
+            fitting = self._fit(pixels)
+            if fitting.shape == places[place].shape:
+                places[place] = fitting
+            else:
+                odd[place] = torch.from_numpy(fitting)
+        return slot, odd, rows, tuple(damaged)
 
-    def _read(self, sample: int, damaged: list[Damage]) -> tuple[Tensor, int]:
+    def _fit(self, pixels: Pixels) -> Pixels:
+        """The image as it is if the slots are for its size, else resized."""
+        if pixels.shape == self.slots.shape[2:]:
+            return pixels
+        return resize_image(pixels, self.patches.img_size)
+
+    def _read(self, sample: int, row: int, damaged: list[Damage]) -> tuple[Pixels, int]:
         """The patch of a sample, or of the next one in the order that can be read."""
         for step in range(MAX_REPLACEMENTS):
-            row = self._row(sample + step)
+            if step:
+                (row,) = self._rows(np.array([sample + step]))
             try:
-                return self.patches[row], row
+                return self.patches.read(row, self.patches.img_size), row
             except DamagedPatchError as error:
-                patch = self.patches.index.patch(row)
-                archive = patch.archive.path.relative_to(self.patches.index.root).as_posix()
-                damaged.append(Damage(archive, patch.member.name, str(error)))
+                damaged.append(self.mix.damage(row, str(error)))
+        last = damaged[-1]
         raise DataError(
-            f"{self.patches.index.root}: {MAX_REPLACEMENTS} patches in a row could not be read "
-            f"(last: {damaged[-1].archive}, {damaged[-1].name}, {damaged[-1].reason}). "
+            f"{last.archive}: {MAX_REPLACEMENTS} patches in a row could not be read "
+            f"(last: {printable(last.name)}, {last.reason}). "
             f"Run adios-tme index again if archives have changed."
         )
 
-    def _row(self, sample: int) -> int:
-        number = np.array([sample])
-        return int(sample_rows(number, len(self.patches), self.seed, self.shuffle_block)[0])
+    def _rows(self, samples: NDArray[np.integer]) -> list[int]:
+        rows: list[int] = self.mix.rows(samples, self.seed, self.shuffle_block).tolist()
+        return rows
+
+
+def _usual_size(patches: PatchDataset) -> tuple[int, int]:
+    """Height and width that most of a few patches have; the model's size where none can be read."""
+    sizes = []
+    for row in np.linspace(0, len(patches) - 1, NUM_PROBED, dtype=int):
+        try:
+            height, width, _ = patches.read(int(row), patches.img_size).shape
+        except DamagedPatchError:
+            continue  # told when its turn comes
+        sizes.append((height, width))
+    return max(sizes, key=sizes.count, default=(patches.img_size, patches.img_size))
+
+
+def _shared_memory(shape: tuple[int, ...]) -> Tensor:
+    """Zeroed uint8 memory that forked workers share, whatever the size of /dev/shm."""
+    if sys.platform != "linux":
+        return torch.zeros(shape, dtype=torch.uint8).share_memory_()
+    memory = mmap.mmap(-1, int(np.prod(shape)))
+    return torch.frombuffer(memory, dtype=torch.uint8).view(shape)
+
+
+def _register(slots: Tensor) -> None:
+    """Lock the pages of the slots, so that the GPU reads them directly."""
+    status = torch.cuda.cudart().cudaHostRegister(slots.data_ptr(), slots.numel(), 0)
+    torch.cuda.check_error(status)
+
+
+def _unregister(slots: Tensor) -> None:
+    torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(slots.data_ptr()))
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
-from adios_tme.data.archive import MAX_MEMBER_BYTES, Directory
-from adios_tme.data.decode import SUFFIXES
+from adios_tme.data.decode import SUFFIXES, is_image_name
+from adios_tme.data.members import UNSAFE_NAME, Directory
 
 #: Size that marks thumbnails beside patches of another size.
 THUMBNAIL_SIZE_PX = 224
+#: ``{idx}_x{x}_y{y}.png`` in a folder a slide: names that state no size, so that none is asked for.
+_DUMP_NAME = re.compile(r"(^|/)\d+_x-?\d+_y-?\d+\.\w+$")
+_UNSAFE_NAME = re.compile(r"^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)|\0")
 
 
 def select_patches(directory: Directory, selection: PatchSelection) -> NDArray[np.bool_]:
-    """Whether each member is a patch: an image of sane size whose name follows the rule."""
+    """Whether each member is a patch: an image whose name follows the rule."""
     chosen = _is_image(directory)
-    chosen &= directory.size <= MAX_MEMBER_BYTES
-    chosen &= directory.compressed_size <= MAX_MEMBER_BYTES
     if selection.all:
         return chosen
     if selection.pattern is not None:
@@ -27,10 +28,25 @@ def select_patches(directory: Directory, selection: PatchSelection) -> NDArray[n
         for row in np.flatnonzero(chosen):
             chosen[row] = rule.search(directory.name(int(row))) is not None
         return chosen
-    chosen &= _contains(directory, f"_{selection.patch_size_px}_")
+    images = chosen
+    chosen = images & _contains(directory, f"_{selection.patch_size_px}_")
     if selection.patch_size_px != THUMBNAIL_SIZE_PX:
         chosen &= ~_contains(directory, f"_{THUMBNAIL_SIZE_PX}_")
-    return chosen
+    return chosen | _is_dump(directory, images & ~chosen)
+
+
+def refuse_unsafe_names(directory: Directory) -> Directory:
+    """Mark members whose names lead out of the archive, or hold a NUL.
+
+    Nothing is ever extracted, so such a name does no harm here; it would in other tools, and tells
+    that the archive was not made by one that writes patches.
+    """
+    suspects = _contains(directory, "..") | _contains(directory, "\0")
+    suspects |= np.isin(_first_bytes(directory), np.frombuffer(b"/\\", dtype=np.uint8))
+    suspects |= _contains(directory, ":")
+    for row in np.flatnonzero(suspects):
+        suspects[row] = _UNSAFE_NAME.search(directory.name(int(row))) is not None
+    return directory.refuse(suspects, UNSAFE_NAME) if suspects.any() else directory
 
 
 def describe(selection: PatchSelection) -> str:
@@ -42,18 +58,35 @@ def describe(selection: PatchSelection) -> str:
     text = f"names with _{selection.patch_size_px}_"
     if selection.patch_size_px != THUMBNAIL_SIZE_PX:
         text += f" and without _{THUMBNAIL_SIZE_PX}_"
-    return text
+    return f"{text}, or dumps like 12_x448_y0.png"
+
+
+def _is_dump(directory: Directory, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    found = candidates.copy()
+    if found.any():
+        first = _first_bytes(directory)
+        found &= ((first >= ord("0")) & (first <= ord("9"))) | _contains(directory, "/")
+    for row in np.flatnonzero(found):
+        found[row] = _DUMP_NAME.search(directory.name(int(row))) is not None
+    return found
+
+
+def _first_bytes(directory: Directory) -> NDArray[np.uint8]:
+    """The first byte of each name; 0 where a name is empty."""
+    lengths = directory.name_lengths
+    first = np.zeros(len(directory), dtype=np.uint8)
+    first[lengths > 0] = directory.names[(directory.name_ends - lengths)[lengths > 0]]
+    return first
 
 
 def _contains(directory: Directory, text: str) -> NDArray[np.bool_]:
     """Whether each name holds a text, found in all names at once."""
-    names, token = directory.names, np.frombuffer(text.encode(), dtype=np.uint8)
+    names, token = directory.names, text.encode()
     found = np.zeros(len(directory), dtype=bool)
-    if len(names) < len(token):
-        return found
-    hits = np.ones(len(names) - len(token) + 1, dtype=bool)
-    for shift, letter in enumerate(token):
-        hits &= names[shift : shift + len(hits)] == letter
+    places = max(0, len(names) - len(token) + 1)
+    hits = names[:places] == token[0]
+    for shift, letter in enumerate(token[1:], start=1):
+        hits &= names[shift : shift + places] == letter
     starts = np.flatnonzero(hits)
     rows = np.searchsorted(directory.name_ends, starts, side="right")
     within = starts + len(token) <= directory.name_ends[rows]
@@ -62,12 +95,22 @@ def _contains(directory: Directory, text: str) -> NDArray[np.bool_]:
 
 
 def _is_image(directory: Directory) -> NDArray[np.bool_]:
+    """Whether each name ends like an image's, in letters of either case."""
     found = np.zeros(len(directory), dtype=bool)
-    lengths = np.diff(directory.name_ends, prepend=0)
+    longest = max(map(len, SUFFIXES))
+    rows = np.flatnonzero(directory.name_lengths > longest)
+    if len(rows) < len(directory):  # names too short for the way below
+        for row in np.flatnonzero(directory.name_lengths <= longest):
+            name = directory.name(int(row))
+            found[row] = is_image_name(name) and name.lower() not in SUFFIXES
+    ends = directory.name_ends[rows]
+    last = [_lower_case(directory.names[ends - back]) for back in range(1, longest + 1)]
     for suffix in SUFFIXES:
-        rows = np.flatnonzero(lengths > len(suffix))
-        places = directory.name_ends[rows, None] - np.arange(len(suffix), 0, -1)
-        ends = directory.names[places]
-        ends = np.where((ends >= ord("A")) & (ends <= ord("Z")), ends + 32, ends)
-        found[rows] |= (ends == np.frombuffer(suffix.encode(), dtype=np.uint8)).all(axis=1)
+        matches = [last[back] == ord(letter) for back, letter in enumerate(reversed(suffix))]
+        found[rows] |= np.logical_and.reduce(matches)
     return found
+
+
+def _lower_case(letters: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    capitals = (letters >= ord("A")) & (letters <= ord("Z"))
+    return letters + np.uint8(32) * capitals

@@ -16,8 +16,10 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.data.augment import augment
 from adios_tme.data.damage import DamagedPatchError, DamageLog
 from adios_tme.data.dataset import PatchDataset
-from adios_tme.data.index import DatasetIndex
+from adios_tme.data.handover import Handover, resizes_in_worker
 from adios_tme.data.loader import PatchLoader
+from adios_tme.data.members import printable
+from adios_tme.data.mix import PatchMix
 from adios_tme.distributed import World
 from adios_tme.models.layers import Normalise
 
@@ -30,12 +32,12 @@ class Feed:
     Args:
         config: Settings of the run.
         world: Place of this process.
-        index: The patches.
+        index: The patches of all roots.
         first_sample: Samples of the whole run that are already seen.
     """
 
     def __init__(
-        self, config: TrainConfig, world: World, index: DatasetIndex, first_sample: int
+        self, config: TrainConfig, world: World, index: PatchMix, first_sample: int
     ) -> None:
         self.index = index
         self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
@@ -54,6 +56,7 @@ class Feed:
             first_sample=first_sample,
             num_workers=config.data.num_workers,
             shuffle_block=config.data.shuffle_block,
+            resize_in_worker=resizes_in_worker(config.data.resize_on, world.device),
             pin_memory=world.device.type == "cuda",
         )
 
@@ -72,14 +75,15 @@ class Feed:
     def __iter__(self) -> Iterator[Tensor]:
         """Normalised images (B, 3, H, W) on the device."""
         batches = iter(self._loader)
+        handover = Handover(self._device, self._config.data.img_size)
         while True:
             start = time.perf_counter()
-            batch = next(batches)
+            batch, images = handover.take(batches)
             self.wait_seconds += time.perf_counter() - start
             self._num_seen += len(batch.rows)
             for damage in self.damage.record(batch.damaged):
-                logger.warning("%s: %s left out (%s)", damage.archive, damage.name, damage.reason)
-            images = batch.images.to(self._device, non_blocking=True)
+                place = printable(damage.archive), printable(damage.name)
+                logger.warning("%s: %s left out (%s)", *place, damage.reason)
             yield self.normalise(augment(images, self._config.data.augment))
 
     def check_damage(self) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from adios_tme.checkpoint import find_checkpoint, read_checkpoint
 from adios_tme.config.train import TrainConfig
-from adios_tme.data.index import DatasetIndex
-from adios_tme.data.indexing import index_path, open_or_build
+from adios_tme.data.damage import Damage, DamageLog
+from adios_tme.data.indexing import open_indexes, open_or_build
+from adios_tme.data.mix import PatchMix
 from adios_tme.distributed import World
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.models.vit_unet import ViTUNet
@@ -30,17 +31,20 @@ def claim(config: TrainConfig) -> None:
     """
     output_dir = config.run.output_dir
     with progress_bar("Indexing archives") as on_progress:
-        report = open_or_build(config.data, output_dir, on_progress)
+        reports = open_or_build(config.data, output_dir, on_progress)
     prepare_folder(config)
+    damage = DamageLog(output_dir / "corrupt.jsonl")
     with run_log(output_dir):
-        if report.num_scanned:
-            logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
-        for fault in report.faults:
-            logger.warning("Left out: %s", fault)
+        for report in reports:
+            if report.num_scanned:
+                logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
+            for fault in report.faults:
+                logger.warning("Left out: %s", fault.message)
+            damage.note(Damage(str(fault.path), "", fault.message) for fault in report.faults)
 
 
-def open_index(config: TrainConfig, world: World) -> DatasetIndex:
-    """Open the index that the first rank has brought up to date.
+def open_index(config: TrainConfig, world: World) -> PatchMix:
+    """Open the indexes that the first rank has brought up to date.
 
     Raises:
         ConfigError: If a global batch holds no negatives.
@@ -50,8 +54,7 @@ def open_index(config: TrainConfig, world: World) -> DatasetIndex:
             "data: batch_size_per_gpu=1 on one process leaves no other image to compare with. "
             "Use --batch-size-per-gpu 2 or more."
         )
-    assert config.data.data_path is not None
-    return DatasetIndex.open(index_path(config.data.data_path, config.run.output_dir))
+    return open_indexes(config.data, config.run.output_dir)
 
 
 def start(config: TrainConfig, world: World) -> Run:

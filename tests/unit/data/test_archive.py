@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adios_tme.data.archive import Member, read_directory, read_member
+from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.members import Member
 from adios_tme.errors import DataError
 from tests.factories import make_archive, png
 

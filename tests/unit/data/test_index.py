@@ -124,7 +124,7 @@ def test_a_damaged_archive_is_left_out_and_named(tmp_path: Path) -> None:
     report = index_archives(tmp_path)
     assert len(report.index) == 8
     (fault,) = report.faults
-    assert "slide_001.zip" in fault
+    assert "slide_001.zip" in fault.message
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_damaged_index_is_refused(damage: str, tmp_path: Path) -> None:
     elif damage == "junk":
         content = os.urandom(200)
     elif damage == "other format":
-        content = content.replace(b"dataset index 1", b"dataset index 9")
+        content = content.replace(b"dataset index 2", b"dataset index 9")
     else:
         header["offset"]["data_offsets"][1] += 8
         text = json.dumps(header).encode()

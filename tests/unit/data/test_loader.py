@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from adios_tme.data.damage import DamagedPatchError
 from adios_tme.data.dataset import OpenArchives, PatchDataset
 from adios_tme.data.decode import decode_image
+from adios_tme.data.handover import Handover
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.indexing import build_index
 from adios_tme.data.loader import Batch, PatchLoader
@@ -53,22 +55,100 @@ def test_a_patch_is_its_file(tmp_path: Path) -> None:
     dataset.close()
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_each_patch_comes_once_an_epoch_whatever_the_ranks_and_workers(
-    num_ranks: int, num_workers: int, tmp_path: Path
+    num_ranks: int, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = build_index(make_dataset(tmp_path, num_archives=3, num_patches=4))  # 12 patches
-    steps = 12 // (2 * num_ranks)
+    # More workers than cores are no fault here.
+    monkeypatch.setattr(DataLoader, "check_worker_number_rationality", lambda loader: None)
+    index = build_index(make_dataset(tmp_path, num_archives=3, num_patches=8))  # 24 patches
+    steps = 2 * 24 // (2 * num_ranks)  # two epochs
     own = [
-        rows(index, steps, rank=rank, num_ranks=num_ranks, num_workers=num_workers)
+        shown(index, steps, rank=rank, num_ranks=num_ranks, num_workers=num_workers)
         for rank in range(num_ranks)
     ]
-    assert sorted(row for part in own for row in part) == list(range(12))
-    # Together, in the order of the samples, they are what one process sees.
+    # Together, in the order of the samples, they are what one process sees: rows and pixels.
     parts = [part[2 * step : 2 * step + 2] for step in range(steps) for part in own]
-    joined = [row for part in parts for row in part]
-    assert joined == sample_rows(np.arange(12), 12, seed=3).tolist()
+    joined = [row for part in parts for row, _ in part]
+    assert sorted(joined[:24]) == sorted(joined[24:]) == list(range(24))
+    assert joined == sample_rows(np.arange(48), 24, seed=3).tolist()
+    dataset = PatchDataset(index, img_size=8)
+    for row, image in (each for part in parts for each in part):
+        assert torch.equal(image, dataset[row])
+
+
+def shown(index: DatasetIndex, count: int, **options: int) -> list[tuple[int, torch.Tensor]]:
+    """Rows and images, copied out of the loader's memory as training does."""
+    loader = PatchLoader(index, **{"img_size": 8, "batch_size": 2, "seed": 3, **options})  # type: ignore[arg-type]
+    batches = iter(loader)
+    found: list[tuple[int, torch.Tensor]] = []
+    for _ in range(count):
+        batch = next(batches)
+        found.extend(zip(batch.rows.tolist(), batch.on(torch.device("cpu"), 8), strict=True))
+    loader.close()
+    return found
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("resize_in_worker", [True, False])
+def test_images_are_the_same_wherever_they_are_resized(
+    num_workers: int, resize_in_worker: bool, tmp_path: Path
+) -> None:
+    # Most patches are of one size; those that are not take their own way.
+    make_archive(tmp_path / "a.zip", num_patches=8, size_px=24)
+    make_archive(tmp_path / "b.zip", num_patches=2, size_px=16, seed=1)
+    make_archive(tmp_path / "c.zip", num_patches=2, size_px=40, seed=2)
+    index = build_index(tmp_path)
+    dataset = PatchDataset(index, img_size=16)
+    loader = PatchLoader(
+        index,
+        img_size=16,
+        batch_size=4,
+        num_workers=num_workers,
+        resize_in_worker=resize_in_worker,
+    )
+    batches, seen = iter(loader), set()
+    for _ in range(9):
+        batch = next(batches)
+        assert batch.images.shape[1:] == ((16, 16, 3) if resize_in_worker else (24, 24, 3))
+        for row, image in zip(batch.rows.tolist(), batch.on(torch.device("cpu"), 16), strict=True):
+            assert torch.equal(image, dataset[row])
+            seen.add(row)
+    assert seen == set(range(12))
+    loader.close()
+
+
+def test_images_outlive_their_slot(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path))
+    batches = iter(PatchLoader(index, img_size=32, batch_size=4, seed=3))
+    first = next(batches)
+    kept = first.on(torch.device("cpu"), 32)
+    copy = kept.clone()
+    for _ in range(4):
+        next(batches)
+    assert torch.equal(kept, copy)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("resize_in_worker", [True, False])
+def test_a_gpu_gets_the_same_images(resize_in_worker: bool, tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=3, num_patches=8))
+    dataset = PatchDataset(index, img_size=16)
+    loader = PatchLoader(
+        index,
+        img_size=16,
+        batch_size=4,
+        num_workers=2,
+        resize_in_worker=resize_in_worker,
+        pin_memory=True,
+    )
+    handover, batches = Handover(torch.device("cuda"), 16), iter(loader)
+    for _ in range(20):
+        batch, images = handover.take(batches)
+        expected = torch.stack([dataset[row] for row in batch.rows.tolist()]).int()
+        assert (images.cpu().int() - expected).abs().max() <= (0 if resize_in_worker else 1)
+    loader.close()
 
 
 def test_it_goes_on_at_an_exact_sample(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Noise, and good files with holes, through everything that reads a file."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from adios_tme.data.indexing import build_index
+from tests.factories import make_archive, png
+from tests.fuzz import TARGETS
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(stream, format=kind, **options)
+    return stream.getvalue()
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.png", png(4), zipfile.ZIP_DEFLATED)
+        archive.writestr("b/c.png", png(4))
+        with archive.open("d.png", "w", force_zip64=True) as file:
+            file.write(png(4))
+    return stream.getvalue()
+
+
+def tarred() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("a.png", f"{'n' * 120}.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(4))
+            archive.addfile(info, io.BytesIO(png(4)))
+    return stream.getvalue()
+
+
+def indexed() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        make_archive(Path(folder) / "a.zip", num_patches=2, size_px=4)
+        return build_index(Path(folder)).path.read_bytes()
+
+
+SEEDS: dict[str, list[Callable[[], bytes]]] = {
+    "image": [
+        lambda: png(8),
+        lambda: image("PNG", "P"),
+        lambda: image("JPEG"),
+        lambda: image("JPEG", progressive=True),
+        lambda: image("TIFF", compression="tiff_lzw"),
+        lambda: image("TIFF", compression="jpeg"),
+        lambda: image("WEBP"),
+    ],
+    "zip": [zipped],
+    "tar": [tarred],
+    "index": [indexed],
+    "listing": [lambda: pickle.dumps([("a.zip", ["x.png"])]), lambda: pickle.dumps({"a": 1.5})],
+}
+CASES = [(target, number) for target, seeds in SEEDS.items() for number in range(len(seeds))]
+
+
+@cache
+def seed(target: str, number: int) -> bytes:
+    return SEEDS[target][number]()
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+@settings(max_examples=50, deadline=None)
+@given(content=st.binary(max_size=600))
+def test_noise(target: str, content: bytes) -> None:
+    TARGETS[target](content)
+
+
+@pytest.mark.parametrize(("target", "number"), CASES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_good_file_with_holes(target: str, number: int, data: st.DataObject) -> None:
+    content = bytearray(seed(target, number))
+    for _ in range(data.draw(st.integers(1, 4), label="holes")):
+        at = data.draw(st.integers(0, len(content) - 1), label="at")
+        hole = data.draw(
+            st.sampled_from([b"\0", b"\xff" * 4, b"\x7f", b"\xff" * 8, b"PK\1\2", b""])
+        )
+        content[at : at + max(1, len(hole))] = hole
+    keep = data.draw(st.integers(len(content) // 2, 2 * len(content)), label="keep")
+    TARGETS[target](bytes(content[:keep]))
