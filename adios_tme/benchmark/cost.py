@@ -102,6 +102,48 @@ class ViewCost:
         return 2 * self.forward + self.attention
 
 
+def kept_of_views(
+    model: StudentConfig, size: int, *, number_bytes: int, judged: bool, recompute: bool = False
+) -> int:
+    """Bytes that the encoder keeps of one view for its backward pass.
+
+    A block keeps the residual stream before each norm in single precision; queries, keys and
+    values, what attention makes of them, and both halves of the gated layer; and, where weights
+    learn, the inputs of its four linear layers besides. The last block keeps what all tokens are
+    keys and values of, the patch embedding its pixels.
+
+    Args:
+        model: Sizes of the student.
+        size: Side of the view in pixels.
+        number_bytes: Of a number in the network's arithmetic: 4, or 2 in bf16 and fp16.
+        judged: Whether the weights are frozen, as in the mask half.
+        recompute: Whether blocks keep their inputs alone (gradient checkpointing); on the way back
+            one block at a time keeps the rest, which is not in here.
+    """
+    dim, hidden, tokens = model.embed_dim, swiglu_width(model.embed_dim), num_tokens(model, size)
+    stream = 2 * dim * SINGLE
+    tensors = 4 * dim + 2 * hidden + (0 if judged else 2 * dim + hidden)
+    last = dim * SINGLE + (2 + (0 if judged else 1)) * dim * number_bytes
+    block = stream + tensors * number_bytes
+    pixels = 3 * size * size * number_bytes  # which the patch embedding keeps in any case
+    head = 2 * (model.tme_layers - 1) * model.tme_hidden_dim * number_bytes
+    if recompute:
+        return tokens * model.depth * dim * SINGLE + pixels + head
+    return tokens * ((model.depth - 1) * block + last) + pixels + head
+
+
+def num_weights(model: StudentConfig, img_size: int) -> int:
+    """Weights of encoder and head."""
+    dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
+    patches = (img_size // model.patch_size) ** 2
+    tokens = 1 + model.num_register_tokens + patches
+    block = 4 * dim * dim + 3 * dim * hidden + 2 * hidden + 11 * dim
+    embedding = 3 * model.patch_size**2 * dim + dim + tokens * dim
+    widths = [dim, *[model.tme_hidden_dim] * (model.tme_layers - 1), model.tme_output_dim]
+    head = sum(narrow * wide + wide for narrow, wide in itertools.pairwise(widths))
+    return embedding + model.depth * block + 2 * dim + head
+
+
 @dataclass(frozen=True)
 class MaskModelCost:
     """What the mask model does for one image."""
@@ -168,6 +210,59 @@ class StepCost:
         """Of `flops`, the mask model's."""
         passes = 1 if shares_forward(self.config) else 2
         return passes * self.mask_model.forward + self.mask_model.backward
+
+    @property
+    def num_weights(self) -> int:
+        """Of both networks, those that learn."""
+        return num_weights(self.config.model, self.config.data.img_size) + (
+            self.mask_model.num_weights
+        )
+
+    def kept_bytes(self, number_bytes: int = SINGLE) -> int:
+        """Activations per image at the step's fullest moment, at the end of a half's forward pass.
+
+        Args:
+            number_bytes: Of a number in the networks' arithmetic; the mask model's share is taken
+                to shrink with it.
+        """
+        model, mask, img_size = self.config.model, self.config.mask, self.config.data.img_size
+        again = self.config.compute.grad_checkpointing
+        view, judged = (
+            kept_of_views(
+                model, img_size, number_bytes=number_bytes, judged=judged, recompute=again
+            )
+            for judged in (False, True)
+        )
+        crop = kept_of_views(
+            model,
+            mask.crop_size or img_size,
+            number_bytes=number_bytes,
+            judged=False,
+            recompute=again,
+        )
+        student_half = (1 + mask.num_masks) * view + mask.num_masks * mask.crops_per_mask * crop
+        masks = self.mask_model.kept_bytes * number_bytes // SINGLE
+        mask_half = mask.num_masks * judged + masks
+        return max(student_half + (masks if shares_forward(self.config) else 0), mask_half)
+
+    @property
+    def state_bytes(self) -> int:
+        """Weights, gradients and both moments of AdamW, on every rank."""
+        return 4 * SINGLE * self.num_weights
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Gradients that ranks average in a step; a ring sends nearly twice that from each rank."""
+        return SINGLE * self.num_weights
+
+    def embedding_bytes(self, batch_size: int) -> int:
+        """Embeddings of one rank in both halves.
+
+        It receives as much from each other rank, and sends as much gradient back to it.
+        """
+        mask = self.config.mask
+        views = 2 * (1 + mask.num_masks) + mask.num_masks * mask.crops_per_mask
+        return views * batch_size * self.config.model.tme_output_dim * SINGLE
 
     def _students_part(self, *, class_only: bool) -> int:
         model, mask, img_size = self.config.model, self.config.mask, self.config.data.img_size

@@ -137,11 +137,9 @@ def _measure_case(
     cost, compute = StepCost.of(case.config), case.config.compute
     dtype = choose_precision(compute.precision, device)
     batch_size = case.config.data.batch_size_per_gpu
-    memory = {name: _peak_memory(way, case.config, device) for name, way in ways.items()}
     timings = _time_in_turns(case.config, config, device, ways)
     results = {
-        name: _way_result(case.config, device, way, timings[name], memory[name])
-        for name, way in ways.items()
+        name: _way_result(case.config, device, way, timings[name]) for name, way in ways.items()
     }
     fast = results.pop(FAST)
     seconds, phases = timings[FAST].seconds, timings[FAST].phases
@@ -155,7 +153,7 @@ def _measure_case(
         "matrix_peak_gflop_per_second": peak / 1e9,
         "mfu": cost.floor_flops * batch_size / seconds / peak,
         "student_mfu": cost.students_part * batch_size / students_seconds / peak,
-        "largest_batch": _largest_batch(case.config, device, ways[FAST], memory[FAST]),
+        "largest_batch": _largest_batch(case.config, device, ways[FAST], timings[FAST].memory),
         "baselines": {
             name: other | {"ratio": _ratio(fast, other)} for name, other in results.items()
         },
@@ -170,6 +168,7 @@ class _Timing:
     slowest: float
     phases: dict[str, float]
     """Of the step whose time is the median."""
+    memory: int | None
 
 
 def _time_in_turns(
@@ -178,23 +177,29 @@ def _time_in_turns(
     device: torch.device,
     ways: Mapping[str, BuildContender],
 ) -> dict[str, _Timing]:
-    """Steps of all ways one after the other, so that what disturbs the machine disturbs all."""
+    """Steps of all ways one after the other, so that what disturbs the machine disturbs all.
+
+    Memory is what a way adds to that of the ones before it while it warms up.
+    """
     images = _images(case, device)
-    clocks = {name: Clock(way(case, device), device) for name, way in ways.items()}
-    for clock in clocks.values():
+    clocks, memories = {}, {}
+    for name, way in ways.items():
+        memory = PeakMemory(device)
+        clocks[name] = Clock(way(case, device), device)
         for _ in range(config.warmup_steps):
-            clock.time(images)
+            clocks[name].time(images)
+        memories[name] = memory.read()
     laps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in ways}
     for _ in range(config.steps):
         for name, clock in clocks.items():
             laps[name].append(clock.time(images))
-    return {name: _timing(of_way) for name, of_way in laps.items()}
+    return {name: _timing(of_way, memories[name]) for name, of_way in laps.items()}
 
 
-def _timing(laps: list[tuple[float, dict[str, float]]]) -> _Timing:
+def _timing(laps: list[tuple[float, dict[str, float]]], memory: int | None) -> _Timing:
     laps = sorted(laps, key=lambda lap: lap[0])
     seconds, phases = laps[(len(laps) - 1) // 2]
-    return _Timing(seconds, laps[0][0], laps[-1][0], phases)
+    return _Timing(seconds, laps[0][0], laps[-1][0], phases, memory)
 
 
 def _way_result(
@@ -202,7 +207,6 @@ def _way_result(
     device: torch.device,
     way: BuildContender,
     timing: _Timing,
-    memory: int | None,
 ) -> dict[str, Any]:
     flops = _counted_flops(case, device, way)
     batch_size = case.data.batch_size_per_gpu
@@ -213,7 +217,7 @@ def _way_result(
         "phases": timing.phases,
         "gflop_per_image": flops / 1e9,
         "gflop_per_second": flops * batch_size / timing.seconds / 1e9,
-        "peak_memory_gib": memory / 2**30 if memory is not None else None,
+        "peak_memory_gib": timing.memory / 2**30 if timing.memory is not None else None,
     }
 
 
@@ -237,9 +241,10 @@ def _counted_flops(case: TrainConfig, device: torch.device, way: BuildContender)
 
 
 def _peak_memory(way: BuildContender, case: TrainConfig, device: torch.device) -> int | None:
-    """Most bytes that two steps need in all, the networks and optimisers included."""
+    """Most bytes that steps need in all, the networks and optimisers included."""
+    images = _images(case, device)
     memory = PeakMemory(device)
-    contender, images = way(case, device), _images(case, device)
+    contender = way(case, device)
     for _ in range(2):  # optimisers make their state in the first
         contender.step(images)
     return memory.read()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.markup import escape
 from typer.core import TyperCommand
@@ -135,11 +134,11 @@ def _parameters(config_class: type[Config]) -> Iterator[inspect.Parameter]:
 def _annotation(leaf: Leaf, config_class: type[Config]) -> Any:
     kind, metavar = _parsed(value_type(leaf.field))
     if any(isinstance(mark, Positional) for mark in leaf.field.metadata):
-        argument = typer.Argument(help=_help(leaf.field), show_default=False)
+        argument = typer.Argument(help=_help(leaf, config_class), show_default=False)
         return _absent(kind, argument)
     option = typer.Option(
         f"--{dashes(_flag_name(leaf))}",
-        help=_help(leaf.field),
+        help=_help(leaf, config_class),
         metavar=metavar,
         show_default=False,
         rich_help_panel="Main" if leaf.section is config_class else _panel(leaf.section),
@@ -174,14 +173,26 @@ def _panel(section: type[Config]) -> str:
     return (section.__doc__ or section.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def _help(field: FieldInfo) -> str:
+def _default(leaf: Leaf, config_class: type[Config]) -> Any:
+    """The default of a setting; a command's own default of its section wins over the section's."""
+    *sections, name = leaf.path
+    if leaf.field.default is PydanticUndefined or not sections:
+        return leaf.field.default
+    owner: Any = config_class.model_fields[sections[0]].default
+    for section in sections[1:]:
+        owner = getattr(owner, section)
+    return getattr(owner, name)
+
+
+def _help(leaf: Leaf, config_class: type[Config]) -> str:
     """Help text with the choices and the default, which Typer does not know."""
+    field = leaf.field
     text = " ".join((field.description or "").split())
     kind = value_type(field)
     if typing.get_origin(kind) is Literal:
         text += f" [{', '.join(map(str, typing.get_args(kind)))}]"
-    default = field.default
-    if not (default is PydanticUndefined or default is None or default is False):
+    default = _default(leaf, config_class)
+    if not (default is PydanticUndefined or default is False or default in (None, ())):
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text += f" [default: {shown}]"
     return escape(text)

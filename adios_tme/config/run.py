@@ -57,5 +57,8 @@ class ComputeConfig(Config):
     grad_checkpointing: bool = False
     """Recompute the student's activations in the backward pass to save memory."""
 
+    mask_grad_checkpointing: bool = False
+    """Recompute the mask model's activations in the backward pass to save memory."""
+
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the networks' blocks; auto: off."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adios_tme.config.base import Config, Flag
+from adios_tme.config.load import merge
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.run import ComputeConfig
 
@@ -15,10 +16,10 @@ from adios_tme.config.run import ComputeConfig
 class ThroughputConfig(Config):
     """Measure the training step: images per second, time by phase, share of the machine's peak.
 
-    Random images are on the device already, so that no loader takes part. FLOPs are counted on a
-    step that is really done; their floor is what the settings ask for at the least (see the page
-    on cost in the documentation).
-    Every ratio is of steps that took turns in one process.
+    Random images are on the device already, so that no loader takes part, and crops are taken only
+    where they are asked for. FLOPs are counted on a step that is really done; their floor is what
+    the settings ask for at the least (see the page on cost in the documentation). Every ratio is of
+    steps that took turns in one process.
     """
 
     batch_size: int = Field(default=16, ge=2)
@@ -36,11 +37,11 @@ class ThroughputConfig(Config):
     checkpointing; the same with the cache of CUDA's allocator emptied after every step; or all of
     these. Absent: none."""
 
-    steps: int = Field(default=5, ge=1)
+    steps: int = Field(default=3, ge=1)
     """Timed steps of each way; the median counts."""
 
-    warmup_steps: int = Field(default=1, ge=1)
-    """Steps of each way before them, which compile and allocate."""
+    warmup_steps: int = Field(default=2, ge=2)
+    """Steps of each way before them, which compile and allocate; memory is read then."""
 
     against: Path | None = None
     """JSON of an earlier measurement; ratios to its cases of the same settings are shown."""
@@ -55,5 +56,11 @@ class ThroughputConfig(Config):
     """Print the results as JSON instead of tables."""
 
     model: StudentConfig = StudentConfig()
-    mask: MaskConfig = MaskConfig()
+    mask: MaskConfig = MaskConfig(crops_per_mask=0)
     compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_crops(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Unlike a run, a measurement takes crops only where they are asked for."""
+        return merge({"mask": {"crops_per_mask": 0}}, given)

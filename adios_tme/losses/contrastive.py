@@ -56,7 +56,7 @@ def _nt_xent(clean_BD: Tensor, hidden_VBD: Tensor, temperature: float) -> Tensor
     hidden_to_hidden = hidden_VBD @ all_hidden_VAD.transpose(1, 2) / temperature
 
     place_B = own_rank() * num_own + torch.arange(num_own, device=clean_BD.device)
-    itself = F.one_hot(place_B, len(all_clean_AD)).bool()
+    itself = place_B[:, None] == torch.arange(len(all_clean_AD), device=clean_BD.device)
     clean_to_clean = clean_to_clean.masked_fill(itself, float("-inf")).expand_as(clean_to_hidden)
     hidden_to_hidden = hidden_to_hidden.masked_fill(itself, float("-inf"))
     rows = torch.cat(

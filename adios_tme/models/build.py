@@ -71,7 +71,9 @@ def build_mask_model(
         ConfigError: If the attention back end that is asked for does not work here.
     """
     if mask.mask_model_type == "adios":
-        return AdiosUNet(img_size, mask.num_masks).to(device)
+        return AdiosUNet(
+            img_size, mask.num_masks, grad_checkpointing=compute.mask_grad_checkpointing
+        ).to(device)
     dtype = choose_precision(compute.precision, device)
     backend, _ = resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)
     encoder = VisionTransformer(
@@ -83,12 +85,17 @@ def build_mask_model(
         num_register_tokens=student.num_register_tokens,
         drop_path_rate=mask.mask_dropout,
         attention=backend,
+        grad_checkpointing=compute.mask_grad_checkpointing,
     )
     _compile_blocks(encoder, compute)
-    network = ViTUNet(
-        encoder, student.patch_size, mask.num_masks, mask.mask_dropout, mask.freeze_mask_encoder
-    )
-    return network.to(device)
+    return ViTUNet(
+        encoder,
+        student.patch_size,
+        mask.num_masks,
+        mask.mask_dropout,
+        mask.freeze_mask_encoder,
+        compute.mask_grad_checkpointing,
+    ).to(device)
 
 
 def _compile_blocks(encoder: VisionTransformer, compute: ComputeConfig) -> None:

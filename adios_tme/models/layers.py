@@ -5,13 +5,14 @@ Shape legend: B images, C channels, H x W pixels, T tokens of all images, D widt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers.mlp import GluMlp
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from adios_tme.models.attention import Backend, Packing, attention
 
@@ -137,6 +138,14 @@ class Block(nn.Module):
         runs = zip(kept.split([count for count, _ in packing.runs]), packing.runs, strict=True)
         per_token = [keep[:, None].expand(-1, length).flatten() for keep, (_, length) in runs]
         return torch.addcmul(x_TD, branch_TD, torch.cat(per_token)[:, None])
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: object, when: bool) -> Tensor:
+    """Call a part of a network; when asked, keep only its inputs and call it again going back."""
+    if when and torch.is_grad_enabled():
+        result: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+        return result
+    return function(*inputs)
 
 
 def swiglu(both_TH: Tensor) -> Tensor:

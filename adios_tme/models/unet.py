@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adios_tme.models.layers import conv_block
+from adios_tme.models.layers import conv_block, recomputed
 
 BOTTLENECK_WIDTH = 128
 
@@ -29,6 +29,7 @@ class AdiosUNet(nn.Module):
         num_masks: Masks per image.
         fbase: Channels of the upper levels; the lower three have twice as many.
         norm: ``gn``, ``in`` or ``no``.
+        grad_checkpointing: Recompute the convolutions in the backward pass.
 
     Raises:
         ValueError: If the images are too small.
@@ -37,9 +38,15 @@ class AdiosUNet(nn.Module):
     has_dropout = False
 
     def __init__(
-        self, img_size: int = 224, num_masks: int = 3, fbase: int = 32, norm: str = "gn"
+        self,
+        img_size: int = 224,
+        num_masks: int = 3,
+        fbase: int = 32,
+        norm: str = "gn",
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.grad_checkpointing = grad_checkpointing
         if img_size < 16:
             raise ValueError(f"img_size={img_size} is too small for the U-Net. Use 16 or more.")
         self.img_size = img_size
@@ -80,13 +87,16 @@ class AdiosUNet(nn.Module):
         for level, block in enumerate(self.down):
             if level:
                 x_BCHW = F.interpolate(x_BCHW, scale_factor=0.5, mode="nearest")
-            x_BCHW = block(x_BCHW)
+            x_BCHW = self._run(block, x_BCHW)
             skips.append(x_BCHW)
         x_BCHW = self.mlp(x_BCHW.flatten(1)).unflatten(1, self._lowest)
         for block in self.up:
             skip = skips.pop()
             if x_BCHW.shape[-2:] != skip.shape[-2:]:
                 x_BCHW = F.interpolate(x_BCHW, size=skip.shape[-2:], mode="nearest")
-            x_BCHW = block(torch.cat([x_BCHW, skip], dim=1))
+            x_BCHW = self._run(block, torch.cat([x_BCHW, skip], dim=1))
         logits: Tensor = self.final_conv(x_BCHW)
         return logits.float().softmax(dim=1)
+
+    def _run(self, block: nn.Module, x_BCHW: Tensor) -> Tensor:
+        return recomputed(block, x_BCHW, when=self.grad_checkpointing and self.training)

@@ -18,10 +18,9 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from adios_tme.models.attention import Backend, Packing
-from adios_tme.models.layers import Block
+from adios_tme.models.layers import Block, recomputed
 
 LAYER_SCALE = 0.1
 
@@ -131,7 +130,7 @@ class VisionTransformer(nn.Module):
         for block in earlier:
             tokens_TD = self._run(block, tokens_TD, packing)
         assert isinstance(last, Block)
-        classes_BD = self._checkpointed(last.first_tokens, tokens_TD, packing)
+        classes_BD = self._run(last.first_tokens, tokens_TD, packing)
         normed: Tensor = self.norm(classes_BD)
         return normed
 
@@ -184,14 +183,9 @@ class VisionTransformer(nn.Module):
         height, width = self._grid(x_BCHW)
         return int(self.num_prefix_tokens + height * width)
 
-    def _run(self, block: nn.Module, tokens_TD: Tensor, packing: Packing) -> Tensor:
-        return self._checkpointed(block, tokens_TD, packing)
-
-    def _checkpointed(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(function, *inputs, use_reentrant=False)
-            return recomputed
-        return function(*inputs)
+    def _run(self, function: Callable[..., Tensor], tokens_TD: Tensor, packing: Packing) -> Tensor:
+        again = self.grad_checkpointing and self.training
+        return recomputed(function, tokens_TD, packing, when=again)
 
 
 def _rising(last: float, count: int) -> list[float]:

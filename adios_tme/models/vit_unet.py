@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from adios_tme.models.layers import conv_block
+from adios_tme.models.layers import conv_block, recomputed
 from adios_tme.models.vit import VisionTransformer
 
 #: Channels after each doubling of the resolution; further doublings keep the last.
@@ -35,6 +35,7 @@ class ViTUNet(nn.Module):
         num_masks: Masks per image.
         dropout: In the decoder.
         freeze_encoder: Keep the encoder's weights as they are, and evaluate it without dropout.
+        grad_checkpointing: Recompute the decoder in the backward pass; the encoder has its own.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class ViTUNet(nn.Module):
         num_masks: int = 3,
         dropout: float = 0.0,
         freeze_encoder: bool = False,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.grad_checkpointing = grad_checkpointing
         self.encoder = encoder
         self.dropout = dropout
         self.freeze_encoder = freeze_encoder
@@ -87,7 +90,7 @@ class ViTUNet(nn.Module):
             (B, N, H, W) float32; they add up to one over N.
         """
         *lower, features = self.encoder.forward_intermediates(x_BCHW)
-        risen = [rise(z) for rise, z in zip(self.skips, reversed(lower), strict=True)]
+        risen = [self._run(rise, z) for rise, z in zip(self.skips, reversed(lower), strict=True)]
         for level, double in enumerate(self.doublings, start=1):
             features = double(features)
             joined = [skip for skip, at in zip(risen, self._joins, strict=True) if at == level]
@@ -95,8 +98,8 @@ class ViTUNet(nn.Module):
                 image = x_BCHW
                 if image.shape[-2:] != features.shape[-2:]:
                     image = F.interpolate(image, features.shape[-2:], mode="bilinear")
-                joined.append(self.image_skip(image))
-            features = self.fusions[level - 1](torch.cat([features, *joined], dim=1))
+                joined.append(self._run(self.image_skip, image))
+            features = self._run(self.fusions[level - 1], torch.cat([features, *joined], dim=1))
         logits = self.head(features)
         if logits.shape[-2:] != x_BCHW.shape[-2:]:
             logits = F.interpolate(logits, x_BCHW.shape[-2:], mode="bilinear")
@@ -128,6 +131,9 @@ class ViTUNet(nn.Module):
         }
         self.encoder.load_state_dict(fitting, strict=False)
         return sorted((own.keys() | weights.keys()) - fitting.keys())
+
+    def _run(self, part: nn.Module, x_BCHW: Tensor) -> Tensor:
+        return recomputed(part, x_BCHW, when=self.grad_checkpointing and self.training)
 
     def _num_joined(self, level: int) -> int:
         return 1 + self._joins.count(level) + (level == len(self.doublings))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from adios_tme.benchmark.cost import StepCost, ViewCost, count_flops
+from adios_tme.benchmark.cost import (
+    StepCost,
+    ViewCost,
+    count_flops,
+    kept_bytes,
+    kept_of_views,
+    num_weights,
+)
 from adios_tme.config.load import build, nest
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
@@ -17,6 +25,7 @@ from adios_tme.distributed import World
 from adios_tme.models.build import build_student
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
+from adios_tme.training.update import frozen
 from tests.factories import tiny_config
 
 CPU = torch.device("cpu")
@@ -128,3 +137,41 @@ def test_vit_small_at_full_size(
     assert cost.floor_flops / 1e9 == pytest.approx(floor, abs=0.05)
     students_floor = cost.floor_flops - cost.mask_models_part
     assert 1 - cost.students_part / students_floor == pytest.approx(saved, abs=0.001)
+
+
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("number_bytes", [4, 2])
+def test_what_a_view_leaves_in_memory(number_bytes: int, judged: bool, tmp_path: Path) -> None:
+    model = StudentConfig(arch="vit_tiny", depth=4, drop_path_rate=0.2)
+    student = build_student(model, 224, ComputeConfig(precision="fp32"), CPU).train()
+
+    def kept_of(num_views: int) -> int:
+        views = torch.randn(num_views, 3, 224, 224, requires_grad=judged)
+        with (
+            frozen(student) if judged else nullcontext(),
+            torch.autocast("cpu", torch.bfloat16, enabled=number_bytes == 2),
+        ):
+            return kept_bytes(student, lambda: student(views))
+
+    # The difference: folded and cast weights are there once, whatever the number of views.
+    expected = kept_of_views(model, 224, number_bytes=number_bytes, judged=judged)
+    assert kept_of(2) - kept_of(1) == pytest.approx(expected, rel=0.02)
+
+
+def test_recomputing_leaves_the_inputs_of_blocks() -> None:
+    model = StudentConfig(arch="vit_tiny", depth=4)
+    compute = ComputeConfig(grad_checkpointing=True)
+    student = build_student(model, 64, compute, CPU).train()
+
+    def kept_of(num_views: int) -> int:
+        return kept_bytes(student, lambda: student(torch.randn(num_views, 3, 64, 64)))
+
+    expected = kept_of_views(model, 64, number_bytes=4, judged=False, recompute=True)
+    assert kept_of(2) - kept_of(1) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny", "vit_base"])
+def test_the_number_of_weights(arch: str) -> None:
+    model = StudentConfig(arch=arch, depth=2)
+    student = build_student(model, 64, ComputeConfig(), CPU)
+    assert num_weights(model, 64) == sum(weight.numel() for weight in student.parameters())

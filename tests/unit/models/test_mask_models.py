@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from adios_tme.benchmark.cost import kept_bytes
 from adios_tme.checkpoint import write_checkpoint
 from adios_tme.distributed import World
 from adios_tme.errors import CheckpointError
@@ -47,6 +48,27 @@ def test_masks_share_every_pixel_and_everything_learns(network: nn.Module, size:
     silent = [name for name, weight in network.named_parameters() if weight.grad is None]
     # The mask head reads patch features: class token and registers act through attention alone.
     assert silent == []
+
+
+@pytest.mark.parametrize("kind", ["adios", "vit_unet"])
+def test_recomputing_changes_no_gradient_and_keeps_less(kind: str) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    grads, kept = [], []
+    for again in (False, True):
+        torch.manual_seed(1)
+        if kind == "adios":
+            network: nn.Module = AdiosUNet(32, 3, grad_checkpointing=again)
+        else:
+            encoder = VisionTransformer(32, 8, 32, 4, 2, grad_checkpointing=again)
+            network = ViTUNet(encoder, 8, dropout=0.3, grad_checkpointing=again)
+        network.train()
+        kept.append(kept_bytes(network, lambda network=network: network(images)))  # type: ignore[misc]
+        torch.manual_seed(2)
+        network(images)[:, 0].square().sum().backward()
+        grads.append([weight.grad for weight in network.parameters()])
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert kept[1] < 0.7 * kept[0]
 
 
 def test_the_unet_is_tied_to_its_size() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adios_tme.distributed import World
 from adios_tme.losses.contrastive import simclr_loss
@@ -220,6 +221,44 @@ def test_a_step_on_cuda_moves_both_players(precision: str, mask_model: str, tmp_
     assert report.student_loss.isfinite()
     assert moved(run.bare_student, before[0])
     assert moved(run.bare_mask_model, before[1])
+
+
+class HostReads(TorchDispatchMode):
+    """Notes the operators for whose result a host would wait, were the device another one."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+    seen: list[str]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(name in str(func) for name in self.NAMES):
+            self.seen.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"crops_per_mask": 1, "crop_size": 16, "drop_path_rate": 0.2},
+        {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4},
+        {"optimizer_type": "sgd", "use_lars": True},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"grad_checkpointing": True, "mask_grad_checkpointing": True},
+    ],
+)
+def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> None:
+    run = make_run(tmp_path, **flags)
+    images = torch.randn(4, 3, 32, 32)
+    train_step(run, images, run.schedule())  # optimisers make their state in the first
+    reads = HostReads()  # type: ignore[no-untyped-call]
+    reads.seen = []
+    with reads:
+        report = train_step(run, images, run.schedule())
+        assert reads.seen == []
+        report.student_loss.item()
+    assert len(reads.seen) == 1
 
 
 @pytest.mark.gpu
