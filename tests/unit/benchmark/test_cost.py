@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -125,13 +126,8 @@ def test_the_formula_of_a_view_is_what_is_counted(arch: str) -> None:
 def test_vit_small_at_full_size(
     mask_model: str, flags: dict[str, Any], floor: float, saved: float, tmp_path: Path
 ) -> None:
-    config = build(
-        TrainConfig,
-        nest(
-            TrainConfig,
-            {"arch": "vit_small", "crops_per_mask": 0, "mask_model_type": mask_model} | flags,
-        ),
-        {"data": {"data_path": tmp_path}},
+    config = settings_of_a_run(
+        tmp_path, arch="vit_small", crops_per_mask=0, mask_model_type=mask_model, **flags
     )
     cost = StepCost.of(config)
     assert cost.floor_flops / 1e9 == pytest.approx(floor, abs=0.05)
@@ -175,3 +171,54 @@ def test_the_number_of_weights(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=2)
     student = build_student(model, 64, ComputeConfig(), CPU)
     assert num_weights(model, 64) == sum(weight.numel() for weight in student.parameters())
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "scaling.md").read_text()
+ROWS = re.findall(r"^\| `(vit_\w+)` \| `(\w+)` \| (\d) \| ([\d. |]+) \|$", PAGE, re.M)
+
+
+def settings_of_a_run(folder: Path, **flags: Any) -> TrainConfig:
+    return build(TrainConfig, nest(TrainConfig, {"data_path": folder} | flags))
+
+
+@pytest.mark.parametrize(("arch", "mask_model", "crops", "figures"), ROWS)
+def test_the_documents_table_of_costs(
+    arch: str, mask_model: str, crops: str, figures: str, tmp_path: Path
+) -> None:
+    config = settings_of_a_run(
+        tmp_path, arch=arch, mask_model_type=mask_model, crops_per_mask=int(crops)
+    )
+    cost = StepCost.of(config)
+    expected = [
+        cost.floor_flops / 1e9,
+        cost.flops / 1e9,
+        cost.kept_bytes(4) / 1e6,
+        cost.kept_bytes(2) / 1e6,
+        cost.num_weights / 1e6,
+    ]
+    assert figures.split(" | ") == [
+        f"{value:.{places}f}" for value, places in zip(expected, (1, 1, 0, 0, 1), strict=True)
+    ]
+
+
+def test_the_documents_table_of_ranks(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (8|64|512) \| ([\d. |]+) \|$", PAGE, re.M)
+    cost = StepCost.of(settings_of_a_run(tmp_path))
+    seconds = 64 * cost.flops / (0.45 * 989e12)
+    assert [int(ranks) for ranks, _ in rows] == [8, 64, 512]
+    for ranks, figures in ((int(ranks), figures) for ranks, figures in rows):
+        speed = 64 * ranks / seconds
+        gradients = 2 * (ranks - 1) / ranks * cost.gradient_bytes
+        embeddings = 2 * (ranks - 1) * cost.embedding_bytes(64)
+        expected = [
+            1000 * seconds,
+            speed,
+            gradients / 1e6,
+            embeddings / 1e6,
+            (gradients + embeddings) / seconds / 1e9,
+            speed * 0.327e6 / 1e9,
+        ]
+        assert figures.split(" | ") == [
+            f"{value:.{places}f}"
+            for value, places in zip(expected, (0, 0, 0, 0, 1, 1), strict=True)
+        ]
