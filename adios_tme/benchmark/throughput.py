@@ -114,14 +114,10 @@ def measure(
         The results, as JSON takes them.
     """
     earlier = _read_earlier(config.against)
-    peaks: dict[torch.dtype, float] = {}
     all_cases, results = cases(config), []
     for done, case in enumerate(all_cases):
         on_progress(done, len(all_cases))
-        dtype = choose_precision(case.config.compute.precision, device)
-        if dtype not in peaks:
-            peaks[dtype] = matrix_peak(device, dtype)
-        result = _measure_case(case, config, device, ways, peaks[dtype])
+        result = _measure_case(case, config, device, ways)
         results.append(result | _against(result, earlier))
     on_progress(len(all_cases), len(all_cases))
     return {"machine": describe(device), "cases": results}
@@ -132,12 +128,13 @@ def _measure_case(
     config: ThroughputConfig,
     device: torch.device,
     ways: Mapping[str, BuildContender],
-    peak: float,
 ) -> dict[str, Any]:
     cost, compute = StepCost.of(case.config), case.config.compute
     dtype = choose_precision(compute.precision, device)
     batch_size = case.config.data.batch_size_per_gpu
+    peak = matrix_peak(device, dtype)
     timings = _time_in_turns(case.config, config, device, ways)
+    peak = max(peak, matrix_peak(device, dtype))  # the machine may have been busy before
     results = {
         name: _way_result(case.config, device, way, timings[name]) for name, way in ways.items()
     }
