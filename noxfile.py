@@ -38,6 +38,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """An index of 10^8 patches: opening, memory of workers, first batch (six gigabytes of disk)."""
+    install(session, "test", compiled=True)
+    session.run("pytest", "-s", "-m", "scale", "tests/scale", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Index, archive and image reading under atheris; arguments after -- go to libFuzzer."""
     install(session, "test", "fuzz")

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("scale") and "scale" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="writes gigabytes; nox -s scale"))
         for mark, needed in (("gpu", 1), ("multi_gpu", 2)):
             if item.get_closest_marker(mark) and torch.cuda.device_count() < needed:
                 item.add_marker(pytest.mark.skip(reason=f"needs {needed} CUDA device(s)"))

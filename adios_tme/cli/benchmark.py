@@ -10,6 +10,7 @@ from rich.console import Console
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
+from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.viz.progress import progress_bar
 
@@ -67,6 +68,27 @@ def throughput(config: ThroughputConfig) -> None:
     console.print(measured_in_words(results))
 
 
+def data(config: LoadingConfig) -> None:
+    """Measure the loader and print what it reaches."""
+    from adios_tme.benchmark.loading import measure_loading
+    from adios_tme.benchmark.loading_report import loading_in_words, loading_tables
+
+    with progress_bar("Measuring") as on_progress:
+        results = measure_loading(config, on_progress)
+    text = json.dumps(results, indent=2)
+    if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(text + "\n", encoding="utf-8")
+    console = Console(soft_wrap=True, highlight=False)
+    if config.json_output:
+        console.print_json(text)
+        return
+    for table in loading_tables(results):
+        console.print(table)
+    console.print(loading_in_words(results))
+
+
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)
 settings_command(benchmark_app, "benchmark-nuclei", NucleiConfig, hidden=True)(nuclei)
 settings_command(_group, "throughput", ThroughputConfig)(throughput)
+settings_command(_group, "data", LoadingConfig)(data)

@@ -2,42 +2,177 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.data import IndexConfig
+from adios_tme.config.data import IndexConfig, cores_at_hand
+from adios_tme.errors import DataError
 from adios_tme.viz.progress import progress_bar
 
+if TYPE_CHECKING:
+    from adios_tme.data.index import DatasetIndex
+    from adios_tme.data.indexing import BuildReport
+
 index_app = typer.Typer()
+
+#: Damaged patches that are named on the terminal.
+NUM_SHOWN = 20
 
 
 @settings_command(index_app, "index", IndexConfig, aliases=("index-dataset",))
 def index(config: IndexConfig) -> None:
-    """Build the index and say what is in it."""
-    from adios_tme.data.indexing import PICKLE_NAME, index_archives, write_pickle
+    """Build the index and say what is in it; then measure, draw and verify what is asked for."""
+    console = Console(soft_wrap=True, highlight=False)
+    report = _build(config)
+    results: dict[str, Any] = _facts(config, report)
+    if config.stats:
+        results["stats"] = _stats(config, report.index)
+    if config.contact_sheet is not None:
+        _draw(config, report.index)
+    if config.verify:
+        results["verify"] = _verify(config, report.index)
+    if config.json_output:
+        console.print_json(json.dumps(results))
+    else:
+        for table in _tables(results):
+            console.print(table)
+        for fault in results["faults"]:
+            console.print("[yellow]Left out:[/]", end=" ")
+            console.print(fault, markup=False)
+    if config.verify and (results["verify"]["num_damaged"] or results["faults"]):
+        raise DataError(_damage_in_words(results["verify"], len(results["faults"])))
 
-    wants_pickle = config.format == "pickle"
-    output = None if wants_pickle else config.output
+
+def _build(config: IndexConfig) -> BuildReport:
+    from adios_tme.data.indexing import index_archives
+
+    output = None if config.format == "pickle" else config.output
     with progress_bar("Reading archives") as on_progress:
-        report = index_archives(
+        return index_archives(
             config.data_path,
             config.patches,
             output,
             rebuild=config.rebuild,
+            num_workers=config.num_workers,
             on_progress=on_progress,
         )
+
+
+def _facts(config: IndexConfig, report: BuildReport) -> dict[str, Any]:
+    from adios_tme.data.indexing import PICKLE_NAME, write_pickle
+
     path = report.index.path
-    if wants_pickle:
+    if config.format == "pickle":
         path = config.output or config.data_path / PICKLE_NAME
         write_pickle(report.index, path)
-    console = Console(soft_wrap=True, highlight=False)
-    table = Table("Archives", "Scanned now", "Patches", "Slides", "Index", title=str(path))
-    counts = (report.index.num_archives, report.num_scanned, len(report.index))
-    size = f"{path.stat().st_size / 1024:.1f} KiB"
-    table.add_row(*(f"{count:,}" for count in counts), f"{report.index.num_slides():,}", size)
-    console.print(table)
-    for fault in report.faults:
-        console.print("[yellow]Left out:[/]", end=" ")
-        console.print(fault.message, markup=False)
+    return {
+        "path": str(path),
+        "num_archives": report.index.num_archives,
+        "num_scanned": report.num_scanned,
+        "num_patches": len(report.index),
+        "num_slides": report.index.num_slides(),
+        "num_bytes": path.stat().st_size,
+        "faults": [fault.message for fault in report.faults],
+    }
+
+
+def _stats(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
+    from adios_tme.data.inspection import measure_index
+
+    workers = config.num_workers or cores_at_hand()
+    with progress_bar("Measuring patches") as on_progress:
+        return measure_index(index, config.num_samples, workers, on_progress)
+
+
+def _draw(config: IndexConfig, index: DatasetIndex) -> None:
+    from adios_tme.data.inspection import read_sample
+    from adios_tme.viz.contact_sheet import draw_contact_sheet
+
+    assert config.contact_sheet is not None
+    draw_contact_sheet(read_sample(index, config.num_drawn), config.contact_sheet)
+
+
+def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
+    from adios_tme.data.inspection import verify_index
+    from adios_tme.data.members import printable
+
+    workers = config.num_workers or cores_at_hand()
+    with progress_bar("Reading patches") as on_progress:
+        found = verify_index(index, workers, on_progress)
+    return {
+        "num_patches": found.num_patches,
+        "num_bytes": found.num_bytes,
+        "num_damaged": len(found.damaged),
+        "num_archives_damaged": len({damage.archive for damage in found.damaged}),
+        "reasons": dict(found.reasons().most_common()),
+        "damaged": [
+            {
+                "archive": printable(damage.archive),
+                "name": printable(damage.name),
+                "reason": damage.reason,
+            }
+            for damage in found.damaged
+        ],
+    }
+
+
+def _tables(results: dict[str, Any]) -> Iterator[Table]:
+    table = Table("Archives", "Scanned now", "Patches", "Slides", "Index", title=results["path"])
+    counts = (results[f"num_{what}"] for what in ("archives", "scanned", "patches", "slides"))
+    table.add_row(*(f"{count:,}" for count in counts), f"{results['num_bytes'] / 1024:.1f} KiB")
+    yield table
+    if "stats" in results:
+        yield _stats_table(results["stats"])
+    if "verify" in results:
+        yield _verify_table(results["verify"])
+
+
+def _stats_table(stats: dict[str, Any]) -> Table:
+    slides = stats["patches_per_slide"]
+    table = Table("", "", title=f"{stats['num_sampled']:,} random patches", show_header=False)
+    table.add_row("Mean (--mean)", " ".join(f"{value:.4f}" for value in stats["mean"]))
+    table.add_row("Standard deviation (--std)", " ".join(f"{value:.4f}" for value in stats["std"]))
+    table.add_row("Sizes in pixels", _counted(stats["sizes"]))
+    table.add_row("Scale in names", _counted(stats["scales"]) or "none stated")
+    table.add_row(
+        "Patches per slide",
+        f"{slides['least']:,} to {slides['most']:,}, median {slides['median']:,}",
+    )
+    table.add_row("Damaged in the sample", f"{stats['num_damaged']:,}")
+    return table
+
+
+def _counted(counts: dict[str, int]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:NUM_SHOWN]]
+    return ", ".join(shown) + (" ..." if len(counts) > NUM_SHOWN else "")
+
+
+def _verify_table(verify: dict[str, Any]) -> Table:
+    title = (
+        f"{verify['num_patches']:,} patches read, {verify['num_bytes'] / 2**20:,.1f} MiB; "
+        f"{verify['num_damaged']:,} damaged"
+    )
+    table = Table("Archive", "Patch", "Reason", title=title)
+    if not verify["damaged"]:
+        table.add_row("none", "", "")
+    for entry in verify["damaged"][:NUM_SHOWN]:
+        table.add_row(entry["archive"], entry["name"], entry["reason"])
+    if verify["num_damaged"] > NUM_SHOWN:
+        table.add_row("...", f"{verify['num_damaged'] - NUM_SHOWN:,} more (--json lists all)", "")
+    return table
+
+
+def _damage_in_words(verify: dict[str, Any], num_left_out: int) -> str:
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in verify["reasons"].items())
+    return (
+        f"{verify['num_damaged']} of {verify['num_patches']} patches in "
+        f"{verify['num_archives_damaged']} archives cannot be read ({reasons or 'none'}), and "
+        f"{num_left_out} archives cannot be listed. "
+        f"Write those archives again; training goes on without them."
+    )

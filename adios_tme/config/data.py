@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Positional
+from adios_tme.config.base import Config, Flag, Positional
 
 Channels = tuple[float, float, float]
 
@@ -156,3 +156,25 @@ class IndexConfig(Config):
 
     rebuild: bool = False
     """Scan every archive again, also those that have not changed."""
+
+    stats: bool = False
+    """Measure a random sample: mean and standard deviation of the channels, sizes, patches per
+    slide, and the magnification where names state it."""
+
+    num_samples: int = Field(default=1000, ge=1)
+    """Patches that --stats reads."""
+
+    contact_sheet: Path | None = None
+    """PNG of random patches side by side, to see what will be trained on."""
+
+    num_drawn: int = Field(default=64, ge=1)
+    """Patches on the contact sheet."""
+
+    verify: bool = False
+    """Read and decode every patch, list what is damaged, and leave with exit code 1 if any is."""
+
+    num_workers: int | None = Field(default=None, ge=1)
+    """Processes that scan, measure and verify; absent: the cores at hand."""
+
+    json_output: Annotated[bool, Flag("json")] = False
+    """Print what was found as JSON instead of tables."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from adios_tme.data.damage import DamagedPatchError
 from adios_tme.data.members import (
@@ -273,7 +274,7 @@ def read_member(handle: int, member: Member) -> bytes:
     if len(packed) < member.compressed_size:
         raise DamagedPatchError("truncated")
     unpacked = _unpack(packed, member)
-    if zlib.crc32(unpacked) != member.crc32:
+    if crc32(unpacked) != member.crc32:
         raise DamagedPatchError("wrong CRC")
     return unpacked
 

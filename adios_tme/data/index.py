@@ -237,7 +237,8 @@ def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
     metadata = header.pop("__metadata__")
     if metadata["format"] != FORMAT:
         raise ValueError(f"format {metadata['format']!r}")
-    content = np.memmap(path, dtype=np.uint8, mode="r")[8 + header_bytes :]
+    # As a plain array: every view of a memmap pays for being one, several times a patch.
+    content = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[8 + header_bytes :]
     columns: dict[str, NDArray[np.generic]] = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]

@@ -13,6 +13,7 @@ import itertools
 import mmap
 import signal
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -123,29 +124,31 @@ class PatchLoader:
             # Workers read files and decode; forking them starts at once and shares the index.
             multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         )
-        self._batches: Iterator[Batch] | None = None
+        self._running: list[Iterator[Filled]] = []
+        # Workers leave signals to this process, so none may be left when the interpreter ends.
+        weakref.finalize(self, self._running.clear)
 
     def start(self) -> None:
         """Start the workers; best before any other thread runs."""
-        filled = iter(self._loader)
+        self._running.append(iter(self._loader))
         if self._pin_memory:
             _register(self._slots)  # after the workers have left, who need no CUDA
-        self._batches = (
-            Batch(self._slots[slot], odd, torch.tensor(rows), damaged)
-            for slot, odd, rows, damaged in filled
-        )
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._batches is None:
+        if not self._running:
             self.start()
-        assert self._batches is not None
-        return self._batches
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        while self._running:
+            slot, odd, rows, damaged = next(self._running[0])
+            yield Batch(self._slots[slot], odd, torch.tensor(rows), damaged)
 
     def close(self) -> None:
         """Stop the workers."""
-        if self._batches is not None and self._pin_memory:
+        if self._running and self._pin_memory:
             _unregister(self._slots)
-        self._batches = None
+        self._running.clear()
 
 
 #: What a worker says of a batch: the slot that it filled, images of another size, rows, damage.

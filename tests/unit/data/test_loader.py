@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,27 @@ def test_images_are_the_same_wherever_they_are_resized(
             seen.add(row)
     assert seen == set(range(12))
     loader.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_loader_that_nobody_closes_does_not_keep_the_program(tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path))
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from adios_tme.data.index import DatasetIndex\n"
+        "from adios_tme.data.loader import PatchLoader\n"
+        "index = DatasetIndex.open(Path(sys.argv[1]))\n"
+        "batches = iter(loader := PatchLoader(index, img_size=8, batch_size=2, num_workers=2))\n"
+        "print(len(next(batches).rows))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(index.path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert done.stdout.split() == ["2"]
 
 
 def test_images_outlive_their_slot(tmp_path: Path) -> None:

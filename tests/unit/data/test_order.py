@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adios_tme.data.order import sample_rows, shuffled_rows
+from tests.permutation import positions_of
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -23,6 +24,53 @@ def test_every_row_comes_once(num_patches: int, block: int) -> None:
 def test_it_is_a_bijection_whatever_the_numbers(n: int, seed: int, epoch: int, block: int) -> None:
     rows = shuffled_rows(np.arange(n), n, seed, epoch, block)
     assert np.array_equal(np.sort(rows), np.arange(n))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 2**40), st.integers(0, 2**63), st.integers(0, 10**6))
+def test_every_row_has_one_position_up_to_a_trillion(
+    data: st.DataObject, n: int, seed: int, epoch: int
+) -> None:
+    places = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=4, unique=True))
+    ends = np.array(sorted({0, n - 1, n // 2, *places}))
+    rows = shuffled_rows(ends, n, seed, epoch)
+    assert 0 <= rows.min() <= rows.max() < n
+    assert positions_of(rows, n, seed, epoch).tolist() == ends.tolist()
+    assert shuffled_rows(positions_of(ends, n, seed, epoch), n, seed, epoch).tolist() == (
+        ends.tolist()
+    )
+
+
+@pytest.mark.parametrize("n", [8, 13, 20])
+@pytest.mark.parametrize("places", [(0, 1), (2, 7)])
+def test_pairs_of_positions_hold_any_pair_of_rows(n: int, places: tuple[int, int]) -> None:
+    # Chi-square over the n (n - 1) ordered pairs of rows that two positions can show, epoch by
+    # epoch. The bound is that of one shuffle in a thousand, by Wilson and Hilferty (1931).
+    num_epochs = 200 * n * (n - 1) // 4
+    counts = np.zeros((n, n))
+    for epoch in range(num_epochs):
+        first, second = shuffled_rows(np.array(places), n, seed=7, epoch=epoch)
+        counts[first, second] += 1
+    cells = counts[~np.eye(n, dtype=bool)]
+    expected = num_epochs / len(cells)
+    chi_square = float(((cells - expected) ** 2 / expected).sum())
+    degrees = len(cells) - 1
+    spread = 2 / (9 * degrees)
+    bound = degrees * (1 - spread + 3.09 * spread**0.5) ** 3
+    assert chi_square < bound
+    assert np.diag(counts).sum() == 0
+
+
+def test_pairs_far_apart_in_a_large_epoch_land_alike() -> None:
+    # Neighbours in the order, over a grid of 8 x 8 parts of the data set; 63 degrees of freedom.
+    n, cells = (1 << 40) - 12345, 8
+    rows = np.concatenate(
+        [shuffled_rows(np.arange(4000), n, seed=3, epoch=epoch) for epoch in range(8)]
+    )
+    counts = np.zeros((cells, cells))
+    np.add.at(counts, (rows[:-1] * cells // n, rows[1:] * cells // n), 1)
+    expected = (len(rows) - 1) / cells**2
+    assert ((counts - expected) ** 2 / expected).sum() < 103.4  # 999 shuffles in a thousand
 
 
 def test_a_position_is_a_pure_function() -> None:

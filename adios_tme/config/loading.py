@@ -1,0 +1,50 @@
+"""How the loader's speed is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from adios_tme.config.base import Config, Flag, Positional
+from adios_tme.config.data import PatchSelection, cores_at_hand
+
+
+class LoadingConfig(Config):
+    """Measure how fast patches are read, decoded and handed over, beside what they could be.
+
+    All is measured in one run and in turns, so that ratios hold on a busy machine too: the loader
+    beside its decoder alone, Pillow's way, and the way that opens the archive for every patch (with
+    Pillow's resize, which the loader leaves to the device), in archives of a hundred to a hundred
+    thousand members that are written for the purpose.
+    """
+
+    data_path: Annotated[Path, Positional()]
+    """Folder that holds the archives or images."""
+
+    patches: PatchSelection = PatchSelection()
+
+    img_size: int = Field(default=224, gt=0)
+    """Side in pixels to which patches are resized."""
+
+    batch_size: int = Field(default=16, ge=1)
+    """Images per batch."""
+
+    num_workers: int = Field(default_factory=cores_at_hand, ge=1)
+    """Processes of the measurement with several workers; default: the cores at hand."""
+
+    num_samples: int = Field(default=64, ge=1)
+    """Patches that are measured, spread over all."""
+
+    num_rounds: int = Field(default=5, ge=1)
+    """Turns that each way takes; medians are reported."""
+
+    members: tuple[int, ...] = (100, 2_000, 20_000, 100_000)
+    """Members of the archives in which a patch is looked for."""
+
+    output: Path | None = None
+    """File for the results as JSON; absent: none."""
+
+    json_output: Annotated[bool, Flag("json")] = False
+    """Print the results as JSON instead of tables."""

@@ -1,0 +1,246 @@
+"""What a data set holds: every patch read, or statistics over a sample of them."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adios_tme.data.damage import Damage, DamagedPatchError
+from adios_tme.data.dataset import PatchDataset
+from adios_tme.data.decode import Pixels
+from adios_tme.data.index import DatasetIndex
+from adios_tme.data.order import shuffled_rows
+from adios_tme.errors import DataError
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+#: Patches that a process reads before it reports.
+CHUNK = 64
+_MAGNIFICATION = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d+)?)x(?![a-z0-9])", re.IGNORECASE)
+_MICRONS = re.compile(r"(?:mpp[_-]?(\d+(?:\.\d+)?)|(\d+\.\d+)mpp)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading every patch has found."""
+
+    num_patches: int
+    num_bytes: int
+    damaged: tuple[Damage, ...]
+
+    def reasons(self) -> Counter[str]:
+        """How often each kind of damage was met, details in brackets left out."""
+        return Counter(damage.reason.partition(" (")[0] for damage in self.damaged)
+
+
+class _Read(NamedTuple):
+    """What reading some rows has found."""
+
+    num_bytes: int
+    damaged: list[tuple[int, str]]
+
+
+def verify_index(
+    index: DatasetIndex, num_workers: int, on_progress: Progress | None = None
+) -> Verification:
+    """Read and decode every patch, in the order in which they lie.
+
+    Args:
+        index: The patches.
+        num_workers: Processes.
+        on_progress: Called with the patches done and their number.
+    """
+    rows = np.arange(len(index))
+    num_bytes = 0
+    damaged: list[Damage] = []
+    for read in _in_processes(_verify, index, rows, num_workers, on_progress):
+        num_bytes += read.num_bytes
+        damaged.extend(Damage(*_names(index, row), reason) for row, reason in read.damaged)
+    return Verification(len(index), num_bytes, tuple(damaged))
+
+
+def _verify(path: Path, rows: list[int]) -> _Read:
+    dataset = _dataset(path)
+    num_bytes = 0
+    damaged: list[tuple[int, str]] = []
+    for row in rows:
+        try:
+            dataset.read(row)
+        except DamagedPatchError as error:
+            damaged.append((row, str(error)))
+        num_bytes += int(dataset.mix.indexes[0].columns["size"][row])
+    return _Read(num_bytes, damaged)
+
+
+def _names(index: DatasetIndex, row: int) -> tuple[str, str]:
+    patch = index.patch(row)
+    return index.location(patch.archive), patch.member.name
+
+
+@dataclass
+class Statistics:
+    """Sums over some patches, from which means follow."""
+
+    num_read: int = 0
+    num_damaged: int = 0
+    num_pixels: int = 0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    sizes: Counter[str] = field(default_factory=Counter)
+    scales: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Statistics) -> None:
+        """Take in the sums over other patches."""
+        self.num_read += other.num_read
+        self.num_damaged += other.num_damaged
+        self.num_pixels += other.num_pixels
+        self.sums += other.sums
+        self.squares += other.squares
+        self.sizes += other.sizes
+        self.scales += other.scales
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, 0 to 1."""
+        return tuple((self.sums / self.num_pixels / 255).tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel over all pixels, 0 to 1."""
+        mean = self.sums / self.num_pixels
+        return tuple((np.sqrt(self.squares / self.num_pixels - mean**2) / 255).tolist())
+
+
+def measure_index(
+    index: DatasetIndex,
+    num_samples: int,
+    num_workers: int,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Statistics of a data set, over a random sample of its patches.
+
+    Args:
+        index: The patches.
+        num_samples: Patches that are read at most.
+        num_workers: Processes.
+        on_progress: Called with the patches done and their number.
+
+    Returns:
+        Plain values: mean and std of the channels (0 to 1), sizes in pixels, patches per slide, and
+        magnification or microns per pixel where names state it.
+
+    Raises:
+        DataError: If none of the sample can be read.
+    """
+    total = Statistics()
+    for part in _in_processes(
+        _measure, index, sample(index, num_samples), num_workers, on_progress
+    ):
+        total.add(part)
+    if not total.num_read:
+        raise DataError(
+            f"{index.root}: none of {total.num_damaged} patches can be read. "
+            f"Run adios-tme index with --verify to see why."
+        )
+    slides = sorted(index.patches_per_slide().values())
+    return {
+        "num_patches": len(index),
+        "num_archives": index.num_archives,
+        "num_sampled": total.num_read,
+        "num_damaged": total.num_damaged,
+        "mean": [round(value, 4) for value in total.mean],
+        "std": [round(value, 4) for value in total.std],
+        "sizes": dict(total.sizes.most_common()),
+        "scales": dict(total.scales.most_common()),
+        "num_slides": len(slides),
+        "patches_per_slide": {
+            "least": slides[0],
+            "median": statistics.median(slides),
+            "most": slides[-1],
+        },
+    }
+
+
+def sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> NDArray[np.int64]:
+    """Rows of a random sample, without repeats, in the order in which they lie."""
+    positions = np.arange(min(num_samples, len(index)))
+    return np.sort(shuffled_rows(positions, len(index), seed, epoch=0))
+
+
+def read_sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> list[Pixels]:
+    """Some random patches, (H, W, 3) each; those that cannot be read are left out."""
+    dataset = PatchDataset(index)
+    images = []
+    for row in sample(index, num_samples, seed).tolist():
+        try:
+            images.append(dataset.read(row))
+        except DamagedPatchError:
+            continue  # counted by the statistics
+    dataset.close()
+    return images
+
+
+def _measure(path: Path, rows: list[int]) -> Statistics:
+    dataset, found = _dataset(path), Statistics()
+    for row in rows:
+        found.scales.update(scale_in_name("/".join(_names(dataset.mix.indexes[0], row))))
+        try:
+            pixels = dataset.read(row)
+        except DamagedPatchError:
+            found.num_damaged += 1
+            continue
+        height, width, _ = pixels.shape
+        flat = pixels.reshape(-1, 3).astype(np.float64)
+        found.num_read += 1
+        found.num_pixels += len(flat)
+        found.sums += flat.sum(axis=0)
+        found.squares += (flat**2).sum(axis=0)
+        found.sizes[f"{width} x {height}"] += 1
+    return found
+
+
+def scale_in_name(name: str) -> list[str]:
+    """Magnification (``20x``) or microns per pixel (``0.5 mpp``) that a name states."""
+    found = [f"{match[1]}x" for match in _MAGNIFICATION.finditer(name)]
+    found += [f"{match[1] or match[2]} mpp" for match in _MICRONS.finditer(name)]
+    return found[:1]
+
+
+def _in_processes(
+    function: Callable[[Path, list[int]], T],
+    index: DatasetIndex,
+    rows: NDArray[np.int64],
+    num_workers: int,
+    on_progress: Progress | None,
+) -> Iterator[T]:
+    """Results of a function over chunks of rows, in their order."""
+    chunks = [rows[at : at + CHUNK].tolist() for at in range(0, len(rows), CHUNK)]
+    done = 0
+    # Forked workers start at once; they read and decode, and leave torch's threads alone.
+    context = get_context("fork" if sys.platform == "linux" else None)
+    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        paths = [index.path] * len(chunks)
+        for chunk, result in zip(chunks, pool.map(function, paths, chunks), strict=True):
+            done += len(chunk)
+            if on_progress:
+                on_progress(done, len(rows))
+            yield result
+
+
+@cache
+def _dataset(path: Path) -> PatchDataset:
+    """The patches, opened once a process."""
+    return PatchDataset(DatasetIndex.open(path))

@@ -1,0 +1,42 @@
+"""Random patches side by side, so that one sees what will be trained on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adios_tme.errors import ConfigError, DataError
+
+TILE_PX = 160
+GAP_PX = 4
+
+
+def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
+    """Write patches (H, W, 3) as a grid, each as large as fits a tile.
+
+    Raises:
+        ConfigError: If the name does not end in .png.
+        DataError: If there is no image, or the file cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"contact_sheet: {path} is no .png. Give a name that ends in .png.")
+    if not images:
+        raise DataError(f"{path}: there is no readable patch to draw. Run index with --verify.")
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    step = TILE_PX + GAP_PX
+    sheet = Image.new("RGB", (columns * step + GAP_PX, rows * step + GAP_PX), "white")
+    for number, pixels in enumerate(images):
+        tile = Image.fromarray(pixels)
+        tile.thumbnail((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
+        corner = (number % columns * step + GAP_PX, number // columns * step + GAP_PX)
+        sheet.paste(tile, corner)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another.") from error
