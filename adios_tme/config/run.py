@@ -61,4 +61,5 @@ class ComputeConfig(Config):
     """Recompute the mask model's activations in the backward pass to save memory."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the networks' blocks; auto: off."""
+    """torch.compile of the networks' blocks; auto: off, as it gains little on a CPU and has not
+    been measured on CUDA."""
