@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -28,6 +30,31 @@ def tests(session: nox.Session) -> None:
     """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
     install(session, "test", compiled=True)
     session.run("pytest", "--numprocesses", "auto", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Fault tests with their full counts, and every case of the gradients; takes an hour."""
+    install(session, "test", compiled=True)
+    session.run("pytest", "-m", "thorough", *session.posargs)
+
+
+@nox.session
+def slurm(session: nox.Session) -> None:
+    """Jobs on a real SLURM of two nodes on this machine; needs root on Debian or Ubuntu."""
+    if os.geteuid() == 0 and shutil.which("apt-get") and not shutil.which("slurmctld"):
+        options = ("-o", "DPkg::Lock::Timeout=300", "-qq")
+        session.run("apt-get", *options, "update", external=True, success_codes=range(256))
+        session.run(
+            *("apt-get", *options, "install", "-y", "--no-install-recommends"),
+            *("munge", "slurmctld", "slurmd", "slurm-client"),
+            external=True,
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+            success_codes=range(256),
+        )
+    install(session, "test", package=False, compiled=True)
+    session.install(".[slurm]")
+    session.run("pytest", "-m", "slurm", "tests/slurm", *session.posargs)
 
 
 @nox.session

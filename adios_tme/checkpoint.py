@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -58,9 +59,13 @@ def write_checkpoint(state: dict[str, Any], run_dir: Path) -> Path:
         _write_atomically(path, lambda file: _save_with_hash(state, file))
         _replace_with_link(path, run_dir / NEWEST)
         _flush_folder(run_dir)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer hides what went wrong with the file behind an error of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         raise CheckpointError(
-            f"{path}: the checkpoint could not be written ({error.strerror}). "
+            f"{path}: the checkpoint could not be written ({cause.strerror}). "
             f"Make room or check permissions; older checkpoints are whole."
         ) from error
     return path
@@ -69,25 +74,49 @@ def write_checkpoint(state: dict[str, Any], run_dir: Path) -> Path:
 class CheckpointWriter:
     """Writes checkpoints beside the training: the caller waits for the copy to memory alone.
 
-    One failed write is a warning and training goes on; a second in a row, or the last one, raises.
+    A copy that still waits for the disk when the next one comes is left out, with a warning. One
+    failed write is a warning, too, and training goes on; a second in a row gives up.
 
     Args:
         run_dir: Folder of the run.
-        keep: How many ``checkpoint_iter_*.pth`` stay, the newest ones; None keeps all.
+        keep_every: Iterations between the checkpoints that stay for evaluation; the newest two
+            always stay. None keeps all.
+        check_owner: Raises `CheckpointError` when the folder has become another run's.
     """
 
-    def __init__(self, run_dir: Path, keep: int | None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        keep_every: int | None = None,
+        check_owner: Callable[[], None] = lambda: None,
+    ) -> None:
         self.run_dir = run_dir
-        self.keep = keep
+        self.keep_every = keep_every
+        self._check_owner = check_owner
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._pending: Future[Path] | None = None
-        self._failed_before = False
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Any] | None = None
+        self._pending: Future[None] | None = None
+        self._failures: list[CheckpointError] = []
 
     def save(self, state: dict[str, Any]) -> None:
-        """Copy the state and write it in the background, after the write before is done."""
-        self._settle(last=False)
+        """Copy the state, to be written in the background."""
         copied = tree_map(_to_host, state)
-        self._pending = self._thread.submit(self._write, copied)
+        with self._lock:
+            if self._waiting is not None:
+                logger.warning(
+                    "%s: %s is left out, because the disk is slower than the checkpoints come. "
+                    "Raise --save-freq, or write to a faster disk.",
+                    self.run_dir,
+                    checkpoint_name(self._waiting["iteration"]),
+                )
+            self._waiting = copied
+        self._pending = self._thread.submit(self._write_waiting)
+
+    def gave_up(self) -> CheckpointError | None:
+        """The error of the last write when two in a row have failed."""
+        with self._lock:
+            return self._failures[-1] if len(self._failures) > 1 else None
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +127,9 @@ class CheckpointWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self._thread.shutdown()
+        if error is None:
+            self.close()
 
     def close(self) -> None:
         """Wait for the last write.
@@ -106,31 +137,41 @@ class CheckpointWriter:
         Raises:
             CheckpointError: If it failed.
         """
-        try:
-            self._settle(last=True)
-        finally:
-            self._thread.shutdown()
+        self._thread.shutdown()
+        if self._pending is not None:
+            self._pending.result()
+        if self._failures:
+            raise self._failures[-1]
 
-    def _write(self, state: dict[str, Any]) -> Path:
-        path = write_checkpoint(state, self.run_dir)
-        if self.keep:
-            for _, old in list_checkpoints(self.run_dir)[: -self.keep]:
-                old.unlink()
-        return path
-
-    def _settle(self, *, last: bool) -> None:
-        pending, self._pending = self._pending, None
-        if pending is None:
+    def _write_waiting(self) -> None:
+        with self._lock:
+            state, self._waiting = self._waiting, None
+        if state is None:
             return
         try:
-            pending.result()
+            self._check_owner()
+            write_checkpoint(state, self.run_dir)
+            self._remove_passed()
         except CheckpointError as error:
-            if last or self._failed_before:
-                raise
-            self._failed_before = True
-            logger.warning("%s Training goes on until the next checkpoint.", error)
+            with self._lock:
+                self._failures.append(error)
+            if len(self._failures) == 1:
+                logger.warning("%s Training goes on until the next checkpoint.", error)
         else:
-            self._failed_before = False
+            with self._lock:
+                self._failures.clear()
+
+    def _remove_passed(self) -> None:
+        """Delete what is neither kept for evaluation nor among the newest two."""
+        for iteration, path in list_checkpoints(self.run_dir)[:-2]:
+            if self.keep_every and iteration % self.keep_every:
+                path.unlink(missing_ok=True)
+
+
+def remove_partial_writes(run_dir: Path) -> None:
+    """Delete what writes that were killed have left; no other write may be under way."""
+    for partial in run_dir.glob(".checkpoint*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -148,6 +189,47 @@ def find_checkpoint(path: Path) -> Path:
         return kept[-1][1]
     what = "holds no checkpoint" if path.is_dir() else "does not exist"
     raise CheckpointError(f"{path}: {what}. Give a checkpoint file or the output folder of a run.")
+
+
+def holds_checkpoint(run_dir: Path) -> bool:
+    """Whether a folder holds a checkpoint, whole or not."""
+    return bool(_newest_first(run_dir))
+
+
+def newest_whole_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; those passed over are warned of.
+
+    Returns:
+        Its path; None if the folder holds no checkpoint at all.
+
+    Raises:
+        CheckpointError: If there are checkpoints and every one is damaged.
+    """
+    candidates = _newest_first(run_dir)
+    for path in candidates:
+        try:
+            _verify_hash(path, "")
+        except (CheckpointError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is damaged"
+            logger.warning("%s: %s; falling back to the checkpoint before it.", path, reason)
+        else:
+            return path
+    if not candidates:
+        return None
+    raise CheckpointError(
+        f"{run_dir}: none of its {len(candidates)} checkpoints is whole. "
+        f"Give another --output-dir, or --overwrite to start afresh in this one."
+    )
+
+
+def _newest_first(run_dir: Path) -> list[Path]:
+    """Every checkpoint file of a run once, the newest first."""
+    paths = [path for _, path in reversed(list_checkpoints(run_dir))]
+    newest = run_dir / NEWEST
+    # A second name of the newest, or, where there are no hard links, a copy of it.
+    if newest.is_file() and not any(newest.samefile(path) for path in paths):
+        paths.insert(1, newest)
+    return paths
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,23 +6,23 @@ Shape legend: B rows of this rank, R ranks, D width.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adios_tme.errors import ConfigError
+from adios_tme.errors import AdiosError, ConfigError
 
 # torch renamed both in 2.14 and warns of the old names; the minimum version has only those.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,16 @@ def choose_device(kind: Literal["auto", "cuda", "cpu"], rank_on_node: int = 0) -
 
 
 @contextmanager
-def process_group(device: Literal["auto", "cuda", "cpu"] = "auto") -> Iterator[World]:
+def process_group(
+    device: Literal["auto", "cuda", "cpu"] = "auto", timeout_seconds: float = 600
+) -> Iterator[World]:
     """Join the process group that the launcher laid out, or stand alone without one.
 
     After an exception the group is left without a collective: other ranks may be gone.
+
+    Args:
+        device: Where its processes compute.
+        timeout_seconds: How long a collective waits for the other ranks before it fails.
     """
     if not was_launched():
         yield World(0, 1, 0, 1, choose_device(device))
@@ -77,7 +83,7 @@ def process_group(device: Literal["auto", "cuda", "cpu"] = "auto") -> Iterator[W
         torch.cuda.set_device(place)
     # Flags and small sums travel by gloo, so that agreeing on them never waits for the GPU.
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield World(
             rank=dist.get_rank(),
@@ -134,6 +140,31 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(means)
         means /= num_ranks()
     return means
+
+
+def on_first_rank(do: Callable[[], Answer]) -> Answer:
+    """Let the first rank do something for all: each returns what it returned or raises its error.
+
+    Only errors of ours travel; after any other one the first rank is gone, and the others fail.
+    """
+    if num_ranks() == 1:
+        return do()
+    outcome: list[Any] = [None, None]
+    if own_rank() == 0:
+        try:
+            outcome[0] = do()
+        except AdiosError as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+    if outcome[1] is not None:
+        raise outcome[1]
+    answer: Answer = outcome[0]
+    return answer
+
+
+def shared_store() -> Any:
+    """The key-value store of the group; None without one."""
+    return dist.distributed_c10d._get_default_store() if dist.is_initialized() else None
 
 
 def from_all_ranks(item: Any) -> list[Any]:

@@ -39,4 +39,12 @@ class TrainingStoppedError(AdiosError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[type[TrainingStoppedError], tuple[str, int]]:
+        return type(self), (str(self), self.signal_number)
+
+
+class WorldChangedError(AdiosError):
+    """Machines came: the state is saved, and training processes begin again among more."""

@@ -19,6 +19,11 @@ def train(config: TrainConfig) -> None:
 
         run_demo(config)
         return
+    if config.cluster.slurm:
+        from adios_tme.launch.slurm import submit
+
+        Console(soft_wrap=True, highlight=False).print(submit(config), markup=False)
+        return
     from adios_tme.launch.local import train as launch
 
     checkpoint = launch(config)

@@ -42,6 +42,11 @@ class OptimConfig(Config):
     total_iterations: int = Field(default=300_000, ge=1)
     """Updates of the student in the whole run."""
 
+    global_batch_size: int | None = Field(default=None, ge=2)
+    """Images per update over all processes, kept when their number changes: each takes its share
+    in passes of at most batch_size_per_gpu, with the same gradients; absent: batch_size_per_gpu
+    times the processes."""
+
     warmup_iterations: int = Field(
         default_factory=lambda given: default_warmup(given["total_iterations"]), ge=0
     )

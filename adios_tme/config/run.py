@@ -24,7 +24,8 @@ class RunConfig(Config):
     path of a checkpoint or run folder to go on from."""
 
     init_from: str | None = None
-    """Run or checkpoint whose weights both networks start from, and nothing else of it."""
+    """Weights to start from, and nothing else of a run: a run, a checkpoint, a folder with
+    model.safetensors, or `timm:NAME` for the encoder; what does not fit is logged by name."""
 
     seed: int = Field(default=42, ge=0)
     """Seed of weights, sample order, crops and dropout."""
@@ -33,7 +34,10 @@ class RunConfig(Config):
     """Iterations between checkpoints."""
 
     keep_checkpoints: int | None = Field(default=None, ge=1)
-    """How many checkpoint_iter_*.pth are kept, the newest ones; absent: all."""
+    """Keep every k-th checkpoint_iter_*.pth for evaluation, and the newest two; absent: all."""
+
+    log_samples: bool = False
+    """Write the epoch, position and index row of every patch seen to samples/rank_*.csv."""
 
     log_freq: int = Field(default=10, ge=1)
     """Iterations between lines of metrics.jsonl."""

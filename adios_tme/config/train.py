@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from adios_tme.config.base import Config
 from adios_tme.config.data import DataConfig
-from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.load import merge
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
@@ -64,6 +64,7 @@ class TrainConfig(Config):
     run: RunConfig = RunConfig()
     watch: WatchConfig = WatchConfig()
     launch: LaunchConfig = LaunchConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -258,6 +258,6 @@ def _unregister(slots: Tensor) -> None:
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C and a scheduler's signal reach the whole group; the parent decides what follows."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

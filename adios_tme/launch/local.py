@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
+import time
 import uuid
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
 from adios_tme.benchmark.watch import evaluator
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed import was_launched
-from adios_tme.errors import AdiosError, ConfigError, LaunchError, TrainingStoppedError
+from adios_tme.errors import (
+    AdiosError,
+    ConfigError,
+    LaunchError,
+    TrainingStoppedError,
+    WorldChangedError,
+)
+from adios_tme.launch.rendezvous import SAVE_SECONDS, register
+from adios_tme.training.link import LauncherLink
+from adios_tme.training.log import terminal_log
 from adios_tme.training.loop import run_training
-from adios_tme.training.signals import SharedNumber, handling
-from adios_tme.training.start import claim
+from adios_tme.training.signals import ECHO_SECONDS, STOPPING, handling
 
 #: Time that workers have to leave before they are killed.
-SHUTDOWN_SECONDS = 30
+SHUTDOWN_SECONDS = 10
+
+logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path:
     """Train as the settings say, and return the last checkpoint.
 
     One process trains right here, so that a debugger works; several are started and watched by
     torch's elastic agent. Under torchrun this process joins the group it was started for.
+
+    Args:
+        config: Settings of the run.
+        rendezvous: What a scheduler knows of the rendezvous, as torch names it.
 
     Raises:
         AdiosError: See `adios_tme.training.loop.run_training`; ``exit_code`` tells which.
@@ -40,7 +57,7 @@ def train(config: TrainConfig) -> Path:
     num_processes = processes_on_this_node(config)
     if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
         return run_training(config, evaluate=evaluator(config))
-    return _train_in_workers(config, num_processes)
+    return Launch(config, num_processes, rendezvous or {}).run()
 
 
 def processes_on_this_node(config: TrainConfig) -> int:
@@ -52,45 +69,80 @@ def processes_on_this_node(config: TrainConfig) -> int:
     return torch.cuda.device_count() if on_gpus else 1
 
 
-@dataclass(frozen=True)
-class _KnownError:
-    """An error that a restart would only meet again, carried from a worker to the launcher."""
+class Launch:
+    """The workers of this machine, and what they are asked.
 
-    message: str
-    exit_code: int
+    Workers look at the request after every step. Passing signals on to them would end those that
+    have only begun, and the agent would start them again.
 
+    Args:
+        config: Settings of the run.
+        num_processes: Workers on this machine.
+        rendezvous: See `train`.
+    """
 
-def _train_in_workers(config: TrainConfig, num_processes: int) -> Path:
-    claim(config)
-    workers = elastic_launch(_elastic_config(config, num_processes), _worker)
-    # Workers look at this number after every step. Passing signals on to them would end those that
-    # have only begun, and the agent would start them again.
-    asked = get_context("spawn").Value("i", 0, lock=False)
+    def __init__(
+        self, config: TrainConfig, num_processes: int, rendezvous: dict[str, Any] | None = None
+    ) -> None:
+        self.config = config
+        self.link = LauncherLink(num_processes)
+        self._elastic = _elastic_config(config, num_processes, rendezvous or {})
+        self._elastic.rdzv_backend = register(self.link)
+        self._asked_at = 0.0
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.value:
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """Ask the workers to save and leave; a second time, to leave at once."""
+        if self.link.request < signal.SIGHUP + 1:  # nothing yet, or only a change of the world
+            self._asked_at = time.monotonic()
+            self.link.request = number
+        elif time.monotonic() - self._asked_at > ECHO_SECONDS:
+            self.link.at_once = True
             raise SignalException("asked twice", signal.Signals(number))
-        asked.value = number
 
-    try:
-        with handling(ask):
-            results = workers(config, asked)
-    except ChildFailedError as error:
-        if asked.value:
-            raise _stopped(asked.value) from error
-        raise LaunchError(
-            f"Training processes failed {config.launch.max_restarts + 1} times. "
-            f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
-        ) from error
-    except SignalException as error:
-        raise _stopped(error.sigval) from error
-    for result in results.values():
-        if isinstance(result, _KnownError):
-            raise _as_exception(result)
-    return Path(next(iter(results.values())))
+    def wait_until_saved(self, seconds: float) -> bool:
+        """Wait for the workers to end, from within a signal handler; whether they did."""
+        deadline = time.monotonic() + seconds
+        while not self.link.all_ended and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.link.all_ended
+
+    def run(self, signals: tuple[signal.Signals, ...] = STOPPING) -> Path:
+        """Train until the end, and return the last checkpoint.
+
+        Args:
+            signals: Those to answer; a scheduler's own handler may see to the others.
+
+        Raises:
+            AdiosError: What ended the run before.
+        """
+        config = self.config
+        try:
+            with handling(self.ask, signals), terminal_log():
+                workers = elastic_launch(self._elastic, _worker)
+                results = workers(config, self.link)
+        except ChildFailedError as error:
+            if known := self.link.error:
+                raise known from error
+            if self.link.request:
+                raise _stopped_at_once(self.link.request) from error
+            raise LaunchError(
+                f"Training processes failed {config.launch.max_restarts + 1} times. "
+                f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
+            ) from error
+        except SignalException as error:
+            raise _stopped_at_once(error.sigval) from error
+        except RendezvousError as error:
+            raise LaunchError(
+                f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
+                f"each other ({type(error).__name__}). Check that the address is reachable from "
+                f"all of them, then run the same command again to go on from the last checkpoint."
+            ) from error
+        if known := self.link.error:
+            raise known
+        return Path(next(iter(results.values())))
 
 
-def _stopped(number: int) -> TrainingStoppedError:
+def _stopped_at_once(number: int) -> TrainingStoppedError:
     return TrainingStoppedError(
         f"{signal.Signals(number).name}: stopped at once. "
         f"Run the same command again to go on from the last checkpoint.",
@@ -98,11 +150,15 @@ def _stopped(number: int) -> TrainingStoppedError:
     )
 
 
-def _elastic_config(config: TrainConfig, num_processes: int) -> ElasticConfig:
-    least, _, most = config.launch.nnodes.partition(":")
-    if config.launch.nnodes != "1" and config.launch.rdzv_endpoint is None:
+def _elastic_config(
+    config: TrainConfig, num_processes: int, rendezvous: dict[str, Any]
+) -> ElasticConfig:
+    launch = config.launch
+    least, _, most = launch.nnodes.partition(":")
+    alone = launch.nnodes == "1"
+    if not alone and launch.rdzv_endpoint is None:
         raise ConfigError(
-            f"launch: nnodes={config.launch.nnodes} needs a meeting place. "
+            f"launch: nnodes={launch.nnodes} needs a meeting place. "
             f"Give --rdzv-endpoint HOST:PORT, the same on every machine."
         )
     # Workers share the cores of a machine; without this each would start a thread per core.
@@ -113,27 +169,28 @@ def _elastic_config(config: TrainConfig, num_processes: int) -> ElasticConfig:
         min_nodes=int(least),
         max_nodes=int(most or least),
         nproc_per_node=num_processes,
-        run_id=f"adios-tme-{uuid.uuid4().hex[:8]}" if most == "" and least == "1" else "adios-tme",
-        rdzv_backend="c10d",
-        rdzv_endpoint=config.launch.rdzv_endpoint or "127.0.0.1:0",
-        max_restarts=config.launch.max_restarts,
+        run_id=f"adios-tme-{uuid.uuid4().hex[:8]}" if alone else "adios-tme",
+        rdzv_endpoint=launch.rdzv_endpoint or "127.0.0.1:0",
+        rdzv_configs={"last_call_timeout": launch.join_wait_seconds} | rendezvous,
+        max_restarts=launch.max_restarts,
         signals_to_handle="SIGHUP,SIGQUIT",
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
 
 
-def _worker(config: TrainConfig, asked: SharedNumber) -> str | _KnownError:
-    """One training process; what it returns reaches the launcher."""
-    if asked.value:
-        stopped = _stopped(asked.value)
-        return _KnownError(str(stopped), stopped.exit_code)
+def _worker(config: TrainConfig, link: LauncherLink) -> str:
+    """One training process; what it returns reaches the launcher, and so do errors of ours."""
+    if link.request > signal.SIGHUP:
+        link.tell(_stopped_at_once(link.request))
+        return ""
     try:
-        return str(run_training(config, prepare=False, launcher=asked, evaluate=evaluator(config)))
+        return str(run_training(config, link=link, evaluate=evaluator(config)))
+    except WorldChangedError as change:
+        link.is_ready()
+        time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another
+        sys.exit(str(change))
     except AdiosError as error:
-        return _KnownError(str(error), error.exit_code)
-
-
-def _as_exception(known: _KnownError) -> AdiosError:
-    error = AdiosError(known.message)
-    error.exit_code = known.exit_code
-    return error
+        link.tell(error)
+        return ""
+    finally:
+        link.has_ended()

@@ -33,23 +33,31 @@ class Feed:
         config: Settings of the run.
         world: Place of this process.
         index: The patches of all roots.
+        batch_size: Images of this rank per batch.
         first_sample: Samples of the whole run that are already seen.
     """
 
     def __init__(
-        self, config: TrainConfig, world: World, index: PatchMix, first_sample: int
+        self,
+        config: TrainConfig,
+        world: World,
+        index: PatchMix,
+        batch_size: int,
+        first_sample: int,
     ) -> None:
         self.index = index
         self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
         self.damage = DamageLog(config.run.output_dir / "corrupt.jsonl")
         self.wait_seconds = 0.0
+        self.rows: list[int] = []
+        """Rows of the index that the newest batch shows."""
         self._config = config
         self._device = world.device
         self._num_seen = 0
         self._loader = PatchLoader(
             index,
             img_size=config.data.img_size,
-            batch_size=config.data.batch_size_per_gpu,
+            batch_size=batch_size,
             rank=world.rank,
             num_ranks=world.num_ranks,
             seed=config.run.seed,
@@ -81,6 +89,7 @@ class Feed:
             batch, images = handover.take(batches)
             self.wait_seconds += time.perf_counter() - start
             self._num_seen += len(batch.rows)
+            self.rows = batch.rows.tolist()
             for damage in self.damage.record(batch.damaged):
                 place = printable(damage.archive), printable(damage.name)
                 logger.warning("%s: %s left out (%s)", *place, damage.reason)

@@ -15,7 +15,12 @@ import torch
 import yaml
 
 from adios_tme import __version__
-from adios_tme.checkpoint import find_checkpoint, list_checkpoints
+from adios_tme.checkpoint import (
+    find_checkpoint,
+    holds_checkpoint,
+    newest_whole_checkpoint,
+    remove_partial_writes,
+)
 from adios_tme.config.load import leaves, write_yaml
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError, DataError
@@ -30,6 +35,7 @@ FILES_OF_A_RUN = (
     "corrupt.jsonl",
     "checkpoint*.pth",
     ".checkpoint*.partial",
+    "samples",
     "dataset_index.safetensors",
     "visualizations",
     "report.html",
@@ -61,8 +67,12 @@ SHAPING = (
 PACKAGES = ("torch", "torchvision", "timm", "xformers", "numpy", "pillow", "kornia-rs")
 
 
-def prepare_folder(config: TrainConfig) -> None:
+def prepare_folder(config: TrainConfig, *, goes_on: bool = False) -> None:
     """Make the output folder ready: cleared, claimed or checked; settings and versions written.
+
+    Args:
+        config: Settings of the run.
+        goes_on: Whether this launch had the folder before: then it is neither cleared nor refused.
 
     Raises:
         ConfigError: If it holds another run, or one that must not be resumed.
@@ -71,10 +81,11 @@ def prepare_folder(config: TrainConfig) -> None:
     folder = config.run.output_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if config.run.overwrite:
+        if config.run.overwrite and not goes_on:
             _clear(folder)
-        elif (folder / SETTINGS).exists() or list_checkpoints(folder):
+        elif not goes_on and ((folder / SETTINGS).exists() or holds_checkpoint(folder)):
             _check_resumable(config)
+        remove_partial_writes(folder)
         write_yaml(config, folder / SETTINGS)
         text = json.dumps(environment(), indent=2) + "\n"
         (folder / "environment.json").write_text(text, encoding="utf-8")
@@ -86,13 +97,19 @@ def prepare_folder(config: TrainConfig) -> None:
 
 
 def resume_source(config: TrainConfig) -> Path | None:
-    """The checkpoint to go on from: the folder's own newest, else the one that was named."""
-    folder = config.run.output_dir
-    if list_checkpoints(folder):
-        return find_checkpoint(folder)
-    if config.run.resume not in ("auto", "never"):
-        return find_checkpoint(Path(config.run.resume))
-    return None
+    """The checkpoint to go on from: the folder's own newest whole one, else the one named.
+
+    Raises:
+        CheckpointError: If the folder holds checkpoints and none is whole, or what is named holds
+            none.
+    """
+    own = newest_whole_checkpoint(config.run.output_dir)
+    if own is None and config.run.resume not in ("auto", "never"):
+        named = Path(config.run.resume)
+        return (newest_whole_checkpoint(named) if named.is_dir() else None) or find_checkpoint(
+            named
+        )
+    return own
 
 
 def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) -> None:

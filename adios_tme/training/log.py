@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -29,18 +29,44 @@ def run_log(output_dir: Path, *, writes: bool = True) -> Iterator[Console]:
     if not writes:
         yield console
         return
-    file = logging.FileHandler(output_dir / "train.log", encoding="utf-8")
+    file = _LogFile(output_dir / "train.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    terminal = RichHandler(
-        console=console, show_path=False, markup=False, log_time_format="%H:%M:%S"
-    )
-    handlers = (file, terminal)
+    with _sent_to(file, _terminal(console)):
+        yield console
+
+
+@contextmanager
+def terminal_log() -> Iterator[None]:
+    """Send the package's messages to stderr alone while the block runs: those of a launcher."""
+    with _sent_to(_terminal(Console(stderr=True))):
+        yield
+
+
+class _LogFile(logging.Handler):
+    """Appends to a file; a message that a full disk does not take is on the terminal, too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(self.format(record) + "\n")
+
+
+def _terminal(console: Console) -> logging.Handler:
+    return RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
+
+
+@contextmanager
+def _sent_to(*handlers: logging.Handler) -> Iterator[None]:
     level = LOGGER.level
     LOGGER.setLevel(logging.INFO)
     for handler in handlers:
         LOGGER.addHandler(handler)
     try:
-        yield console
+        yield
     finally:
         for handler in handlers:
             LOGGER.removeHandler(handler)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adios_tme.checkpoint import CheckpointWriter, find_checkpoint
+from torch import Tensor
+
+from adios_tme.checkpoint import NEWEST, CheckpointWriter
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed import any_rank, barrier, process_group
-from adios_tme.errors import DataError, TrainingDivergedError, TrainingStoppedError
+from adios_tme.distributed import any_rank, barrier, on_first_rank, process_group
+from adios_tme.errors import (
+    CheckpointError,
+    DataError,
+    TrainingDivergedError,
+    TrainingStoppedError,
+    WorldChangedError,
+)
+from adios_tme.training.accumulate import accumulated_step
 from adios_tme.training.feed import Feed
 from adios_tme.training.folder import resume_source
+from adios_tme.training.link import LauncherLink
+from adios_tme.training.lock import RunLock, owner_of_this_run
 from adios_tme.training.log import run_log
 from adios_tme.training.metrics import Evaluate, Recorder
-from adios_tme.training.signals import SharedNumber, stop_on_signal
+from adios_tme.training.peers import Peers
+from adios_tme.training.samples import SampleLog, roll_back
+from adios_tme.training.signals import CHANGE_WORLD, GIVE_UP, GO_ON, StopRequest, stop_on_signal
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
@@ -22,59 +37,116 @@ from adios_tme.training.step import train_step
 def run_training(
     config: TrainConfig,
     *,
-    prepare: bool = True,
-    launcher: SharedNumber | None = None,
+    link: LauncherLink | None = None,
     evaluate: Evaluate | None = None,
 ) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
 
     Args:
         config: Settings of the run.
-        prepare: Whether the output folder is still to be claimed; a launcher does it before.
-        launcher: Number of the signal that the launcher was sent, or 0.
+        link: What the launcher of this process says, if our own launched it.
         evaluate: Scores masks on labelled images, every ``eval_freq`` iterations.
 
     Raises:
         ConfigError: If the settings do not fit the folder, the machine or each other.
         DataError: If the patches cannot be read.
-        CheckpointError: If the checkpoint to go on from is damaged, or the last one cannot be
-            written.
+        CheckpointError: If every checkpoint to go on from is damaged, or two in a row or the last
+            one cannot be written.
         TrainingDivergedError: If gradients stay non-finite.
         TrainingStoppedError: After a signal, once the checkpoint is saved.
+        WorldChangedError: When the launcher wants to start more processes, likewise.
     """
-    with process_group(config.compute.device) as world, stop_on_signal(launcher) as stop:
-        if prepare and world.is_first:
-            claim(config)
-        barrier()
+    timeout = config.launch.collective_timeout_seconds
+    with (
+        process_group(config.compute.device, timeout) as world,
+        stop_on_signal(link) as stop,
+        Peers(world, timeout) as peers,
+        _claimed_folder(config) as lock,
+    ):
         index = open_index(config, world)
         with run_log(config.run.output_dir, writes=world.is_first) as console:
             run = start(config, world)
             with (
-                Feed(config, world, index, run.samples_seen) as feed,
+                Feed(config, world, index, run.batches.images_per_pass, run.samples_seen) as feed,
                 Recorder(run, feed, console, evaluate) as recorder,
-                CheckpointWriter(config.run.output_dir, config.run.keep_checkpoints) as writer,
+                _sample_log(run, feed) as samples,
+                _writer(run, lock) as writer,
             ):
                 announce(run, feed)
-                for images in feed:
-                    if run.is_finished:
-                        break
+                verdict, batches = GO_ON, iter(feed)
+                while not run.is_finished and verdict == GO_ON:
+                    peers.at(f"iteration {run.iteration + 1}, waiting for data")
+                    images, rows = take(run, feed, batches)
                     now = run.schedule()
-                    report = train_step(run, images, now)
+                    peers.at(f"iteration {run.iteration + 1}, computing")
+                    report = (
+                        train_step(run, images[0], now)
+                        if run.batches.num_passes == 1
+                        else accumulated_step(run, images, now)
+                    )
+                    if samples:
+                        samples.write(run.iteration + 1, run.samples_seen, rows)
                     run.advance()
-                    recorder.record(report, now, images)
+                    recorder.record(report, now, images[-1])
                     check_health(run, feed)
-                    if (leaving := stop.on_any_rank()) or save_is_due(run):
-                        save(run, writer)
-                    if leaving:
+                    peers.at(f"end of iteration {run.iteration}")
+                    verdict = stop.agree(give_up=writer is not None and bool(writer.gave_up()))
+                    if verdict == GIVE_UP:
                         break
-        if not run.is_finished:
-            name = signal.Signals(stop.number).name
-            raise TrainingStoppedError(
-                f"{name}: stopped after iteration {run.iteration}; the checkpoint is saved. "
-                f"Run the same command again to go on.",
-                stop.number,
-            )
-    return find_checkpoint(config.run.output_dir)
+                    if verdict != GO_ON or save_is_due(run):
+                        save(run, writer)
+                peers.at("writing the last checkpoint")
+                if verdict == GIVE_UP:
+                    give_up(writer)
+        check_finished(run, verdict, stop)
+    return config.run.output_dir / NEWEST
+
+
+@contextmanager
+def _claimed_folder(config: TrainConfig) -> Iterator[RunLock | None]:
+    """Hold the output folder, made ready by the first rank; None on the others."""
+    owner = owner_of_this_run()
+    with ExitStack() as stack:
+        lock: list[RunLock] = []
+
+        def take_and_prepare() -> None:
+            lock.append(stack.enter_context(RunLock(config.run.output_dir, owner)))
+            claim(config, goes_on=not lock[0].is_new_launch)
+
+        on_first_rank(take_and_prepare)
+        yield lock[0] if lock else None
+
+
+@contextmanager
+def _sample_log(run: Run, feed: Feed) -> Iterator[SampleLog | None]:
+    if not run.config.run.log_samples:
+        yield None
+        return
+    folder = run.config.run.output_dir
+    on_first_rank(lambda: roll_back(folder, run.iteration))
+    with SampleLog(folder, run.world.rank, run.batches, len(feed.index)) as log:
+        yield log
+
+
+@contextmanager
+def _writer(run: Run, lock: RunLock | None) -> Iterator[CheckpointWriter | None]:
+    """The first rank's writer of checkpoints."""
+    if lock is None:
+        yield None
+        return
+    settings = run.config.run
+    keep_every = settings.keep_checkpoints and settings.keep_checkpoints * settings.save_freq
+    with CheckpointWriter(settings.output_dir, keep_every, lock.check) as writer:
+        yield writer
+
+
+def take(run: Run, feed: Feed, batches: Iterator[Tensor]) -> tuple[list[Tensor], list[list[int]]]:
+    """The images of one update, pass by pass, and their rows in the index."""
+    images, rows = [], []
+    for _ in range(run.batches.num_passes):
+        images.append(next(batches))
+        rows.append(feed.rows)
+    return images, rows
 
 
 def save_is_due(run: Run) -> bool:
@@ -82,11 +154,41 @@ def save_is_due(run: Run) -> bool:
     return run.iteration % run.config.run.save_freq == 0 or run.is_finished
 
 
-def save(run: Run, writer: CheckpointWriter) -> None:
+def save(run: Run, writer: CheckpointWriter | None) -> None:
     """Hand the state of this moment to the writer of the first rank."""
     state = run.state()
-    if run.world.is_first:
+    if writer is not None:
         writer.save(state)
+
+
+def give_up(writer: CheckpointWriter | None) -> None:
+    """Stop because checkpoints cannot be written any more.
+
+    Raises:
+        CheckpointError: Always; on the first rank with the reason.
+    """
+    reason = writer.gave_up() if writer else None
+    raise reason or CheckpointError("The first rank could not write checkpoints; see its message.")
+
+
+def check_finished(run: Run, verdict: int, stop: StopRequest) -> None:
+    """Raise what explains an end before the last iteration.
+
+    Raises:
+        TrainingStoppedError: After a signal.
+        WorldChangedError: When processes are to begin again among more.
+    """
+    if run.is_finished:
+        return
+    if verdict == CHANGE_WORLD:
+        barrier()  # nobody begins again before the first rank has written
+        raise WorldChangedError(f"Saved at iteration {run.iteration}, to go on with more machines.")
+    name = signal.Signals(stop.number).name
+    raise TrainingStoppedError(
+        f"{name}: stopped after iteration {run.iteration}; the checkpoint is saved. "
+        f"Run the same command again to go on.",
+        stop.number,
+    )
 
 
 def check_health(run: Run, feed: Feed) -> None:

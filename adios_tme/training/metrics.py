@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -100,8 +101,7 @@ class Recorder:
     def _write_line(self, line: dict[str, Any]) -> None:
         if not self._writes:
             return
-        path = self._settings.output_dir / "metrics.jsonl"
-        with path.open("a", encoding="utf-8") as file:
+        with self._disk_may_fail("metrics.jsonl") as path, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._progress.update(self._bar, shown=_summary(line))
         if not self.console.is_terminal:
@@ -144,10 +144,20 @@ class Recorder:
             return
         with self._shown() as generator:
             masks = generator(self._examples.to(self.run.world.device)).cpu()
-        folder = self._settings.output_dir / "visualizations" / "masks"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"iter_{self.run.iteration:08d}.png"
-        draw_masks(self._examples, masks, path, title=f"Masks after {self.run.iteration} updates")
+        title = f"Masks after {self.run.iteration} updates"
+        with self._disk_may_fail("visualizations/masks") as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"iter_{self.run.iteration:08d}.png"
+            draw_masks(self._examples, masks, path, title=title)
+
+    @contextmanager
+    def _disk_may_fail(self, name: str) -> Iterator[Path]:
+        """Lose a line or a picture to a full disk, not the run: that the checkpoints decide."""
+        path = self._settings.output_dir / name
+        try:
+            yield path
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); training goes on.", path, error.strerror)
 
     def _scores(self) -> dict[str, float]:
         if self._evaluate is None:

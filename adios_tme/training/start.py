@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from adios_tme.checkpoint import find_checkpoint, read_checkpoint
@@ -10,11 +11,12 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.data.damage import Damage, DamageLog
 from adios_tme.data.indexing import open_indexes, open_or_build
 from adios_tme.data.mix import PatchMix
-from adios_tme.distributed import World
+from adios_tme.distributed import World, on_first_rank
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.training.feed import Feed
 from adios_tme.training.folder import check_same_shape, prepare_folder, resume_source
+from adios_tme.training.init_from import init_from
 from adios_tme.training.log import run_log
 from adios_tme.training.state import Run
 from adios_tme.viz.progress import progress_bar
@@ -22,8 +24,12 @@ from adios_tme.viz.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 
-def claim(config: TrainConfig) -> None:
-    """Index the patches, then make the output folder this run's; what fails leaves no trace.
+def claim(config: TrainConfig, *, goes_on: bool = False) -> None:
+    """Index the patches, then make the output folder this run's.
+
+    Args:
+        config: Settings of the run.
+        goes_on: Whether this launch had the folder before, and only its processes are new.
 
     Raises:
         ConfigError: If the patches are missing, or the folder holds another run.
@@ -32,7 +38,8 @@ def claim(config: TrainConfig) -> None:
     output_dir = config.run.output_dir
     with progress_bar("Indexing archives") as on_progress:
         reports = open_or_build(config.data, output_dir, on_progress)
-    prepare_folder(config)
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    prepare_folder(config, goes_on=goes_on or requeued)
     damage = DamageLog(output_dir / "corrupt.jsonl")
     with run_log(output_dir):
         for report in reports:
@@ -65,19 +72,19 @@ def start(config: TrainConfig, world: World) -> Run:
     """
     run = Run.build(config, world)
     settings = config.run
-    source = resume_source(config)
+    source = on_first_rank(lambda: resume_source(config))
     if source is not None:
         state = read_checkpoint(source)
         check_same_shape(config, state["config"], source)
         streams = run.load_state(state)
-        randomness = "random streams restored" if streams else "new random streams (other ranks)"
+        randomness = (
+            "random streams restored"
+            if streams
+            else f"new random streams: {state['world_size']} ranks have become {world.num_ranks}"
+        )
         logger.info("Resumed %s at iteration %d; %s", source, run.iteration, randomness)
     elif settings.init_from is not None:
-        source = find_checkpoint(Path(settings.init_from))
-        state = read_checkpoint(source)
-        check_same_shape(config, state["config"], source)
-        run.load_weights(state)
-        logger.info("Started from the weights of %s", source)
+        init_from(run, settings.init_from)
     elif config.mask.mask_encoder_checkpoint is not None:
         source = find_checkpoint(config.mask.mask_encoder_checkpoint)
         load_mask_encoder(run, source)
@@ -114,14 +121,15 @@ def load_mask_encoder(run: Run, source: Path) -> None:
 
 def announce(run: Run, feed: Feed) -> None:
     """Log what is about to happen."""
-    data, world = run.config.data, run.world
-    logger.info(
-        "%d patches in %d archives; global batch %d (%d x %d ranks) on %s in %s; attention %s",
+    world = run.world
+    log_batch = logger.info
+    if run.batches.asked not in (None, run.global_batch_size):
+        log_batch = logger.warning
+    log_batch(
+        "%d patches in %d archives; global batch %s on %s in %s; attention %s",
         len(feed.index),
         feed.index.num_archives,
-        run.global_batch_size,
-        data.batch_size_per_gpu,
-        world.num_ranks,
+        run.batches,
         world.device,
         str(run.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,

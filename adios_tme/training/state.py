@@ -17,6 +17,7 @@ from adios_tme.models.build import build_mask_model, build_student, choose_preci
 from adios_tme.models.student import Student
 from adios_tme.optim.build import build_optimizer
 from adios_tme.training.average import MovingAverage
+from adios_tme.training.batches import plan_batches
 from adios_tme.training.random_masks import random_partition
 from adios_tme.training.schedule import Schedule, schedule_at
 from adios_tme.training.update import Updater
@@ -42,6 +43,7 @@ class Run:
         self.averaged_mask_model = (
             MovingAverage(mask_model, config.mask.mask_ema) if config.mask.mask_ema else None
         )
+        self.batches = plan_batches(config, world.num_ranks)
         self.iteration = 0
         self.samples_seen = 0
 
@@ -70,7 +72,7 @@ class Run:
     @property
     def global_batch_size(self) -> int:
         """Images per iteration over all ranks."""
-        return self.config.data.batch_size_per_gpu * self.world.num_ranks
+        return self.batches.global_size
 
     @property
     def crop_size(self) -> int:
@@ -134,7 +136,7 @@ class Run:
             "iteration": self.iteration,
             "samples_seen": self.samples_seen,
             "config": self.config.model_dump(mode="json"),
-            "rng": from_all_ranks(_random_state(self.world.device)),
+            "rng": from_all_ranks(random_state(self.world.device)),
             "scaler": {
                 name: updater.scaler.state_dict() if updater.scaler else None
                 for name, updater in self.updaters().items()
@@ -167,7 +169,7 @@ class Run:
         self.samples_seen = state["samples_seen"]
         same_ranks = state["world_size"] == self.world.num_ranks
         if same_ranks:
-            _set_random_state(state["rng"][self.world.rank], self.world.device)
+            set_random_state(state["rng"][self.world.rank], self.world.device)
         return bool(same_ranks)
 
     def updaters(self) -> dict[str, Updater]:
@@ -175,14 +177,16 @@ class Run:
         return {"student": self.update_student, "mask": self.update_mask_model}
 
 
-def _random_state(device: torch.device) -> dict[str, Tensor]:
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The random streams of this process, on the host and on its device."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Take the random streams back to a moment."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -65,6 +65,14 @@ def student_disagreement(
     run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
 ) -> Tensor:
     """What the student minimises: NT-Xent to the clean view, over masked views and their crops."""
+    views_VBD = student_embeddings(run, run.student, images_BCHW, masks_BNHW)
+    return simclr_loss(views_VBD[0], views_VBD[1:], temperature).sum()
+
+
+def student_embeddings(
+    run: Run, student: nn.Module, images_BCHW: Tensor, masks_BNHW: Tensor
+) -> Tensor:
+    """Embeddings (1 + V, B, D) of the clean view, the masked views and their crops, in one call."""
     num_images = len(images_BCHW)
     whole = hide(images_BCHW, masks_BNHW, with_clean=True)
     crops = [
@@ -72,9 +80,9 @@ def student_disagreement(
         for _ in range(run.config.mask.crops_per_mask)
     ]
     with run.autocast():
-        embeddings = torch.cat(run.student([whole, *crops]))
-    clean_BD, hidden_VBD = embeddings[:num_images], embeddings[num_images:]
-    return simclr_loss(clean_BD, hidden_VBD.unflatten(0, (-1, num_images)), temperature).sum()
+        embeddings = torch.cat(student([whole, *crops]))
+    views: Tensor = embeddings.unflatten(0, (-1, num_images))
+    return views
 
 
 def judged_disagreement(

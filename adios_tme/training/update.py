@@ -50,13 +50,27 @@ class Updater:
         Returns:
             Norm of the gradient before clipping, on the device.
         """
+        self.zero()
+        self.backward(loss)
+        return self.step(lr)
+
+    def zero(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients to what is there."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self, lr: float) -> Tensor:
+        """Clip, and step unless the norm is not finite.
+
+        Returns:
+            Norm of the gradient before clipping, on the device.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.scaler is None:
-            loss.backward()
-        else:
-            self.scaler.scale(loss).backward()
+        if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_grad)
         self._step(refused=(~norm.isfinite()).float())

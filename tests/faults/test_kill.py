@@ -209,7 +209,7 @@ def test_batches_of_nan_stop_the_run_and_name_the_last_good_checkpoint(
         TrainingDivergedError, match=r"stayed non-finite until iteration 7.*"
     ) as error:
         run_training(config)
-    assert "checkpoint.pth" in str(error.value)
+    assert "checkpoint_iter_00000006.pth" in str(error.value)
     saved = read_checkpoint(tmp_path / "run" / "checkpoint.pth")
     assert saved["iteration"] == 6
     assert all(weight.isfinite().all() for weight in saved["student"].values())

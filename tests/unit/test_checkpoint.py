@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from adios_tme import load_encoder, load_mask_model, load_student
+from adios_tme import checkpoint, load_encoder, load_mask_model, load_student
 from adios_tme.checkpoint import (
     NEWEST,
     CheckpointWriter,
     checkpoint_name,
     find_checkpoint,
     list_checkpoints,
+    newest_whole_checkpoint,
     read_checkpoint,
+    remove_partial_writes,
     write_checkpoint,
 )
 from adios_tme.distributed import World
@@ -95,30 +99,141 @@ def test_a_full_disk_leaves_the_older_one_whole(
 
 def test_the_writer_copies_before_it_returns(tmp_path: Path) -> None:
     moving = state(1)
-    with CheckpointWriter(tmp_path, keep=None) as writer:
+    with CheckpointWriter(tmp_path) as writer:
         writer.save(moving)
         moving["student"]["w"].fill_(-1)
     assert read_checkpoint(tmp_path / NEWEST)["student"]["w"].tolist() == [1.0] * 100
 
 
-def test_the_writer_keeps_the_newest_few(tmp_path: Path) -> None:
-    with CheckpointWriter(tmp_path, keep=2) as writer:
-        for iteration in range(1, 6):
-            writer.save(state(iteration))
-    assert [number for number, _ in list_checkpoints(tmp_path)] == [4, 5]
+def test_the_writer_keeps_some_for_evaluation_and_the_newest_two(tmp_path: Path) -> None:
+    for last in range(2, 15, 2):
+        with CheckpointWriter(tmp_path, keep_every=4) as writer:
+            writer.save(state(last))
+    assert [number for number, _ in list_checkpoints(tmp_path)] == [4, 8, 12, 14]
 
 
-def test_one_failed_write_is_a_warning_and_two_stop(
+class SlowDisk:
+    """Holds every write back until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._write = checkpoint.write_checkpoint
+        monkeypatch.setattr(checkpoint, "write_checkpoint", self.write)
+
+    def write(self, state: dict[str, Any], run_dir: Path) -> Path:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return self._write(state, run_dir)
+
+
+def test_training_never_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    with CheckpointWriter(tmp_path) as writer:
+        writer.save(state(1))
+        assert disk.begun.wait(60)
+        for iteration in (2, 3):
+            writer.save(state(iteration))  # returns, although nothing has been written
+        assert list_checkpoints(tmp_path) == []
+        disk.go_on.set()
+    assert [number for number, _ in list_checkpoints(tmp_path)] == [1, 3]
+    assert "checkpoint_iter_00000002.pth is left out" in caplog.text
+
+
+def test_one_failed_write_is_a_warning_and_two_give_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("os.fsync", full_disk)
-    writer = CheckpointWriter(tmp_path, keep=None)
-    writer.save(state(1))
-    writer.save(state(2))
-    assert "Training goes on until the next checkpoint" in caplog.text
+    writer = CheckpointWriter(tmp_path)
+    for iteration, given_up in ((1, False), (2, True)):
+        writer.save(state(iteration))
+        assert writer._pending is not None
+        writer._pending.result(timeout=60)
+        assert (writer.gave_up() is not None) == given_up
+    assert caplog.text.count("Training goes on until the next checkpoint") == 1
     with pytest.raises(CheckpointError, match="No space left"):
-        writer.save(state(3))
-    writer.close()
+        writer.close()
+
+
+def test_a_write_that_succeeds_forgives_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with CheckpointWriter(tmp_path) as writer:
+        for iteration in range(1, 6):
+            with pytest.MonkeyPatch.context() as patch:
+                if iteration % 2:
+                    patch.setattr("os.fsync", full_disk)
+                writer.save(state(iteration))
+                assert writer._pending is not None
+                writer._pending.result(timeout=60)
+            assert writer.gave_up() is None
+        writer.save(state(6))
+    assert [number for number, _ in list_checkpoints(tmp_path)] == [2, 4, 6]
+
+
+def test_the_last_write_of_all_may_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", full_disk)
+    with (
+        pytest.raises(CheckpointError, match="No space left"),
+        CheckpointWriter(tmp_path) as writer,
+    ):
+        writer.save(state(1))
+
+
+def test_a_folder_that_was_lost_is_not_written_to(tmp_path: Path) -> None:
+    def not_ours() -> None:
+        raise CheckpointError("the folder is another run's now")
+
+    with (
+        pytest.raises(CheckpointError, match="another run's"),
+        CheckpointWriter(tmp_path, check_owner=not_ours) as writer,
+    ):
+        writer.save(state(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_newest_one_falls_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert newest_whole_checkpoint(tmp_path) is None
+    paths = [write_checkpoint(state(iteration), tmp_path) for iteration in (1, 2, 3)]
+    assert newest_whole_checkpoint(tmp_path) == paths[2]
+    with paths[2].open("r+b") as file:  # and so checkpoint.pth, which is the same file
+        file.truncate(paths[2].stat().st_size // 2)
+    assert newest_whole_checkpoint(tmp_path) == paths[1]
+    assert caplog.text.count("falling back to the checkpoint before it") == 1
+    for path in paths[:2]:
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of its 3 checkpoints is whole"):
+        newest_whole_checkpoint(tmp_path)
+
+
+def test_a_copy_called_newest_counts_where_links_do_not(tmp_path: Path) -> None:
+    path = write_checkpoint(state(1), tmp_path)
+    copy = tmp_path / NEWEST
+    copy.unlink()
+    copy.write_bytes(path.read_bytes())
+    path.unlink()
+    assert newest_whole_checkpoint(tmp_path) == copy
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_checkpoint_cut_at_any_byte_is_passed_over(seed: int, tmp_path: Path) -> None:
+    before, newest = (write_checkpoint(state(iteration), tmp_path) for iteration in (1, 2))
+    size = newest.stat().st_size
+    with newest.open("r+b") as file:
+        file.truncate(random.Random(seed).randrange(size))
+    assert newest_whole_checkpoint(tmp_path) == before
+
+
+def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.pth.17.partial").write_bytes(b"half")
+    path = write_checkpoint(state(1), tmp_path)
+    remove_partial_writes(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {NEWEST, path.name}
 
 
 @pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])

@@ -61,5 +61,5 @@ def test_where_a_run_goes_on_from(tmp_path: Path) -> None:
     assert resume_source(tiny_config(tmp_path, run)) is None
     named = checkpoint(other)
     assert resume_source(tiny_config(tmp_path, run, resume=str(named))) == named
-    own = checkpoint(run).with_name("checkpoint.pth")
+    own = checkpoint(run)
     assert resume_source(tiny_config(tmp_path, run)) == own

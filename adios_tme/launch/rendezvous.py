@@ -1,0 +1,119 @@
+"""Where machines meet: torch's c10d rendezvous, which lets the workers save before it changes them.
+
+torch's elastic agent stops its workers the moment another machine waits to join. Here they are
+asked to save first, so that a machine that joins costs no iteration.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from torch.distributed.elastic.rendezvous import (
+    RendezvousClosedError,
+    RendezvousHandler,
+    RendezvousInfo,
+    RendezvousParameters,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
+
+from adios_tme.errors import LaunchError
+from adios_tme.training.link import LauncherLink
+from adios_tme.training.signals import CHANGE_WORLD, GO_ON
+
+BACKEND = "adios_tme"
+#: Time that workers have to finish their step and save before a machine joins all the same.
+SAVE_SECONDS = 120
+
+logger = logging.getLogger(__name__)
+
+
+def register(link: LauncherLink) -> str:
+    """Make the rendezvous known to torch for one launch, and return its name."""
+
+    def create(parameters: RendezvousParameters) -> RendezvousHandler:
+        backend, store = create_backend(parameters)
+        return SavingRendezvous(create_handler(store, backend, parameters), link)
+
+    rendezvous_handler_registry._registry.pop(BACKEND, None)  # of a launch before in this process
+    rendezvous_handler_registry.register(BACKEND, create)
+    return BACKEND
+
+
+class SavingRendezvous(RendezvousHandler):
+    """A rendezvous that gives the workers time, and ends where a new start would be in vain.
+
+    Args:
+        inner: The rendezvous that does the work.
+        link: Shared with the workers of this machine.
+    """
+
+    def __init__(self, inner: RendezvousHandler, link: LauncherLink) -> None:
+        self._inner = inner
+        self._link = link
+        self._num_starts = 0
+        self._asked_at: float | None = None
+
+    def get_backend(self) -> str:
+        """Name of the backend."""
+        return BACKEND
+
+    @property
+    def use_agent_store(self) -> bool:
+        """Whether workers share the agent's store."""
+        return self._inner.use_agent_store
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Meet the other machines, unless a worker has met an error that would only come again.
+
+        Raises:
+            AdiosError: That error.
+            LaunchError: If the run has ended on another machine.
+        """
+        if error := self._link.error:
+            raise error
+        if self._num_starts:
+            why = "machines join" if self._asked_at else "training processes failed or were killed"
+            logger.warning("Start %d: %s.", self._num_starts + 1, why)
+        try:
+            info = self._inner.next_rendezvous()
+        except RendezvousClosedError as error:
+            raise LaunchError(
+                "The run has ended on another machine; see its message. "
+                "Run the same command again on every machine to go on from the last checkpoint."
+            ) from error
+        logger.info("Machine %d of %d in this run.", info.rank + 1, info.world_size)
+        self._num_starts += 1
+        self._asked_at = None
+        self._link.begin_again()
+        return info
+
+    def num_nodes_waiting(self) -> int:
+        """Machines that wait to join; 0 while the workers are still saving for them."""
+        waiting = self._inner.num_nodes_waiting()
+        if waiting <= 0:
+            return waiting
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            if self._link.request == GO_ON:
+                self._link.request = CHANGE_WORLD
+        is_late = time.monotonic() - self._asked_at > SAVE_SECONDS
+        return waiting if is_late or self._link.all_ready else 0
+
+    def is_closed(self) -> bool:
+        """Whether the run has ended somewhere."""
+        return self._inner.is_closed()
+
+    def set_closed(self) -> None:
+        """End the run everywhere."""
+        self._inner.set_closed()
+
+    def get_run_id(self) -> str:
+        """Name of the run."""
+        return self._inner.get_run_id()
+
+    def shutdown(self) -> bool:
+        """Leave."""
+        return self._inner.shutdown()

@@ -1,0 +1,185 @@
+"""Submit a run to SLURM: a task on each machine that starts torch's elastic agent.
+
+Before its time limit the job is sent SIGUSR2. submitit's handler on the first machine then calls
+`TrainJob.checkpoint`, which has all workers save and leave, and requeues the job under the same id;
+SIGTERM (``scancel``) saves and ends it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adios_tme.config.launch import minutes_of
+from adios_tme.config.train import TrainConfig
+from adios_tme.errors import ConfigError, LaunchError, TrainingStoppedError
+from adios_tme.launch.local import Launch, processes_on_this_node
+from adios_tme.training.signals import STOPPING
+
+if TYPE_CHECKING:
+    import submitit
+
+#: Jobs of a run that may be cut off by the time limit, one after the other.
+MAX_TIMEOUTS = 10_000
+#: Left of the time between the signal and the limit for the requeueing itself.
+REQUEUE_SECONDS = 5
+#: How long the other machines wait for the first one to requeue the job.
+PATIENCE_SECONDS = 600
+_FIRST_PORT, _NUM_PORTS = 20_000, 10_000
+
+
+class TrainJob:
+    """What runs on each machine of the job.
+
+    Args:
+        config: Settings of the run.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self._launch: Launch | None = None
+
+    def __call__(self) -> str:
+        """Train, and return the last checkpoint.
+
+        Raises:
+            AdiosError: See `adios_tme.launch.local.train`.
+        """
+        import submitit
+
+        place = submitit.JobEnvironment()
+        port = _FIRST_PORT + int(place.raw_job_id) % _NUM_PORTS
+        most = self.config.launch.nnodes.rpartition(":")[2]
+        launch = self.config.launch.model_copy(
+            update={
+                "nnodes": self.config.launch.nnodes if int(most) > 1 else "1:1",
+                "rdzv_endpoint": f"{place.hostnames[0]}:{port}",
+            }
+        )
+        config = self.config.model_copy(update={"launch": launch})
+        is_first = place.global_rank == 0
+        self._launch = Launch(config, processes_on_this_node(config), {"is_host": is_first})
+        try:
+            answered_here = tuple(number for number in STOPPING if number != _requeues_at())
+            return str(self._launch.run(answered_here))
+        except TrainingStoppedError as error:
+            if error.signal_number == _requeues_at() and not is_first:
+                # Leaving first could end the first machine's task before it has requeued the job.
+                time.sleep(PATIENCE_SECONDS)
+            raise
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Have the workers save and leave; called by submitit before it requeues the job.
+
+        Raises:
+            LaunchError: If they did not in time, so that the job ends with its last checkpoint.
+        """
+        import submitit
+
+        if self._launch is not None:
+            self._launch.ask(_requeues_at())
+            patience = self.config.cluster.signal_seconds - REQUEUE_SECONDS
+            if not self._launch.wait_until_saved(patience):
+                sys.stderr.write(
+                    f"The workers have not saved within {patience} s; requeueing all the same, to "
+                    f"go on from the last checkpoint. Raise --signal-seconds.\n"
+                )
+        return submitit.helpers.DelayedSubmission(TrainJob(self.config))
+
+
+def submit(config: TrainConfig) -> str:
+    """Submit the run, or only show the script.
+
+    Returns:
+        What to tell the user: the script, or the job's number and where its output goes.
+
+    Raises:
+        ConfigError: If submitit is missing, or the folder holds another run.
+        LaunchError: If SLURM does not take the job.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "cluster: slurm=True needs submitit. Install it with pip install 'adios-tme[slurm]'."
+        ) from error
+    folder = config.run.output_dir.resolve() / "slurm"
+    if config.cluster.dry_run:
+        return _script(config, folder)
+    executor = _executor(config, folder)
+    try:
+        job = executor.submit(TrainJob(_with_whole_paths(config)))
+    except (submitit.core.utils.FailedJobError, FileNotFoundError, RuntimeError) as error:
+        raise LaunchError(
+            f"{folder}: SLURM did not take the job ({' '.join(str(error).split())}). "
+            f"Check --partition, --account and --time with sinfo, and see --dry-run."
+        ) from error
+    return (
+        f"Submitted job {job.job_id}. Its output: {job.paths.stdout}\n"
+        f"Stop it with scancel {job.job_id}: it saves and ends. "
+        f"At its time limit it saves, requeues and goes on by itself."
+    )
+
+
+def _requeues_at() -> signal.Signals:
+    """The signal that submitit listens to."""
+    import submitit
+
+    number: signal.Signals = submitit.JobEnvironment._usr_sig()
+    return number
+
+
+def _with_whole_paths(config: TrainConfig) -> TrainConfig:
+    """The same settings for a process that starts in another folder."""
+    run = config.run.model_copy(update={"output_dir": config.run.output_dir.resolve()})
+    return config.model_copy(update={"run": run})
+
+
+def _executor(config: TrainConfig, folder: Path) -> Any:
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MAX_TIMEOUTS)
+    executor.update_parameters(**_parameters(config))
+    return executor
+
+
+def _script(config: TrainConfig, folder: Path) -> str:
+    """The script as submitit would write it, without a trace on disk or a cluster at hand."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
+    text: str = _make_sbatch_string(
+        command=shlex.join(command), folder=folder, **_parameters(config)
+    )
+    return text
+
+
+def _parameters(config: TrainConfig) -> dict[str, Any]:
+    """What is asked of SLURM, in submitit's words."""
+    cluster, launch = config.cluster, config.launch
+    asked = launch.nproc_per_node
+    num_processes = int(asked) if asked != "auto" else cluster.gpus_per_node or 1
+    num_gpus = cluster.gpus_per_node
+    if num_gpus is None:
+        num_gpus = 0 if config.compute.device == "cpu" else num_processes
+    parameters = {
+        "job_name": "adios-tme",
+        "nodes": int(launch.nnodes.rpartition(":")[2]),
+        "ntasks_per_node": 1,
+        "cpus_per_task": num_processes * (1 + config.data.num_workers),
+        "gpus_per_node": num_gpus or None,
+        "mem": f"{cluster.mem_gb}GB" if cluster.mem_gb else None,
+        "time": minutes_of(cluster.time),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "constraint": cluster.constraint,
+        "qos": cluster.qos,
+        "signal_delay_s": cluster.signal_seconds,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True},
+    }
+    return {name: value for name, value in parameters.items() if value is not None}

@@ -1,0 +1,84 @@
+"""Which patches were seen, one line each: ``--log_samples``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from adios_tme.training.batches import Batches
+
+HEADER = "iteration,epoch,position,row\n"
+
+
+class SampleLog:
+    """Writes ``samples/rank_*.csv`` in the output folder: iteration, epoch, position, row.
+
+    An epoch is as many samples as there are patches; the row is that of the patch which was shown,
+    another one than stands at the position where that one was damaged.
+
+    Args:
+        output_dir: Folder of the run.
+        rank: This rank; each writes a file of its own.
+        batches: How an update is shared out.
+        num_patches: Patches of the index.
+    """
+
+    def __init__(self, output_dir: Path, rank: int, batches: Batches, num_patches: int) -> None:
+        self._path = output_dir / "samples" / f"rank_{rank:05d}.csv"
+        self._rank = rank
+        self._batches = batches
+        self._num_patches = num_patches
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(exist_ok=True)
+        is_new = not self._path.exists()
+        self._file = self._path.open("a", encoding="utf-8")
+        if is_new:
+            self._file.write(HEADER)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, iteration: int, first_sample: int, rows: list[list[int]]) -> None:
+        """Note a finished update.
+
+        Args:
+            iteration: Its number, from 1.
+            first_sample: Number in the whole run of its first sample.
+            rows: Rows of this rank's images in each pass.
+        """
+        lines = []
+        for number, shown in enumerate(rows):
+            place = number * self._batches.num_ranks + self._rank
+            sample = first_sample + place * self._batches.images_per_pass
+            for row in shown:
+                epoch, position = divmod(sample, self._num_patches)
+                lines.append(f"{iteration},{epoch},{position},{row}\n")
+                sample += 1
+        self._file.write("".join(lines))
+        self._file.flush()
+
+
+def roll_back(output_dir: Path, iteration: int) -> None:
+    """Drop what was noted after an iteration, so that the files tell of the surviving history."""
+    for path in (output_dir / "samples").glob("rank_*.csv"):
+        whole = path.with_name(f".{path.name}.partial")
+        with path.open(encoding="utf-8") as old, whole.open("w", encoding="utf-8") as new:
+            new.writelines(_until(iteration, old))
+        whole.replace(path)
+
+
+def _until(iteration: int, lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        number, comma, _ = line.partition(",")
+        is_whole = comma and line.endswith("\n")
+        if line == HEADER or (is_whole and int(number) <= iteration):
+            yield line

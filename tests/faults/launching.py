@@ -1,0 +1,130 @@
+"""Runs that are started beside a test, watched, and struck."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from tests.factories import command
+
+#: Starting torch in many processes on few cores takes its time.
+PATIENCE_SECONDS = 240
+
+
+class Started:
+    """A command that runs beside the test; what it says goes to a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(self.said()) from error
+
+    def wait_for(self, condition: Callable[[], object], timeout: float = PATIENCE_SECONDS) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+
+    def workers(self) -> list[int]:
+        """Training processes that its elastic agent has started."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        if not children.exists():
+            return []
+        return [int(pid) for pid in children.read_text().split() if b"spawn_main" in _words(pid)]
+
+    def new_workers(self, before: set[int], num_workers: int) -> list[int]:
+        """Wait for workers that are none of those before."""
+        self.wait_for(lambda: len(set(self.workers()) - before) == num_workers)
+        return sorted(set(self.workers()) - before)
+
+    def wait_for_iteration(self, run: Path, iteration: int) -> None:
+        """Wait until the sample log tells of an iteration."""
+        self.wait_for(lambda: last_iteration(run) >= iteration)
+
+    def kill(self) -> None:
+        """Kill it and its workers with -9, as when the machine goes."""
+        for pid in (self.process.pid, *self.workers()):
+            kill(pid)
+
+
+@contextmanager
+def launched(
+    log: Path, *arguments: str | Path, prefix: tuple[str, ...] = (), **environment: str
+) -> Iterator[Started]:
+    """Run the installed command beside the test, and end it and its workers with the test."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*prefix, *command(*arguments)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        )
+    started = Started(process, log)
+    try:
+        yield started
+    finally:
+        started.kill()
+        process.wait()
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    with suppress(ProcessLookupError):  # it was faster
+        os.kill(pid, number)
+
+
+def _words(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def last_iteration(run: Path) -> int:
+    """The newest iteration in the sample log, whatever rank wrote it."""
+    newest = 0
+    for path in (run / "samples").glob("rank_*.csv"):
+        lines = path.read_text().splitlines()
+        numbers = [line.split(",")[0] for line in lines[-2:] if line.count(",") == 3]
+        newest = max([newest, *(int(number) for number in numbers if number.isdigit())])
+    return newest
+
+
+def check_every_patch_once(run: Path, num_patches: int, num_samples: int) -> None:
+    """The surviving history shows each position and each patch once an epoch, and nothing else."""
+    files = sorted((run / "samples").glob("rank_*.csv"))
+    lines = np.concatenate(
+        [np.loadtxt(file, dtype=int, delimiter=",", skiprows=1) for file in files]
+    )
+    assert len(lines) == num_samples
+    _, epochs, positions, rows = lines.T
+    places = epochs * num_patches + positions
+    assert np.array_equal(np.sort(places), np.arange(num_samples))
+    whole, rest = divmod(num_samples, num_patches)
+    for epoch in range(whole):
+        assert np.array_equal(np.sort(rows[epochs == epoch]), np.arange(num_patches))
+    assert len(np.unique(rows[epochs == whole])) == rest

@@ -1,0 +1,135 @@
+"""Jobs on a real SLURM of two nodes; run by ``nox -s slurm``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adios_tme.checkpoint import read_checkpoint
+from tests.factories import as_flags, command, make_dataset, run_command, tiny_settings
+from tests.faults.test_kill import assert_same
+from tests.slurm.cluster import Cluster, wait_until, why_not
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(bool(why_not()), reason=f"no SLURM here: {why_not()}"),
+]
+DOCS = Path(__file__).parents[2] / "docs"
+#: More iterations than a job of three minutes does.
+LONG = 1500
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/dev/shm"))
+    try:
+        with Cluster(folder) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder)
+
+
+def flags(folder: Path, run: str, **settings: Any) -> list[str]:
+    make_dataset(folder / "data")
+    shape = {"nproc_per_node": 1, "total_iterations": LONG, "save_freq": 500, "log_freq": 20}
+    return as_flags(tiny_settings(folder / "data", folder / run, **shape | settings))
+
+
+def submit(cluster: Cluster, *arguments: str) -> str:
+    said = cluster.run(*command("train", *arguments, "--slurm"))
+    found = re.search(r"Submitted job (\d+)", said)
+    assert found, said
+    return found[1]
+
+
+def final_weights(run: Path) -> dict[str, Any]:
+    state = read_checkpoint(run / "checkpoint.pth")
+    kept = ("student", "mask_model", "student_optimizer", "mask_optimizer", "rng", "iteration")
+    return {name: state[name] for name in kept}
+
+
+def test_a_job_that_is_cut_off_ends_with_the_weights_of_one_that_was_not(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    limits = ("--nnodes", "2", "--time", "3", "--signal-seconds", "60")
+    job = submit(cluster, *flags(tmp_path, "cut"), *limits)
+    cluster.wait_for(job, "COMPLETED", 1200)
+    assert int(cluster.state(job).split()[1]) >= 1  # it was started again at least once
+    log = (tmp_path / "cut" / "train.log").read_text()
+    assert "4 x 2 ranks" in log
+    assert "random streams restored" in log
+
+    straight = submit(cluster, *flags(tmp_path, "straight"), "--nnodes", "2", "--time", "60")
+    cluster.wait_for(straight, "COMPLETED", 1200)
+    assert cluster.state(straight) == "COMPLETED 0"
+    assert_same(final_weights(tmp_path / "cut"), final_weights(tmp_path / "straight"))
+
+
+def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = flags(tmp_path, "run", total_iterations=100_000)
+    job = submit(cluster, *arguments, "--nnodes", "2", "--time", "60")
+    wait_for_metrics(run)
+    cluster.run("scancel", job)
+    cluster.wait_for(job, "CANCELLED", 60)
+    assert cluster.state(job) == "CANCELLED 0"
+    assert read_checkpoint(run / "checkpoint.pth")["iteration"] > 0
+
+
+def test_a_node_that_dies_costs_a_new_turn_on_the_nodes_that_are_left(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = flags(tmp_path, "run", total_iterations=600, save_freq=20)
+    job = submit(cluster, *arguments, "--nnodes", "1:2", "--time", "60")
+    wait_for_metrics(run)
+    cluster.kill_node("n2")
+    try:
+        cluster.wait_for(job, "PENDING", 120)  # SLURM itself requeues it
+    finally:
+        cluster.start_node("n2")
+    cluster.wait_for(job, "COMPLETED", 600)
+    assert int(cluster.state(job).split()[1]) >= 1
+    assert "Resumed" in (run / "train.log").read_text()
+
+
+def test_the_documented_script_requeues_on_its_signal(cluster: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = DOCS / "examples" / "train.sbatch"
+    arguments = flags(tmp_path, "run", total_iterations=600)
+    path = f"--export=ALL,PATH={path_with_command()}"
+    sbatch = ["sbatch", "--parsable", path, "--cpus-per-task=2", "--time=60", str(script)]
+    job = cluster.run(*sbatch, *arguments, cwd=tmp_path).strip()
+    wait_for_metrics(run)
+    cluster.run("scancel", "--signal=USR1", job)  # as the time limit would
+    cluster.wait_for(job, "PENDING", 120)
+    cluster.wait_for(job, "COMPLETED", 600)
+    assert cluster.state(job) == "COMPLETED 1"
+    assert "Resumed" in (run / "train.log").read_text()
+    assert read_checkpoint(run / "checkpoint.pth")["iteration"] == 600
+
+
+def test_dry_run_shows_the_script_and_leaves_no_trace(tmp_path: Path) -> None:
+    wishes = ("--nnodes", "2", "--partition", "main", "--time", "1-00:00:00", "--mem-gb", "8")
+    found = run_command("train", *flags(tmp_path, "run"), "--slurm", "--dry-run", *wishes)
+    assert found.returncode == 0, found.stderr
+    for line in ("--nodes=2", "--partition=main", "--time=1440", "--mem=8GB", "--signal=USR2@120"):
+        assert f"#SBATCH {line}\n" in found.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def wait_for_metrics(run: Path) -> None:
+    wait_until((run / "metrics.jsonl").exists, "the first line of metrics", 240)
+
+
+def path_with_command() -> str:
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
