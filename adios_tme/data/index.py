@@ -115,16 +115,15 @@ class DatasetIndex:
         path = Path(path)
         path = path / INDEX_NAME if path.is_dir() else path
         try:
-            columns, metadata = _map_columns(path)
+            return cls(path, *_map_columns(path))
         except OSError as error:
             raise DataError(
                 f"{path}: the index cannot be read ({error.strerror}). Run adios-tme index first."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{path}: is damaged or not an index. Remove it and run adios-tme index."
             ) from error
-        return cls(path, columns, metadata)
 
     def __len__(self) -> int:
         return len(self.columns["offset"])

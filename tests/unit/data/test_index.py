@@ -144,7 +144,10 @@ def test_a_folder_that_cannot_be_indexed(
         build_index(path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "junk", "other format", "shifted column"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "junk", "other format", "shifted column", "no selection", "no root", "list", "deep"],
+)
 def test_a_damaged_index_is_refused(damage: str, tmp_path: Path) -> None:
     path = build_index(make_dataset(tmp_path)).path
     content = path.read_bytes()
@@ -156,6 +159,11 @@ def test_a_damaged_index_is_refused(damage: str, tmp_path: Path) -> None:
         content = os.urandom(200)
     elif damage == "other format":
         content = content.replace(b"dataset index 2", b"dataset index 9")
+    elif damage.startswith("no "):
+        content = content.replace(damage[3:].encode(), b"x" * len(damage[3:]))
+    elif damage in ("list", "deep"):
+        text = b"[]" if damage == "list" else b"[" * 100_000
+        content = len(text).to_bytes(8, "little") + text
     else:
         header["offset"]["data_offsets"][1] += 8
         text = json.dumps(header).encode()
