@@ -88,13 +88,15 @@ def read_metrics(run: Path) -> list[Line]:
 
 
 def curves_figure(runs: dict[str, list[Line]]) -> Figure:
-    """The picture that `draw_curves` writes."""
-    num_rows = math.ceil(len(PANELS) / NUM_COLUMNS)
+    """The picture that `draw_curves` writes; what no run has logged is left out."""
+    logged = {metric for lines in runs.values() for line in lines for metric in line}
+    panels = [panel for panel in PANELS if not logged.isdisjoint(panel.metrics)]
+    num_rows = math.ceil(len(panels) / NUM_COLUMNS)
     figure = Figure(figsize=(5.2 * NUM_COLUMNS, 2.5 * num_rows + 0.6), layout="constrained")
     axes = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
-    for panel, ax in zip(PANELS, axes.flat, strict=False):
+    for panel, ax in zip(panels, axes.flat, strict=False):
         _draw_panel(ax, panel, runs)
-    for unused in axes.flat[len(PANELS) :]:
+    for unused in axes.flat[len(panels) :]:
         unused.remove()
     if len(runs) > 1:
         handles = [
@@ -112,7 +114,6 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
     ax.set_ylabel(panel.unit, fontsize=8)
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.3)
-    num_drawn = 0
     for run_number, lines in enumerate(runs.values()):
         series = [item for metric in panel.metrics for item in _series(lines, metric)]
         for number, (label, iterations, values) in enumerate(series):
@@ -126,13 +127,10 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
                 linewidth=1.3,
                 marker="." if len(values) < 3 else "",
             )
-            num_drawn += 1
         if len(series) > 1 and run_number == 0:
             ax.legend(fontsize=7)
-    if panel.is_log and num_drawn:
+    if panel.is_log:
         ax.set_yscale("log")
-    if not num_drawn:
-        ax.text(0.5, 0.5, "not logged", ha="center", transform=ax.transAxes, fontsize=8)
 
 
 def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[float]]]:
