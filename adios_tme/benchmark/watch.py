@@ -9,7 +9,7 @@ import numpy as np
 from adios_tme.benchmark.datasets import LabelFolder
 from adios_tme.benchmark.predict import MaskPredictor
 from adios_tme.benchmark.protocol import choose
-from adios_tme.benchmark.scores import ORACLE_THRESHOLD, score_pixels
+from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS, score_pixels
 from adios_tme.config.train import TrainConfig
 from adios_tme.models.generator import MaskGenerator
 
@@ -41,6 +41,7 @@ def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]
             "eval_fixed_iou": float(fixed_I.mean()),
             "eval_oracle_iou": float(iou_INT[:, :, ORACLE_THRESHOLD].max(axis=1).mean()),
             "eval_channel": chosen.channel + 1,
+            "eval_threshold": float(THRESHOLDS[chosen.threshold]),
         }
 
     return evaluate

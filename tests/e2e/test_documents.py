@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 import typer.main
 
 import adios_tme
+from adios_tme.benchmark.pannuke import PanNuke
 from adios_tme.cli.app import app
+from adios_tme.config.data import PatchSelection
+from tests.factories import make_archive
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,3 +64,23 @@ def test_every_public_name_resolves() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = adios_tme.no_such_name
     assert set(adios_tme.__all__) <= set(dir(adios_tme))
+
+
+def run_script(name: str, *arguments: str | Path) -> None:
+    script = ROOT / "docs" / "benchmarks" / name
+    subprocess.run([sys.executable, script, *map(str, arguments)], check=True, timeout=240)
+
+
+def test_patches_are_cut_into_patches_that_can_be_indexed(tmp_path: Path) -> None:
+    make_archive(tmp_path / "patches" / "slide_1.zip", num_patches=2, size_px=40)
+    run_script("cut_patches.py", tmp_path / "patches", tmp_path / "cuts", "--side", "16")
+    index = adios_tme.build_index(tmp_path / "cuts", PatchSelection(patch_size_px=16))
+    assert len(index) == 2 * 2 * 2
+
+
+def test_a_generated_pannuke_is_read_as_one(tmp_path: Path) -> None:
+    run_script("large_pannuke.py", tmp_path, "--images", "3")
+    images = PanNuke(tmp_path)
+    assert len(images) == 3
+    assert images[2].labels.max() > 10
+    assert images[1].tissue == "Colon"

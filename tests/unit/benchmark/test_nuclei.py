@@ -372,7 +372,7 @@ def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     generator = MaskGenerator(Dark(), 12, (0, 0, 0), (1, 1, 1))
     first, second = evaluate(generator), evaluate(generator)
     assert first == second
-    assert first["eval_channel"] == 2
+    assert (first["eval_channel"], first["eval_threshold"]) == (2, 0.05)
     assert 0.5 < first["eval_fixed_iou"] <= 1
     # The images of 32 px are more than twice as large: looked at through 5 x 5 windows.
     assert [images.shape for images in seen[:2]] == [(16, 3, 12, 12), (9, 3, 12, 12)]
