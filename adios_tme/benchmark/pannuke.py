@@ -27,12 +27,13 @@ _FOLD = re.compile(r"fold[ _]?(\d+)", re.IGNORECASE)
 
 
 class Fold(NamedTuple):
-    """Arrays of one fold, mapped and not read."""
+    """Where the arrays of one fold lie."""
 
     name: str
-    images: NDArray[np.generic]
-    masks: NDArray[np.generic]
+    images: Path
+    masks: Path
     types: NDArray[np.str_] | None
+    num_images: int
 
 
 class PanNuke:
@@ -51,8 +52,8 @@ class PanNuke:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folds = list(_find_folds(path))
-        self.parts = [fold.name for fold in self._folds for _ in range(len(fold.images))]
-        self._firsts = np.cumsum([0, *(len(fold.images) for fold in self._folds)])
+        self.parts = [fold.name for fold in self._folds for _ in range(fold.num_images)]
+        self._firsts = np.cumsum([0, *(fold.num_images for fold in self._folds)])
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -60,11 +61,11 @@ class PanNuke:
     def __getitem__(self, number: int) -> LabelledImage:
         which = int(np.searchsorted(self._firsts, number, side="right")) - 1
         fold, row = self._folds[which], number - int(self._firsts[which])
-        pixels = np.asarray(fold.images[row]).round().clip(0, 255).astype(np.uint8)
+        # Mapped anew for each image: a mapping that stays keeps every page it has read.
+        pixels = np.asarray(_map(fold.images)[row]).round().clip(0, 255).astype(np.uint8)
+        labels = merge_classes(np.asarray(_map(fold.masks)[row]))
         tissue = None if fold.types is None else str(fold.types[row])
-        return LabelledImage(
-            f"{fold.name} {row}", pixels, merge_classes(np.asarray(fold.masks[row])), tissue
-        )
+        return LabelledImage(f"{fold.name} {row}", pixels, labels, tissue)
 
 
 def merge_classes(mask_HWC: NDArray[np.generic]) -> NDArray[np.int32]:
@@ -112,7 +113,8 @@ def _open_fold(folder: Path, number: int) -> Fold:
     types = _map(types_path) if types_path.is_file() else None
     if types is not None and types.shape != images.shape[:1]:
         raise DataError(f"{types_path}: names {types.shape} tissues for {len(images)} images.")
-    return Fold(folder.name, images, masks, types)  # type: ignore[arg-type]
+    names = None if types is None else types.astype(np.str_)
+    return Fold(folder.name, images_path, masks_path, names, len(images))
 
 
 def _find_array(folder: Path, kind: str, number: int) -> Path:
