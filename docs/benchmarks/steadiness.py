@@ -44,7 +44,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mask update freq 4": {"mask": {"mask_update_freq": 4}},
     "temperature 0.1": {"loss": {"initial_temp": 0.1, "final_temp": 0.1}},
     "temperature 0.5": {"loss": {"initial_temp": 0.5, "final_temp": 0.5}},
-    "sinh squared": {"loss": {"sparsity_penalty_type": "sinh_squared"}},
+    "alpha 2, ratio 0.25, decay": {
+        "loss": {"alpha_sparsity": 2.0},
+        "optim": {"mask_lr_ratio": 0.25, "min_lr": 1e-6},
+    },
+    "the same, temperature 0.5": {
+        "loss": {"alpha_sparsity": 2.0, "initial_temp": 0.5, "final_temp": 0.5},
+        "optim": {"mask_lr_ratio": 0.25, "min_lr": 1e-6},
+    },
 }
 DECAYS = (0.9, 0.99)
 EVERY = 20
