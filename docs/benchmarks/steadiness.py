@@ -48,10 +48,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": {"alpha_sparsity": 2.0},
         "optim": {"mask_lr_ratio": 0.25, "min_lr": 1e-6},
     },
-    "the same, temperature 0.5": {
-        "loss": {"alpha_sparsity": 2.0, "initial_temp": 0.5, "final_temp": 0.5},
-        "optim": {"mask_lr_ratio": 0.25, "min_lr": 1e-6},
-    },
 }
 DECAYS = (0.9, 0.99)
 EVERY = 20
