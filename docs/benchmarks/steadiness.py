@@ -55,7 +55,7 @@ NUM_LABELLED = 24
 
 
 def main() -> None:
-    """Run every variant that the results do not have yet."""
+    """Play every variant with every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tissue", type=Path, help="generated tissue; rendered when missing")
     parser.add_argument("results", type=Path, help="JSON lines, added to")
