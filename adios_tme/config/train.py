@@ -57,8 +57,8 @@ class TrainConfig(Config):
     """Train a tiny model on generated tissue, on a laptop, with no other argument."""
 
     preset: Literal["steady"] | None = None
-    """Settings put under the ones you give. `steady` keeps masks where they have settled: a stronger
-    sparsity penalty, one temperature, a slower mask model and its moving average."""
+    """Settings put under the ones you give. `steady` keeps masks where they have settled: by a
+    stronger sparsity penalty, one temperature, a slower mask model and its moving average."""
 
     data: DataConfig = DataConfig()
     model: StudentConfig = StudentConfig()
