@@ -137,7 +137,7 @@ class HealthWatch:
             if len(self._gaps) == GAP_LINES and mean <= 0:
                 yield (
                     "gap",
-                    f"The masks fool the student no more than the same ones at random places would "
-                    f"(adversarial gap {mean:.3f} nats over {GAP_LINES} log lines). "
-                    f"Raise --mask-lr-ratio, or train longer.",
+                    f"The student has caught up: these masks fool it no more than the same ones at "
+                    f"random places would (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
+                    f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
                 )
