@@ -17,6 +17,9 @@ import pytest
 import torch
 
 from adios_tme.checkpoint import list_checkpoints, read_checkpoint
+from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.members import Kind
+from adios_tme.data.sources import READERS
 from adios_tme.errors import TrainingDivergedError
 from adios_tme.training.loop import run_training
 from tests.factories import (
@@ -221,14 +224,13 @@ def test_too_much_damage_stops_the_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("adios_tme.data.damage.FEWEST_JUDGED", 10)
     make_dataset(tmp_path / "data")
     config = tiny_config(tmp_path / "data", tmp_path / "run", total_iterations=50)
-    monkeypatch.setattr("adios_tme.data.dataset.read_member", _fail_on("patch_001"), raising=True)
+    monkeypatch.setitem(READERS, Kind.ZIP, _fail_on("patch_001"))
     with pytest.raises(Exception, match="patches could not be read, more than the fraction"):
         run_training(config)
 
 
 def _fail_on(part: str) -> Callable[..., bytes]:
-    from adios_tme.data.archive import read_member
-    from adios_tme.data.damage import DamagedPatchError
+    read_member = READERS[Kind.ZIP]
 
     def read(handle: int, member: Any) -> bytes:
         if part in member.name:
