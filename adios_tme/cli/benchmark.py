@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
@@ -55,17 +58,7 @@ def throughput(config: ThroughputConfig) -> None:
 
     with progress_bar("Measuring") as on_progress:
         results = measure_throughput(config, on_progress)
-    text = json.dumps(results, indent=2)
-    if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(text + "\n", encoding="utf-8")
-    console = Console(soft_wrap=True, highlight=False)
-    if config.json_output:
-        console.print_json(text)
-        return
-    for table in throughput_tables(results):
-        console.print(table)
-    console.print(measured_in_words(results))
+    _tell(results, config, throughput_tables, measured_in_words)
 
 
 def data(config: LoadingConfig) -> None:
@@ -75,6 +68,16 @@ def data(config: LoadingConfig) -> None:
 
     with progress_bar("Measuring") as on_progress:
         results = measure_loading(config, on_progress)
+    _tell(results, config, loading_tables, loading_in_words)
+
+
+def _tell(
+    results: dict[str, Any],
+    config: ThroughputConfig | LoadingConfig,
+    tables: Callable[[dict[str, Any]], Iterable[Table]],
+    in_words: Callable[[dict[str, Any]], str],
+) -> None:
+    """Write and print measurements as the settings ask."""
     text = json.dumps(results, indent=2)
     if config.output is not None:
         config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +86,9 @@ def data(config: LoadingConfig) -> None:
     if config.json_output:
         console.print_json(text)
         return
-    for table in loading_tables(results):
+    for table in tables(results):
         console.print(table)
-    console.print(loading_in_words(results))
+    console.print(in_words(results))
 
 
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)
