@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+#: What torch's multi-tensor operators take and give.
+_Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class LARS(torch.optim.Optimizer):
@@ -15,7 +19,7 @@ class LARS(torch.optim.Optimizer):
     For a matrix or kernel w with gradient g the ratio is ``eta |w| / (|g| + weight_decay |w|)``,
     divided by the learning rate and clipped at 1; it scales ``g + weight_decay w`` before the
     momentum. Biases and norms (one-dimensional weights) take plain SGD steps, and so do weights or
-    gradients that are zero.
+    gradients that are zero. A step takes the same few operators whatever the number of weights.
 
     Args:
         params: Weights or parameter groups.
@@ -53,38 +57,62 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, group)
+            for weights in _alike(group["params"]):
+                self._move(weights, group)
         return loss
 
-    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
-        grad = weight.grad
-        assert grad is not None
-        scale = getattr(self, "grad_scale", None)
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Move weights that are alike, all of them by each operator."""
+        grads: _Tensors = [weight.grad for weight in weights if weight.grad is not None]
+        scale, refused = self._flag("grad_scale", weights), self._flag("found_inf", weights)
         if scale is not None:
-            grad = grad / scale
-        update = grad.add(weight, alpha=group["weight_decay"])
-        if weight.ndim > 1:
-            update = update * _trust(weight, grad, group)
+            grads = torch._foreach_div(grads, scale)
+        # The weights come first: the fused step below reads memory as they are laid out.
+        updates = torch._foreach_mul(weights, group["weight_decay"])
+        torch._foreach_add_(updates, grads)
+        if weights[0].ndim > 1:
+            torch._foreach_mul_(updates, _trust(weights, grads, group))
+        # It skips everything where the flag is set, so that nothing non-finite gets through.
+        torch._fused_sgd_(
+            weights,
+            updates,
+            [self._buffer(weight) for weight in weights],
+            weight_decay=0.0,
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            found_inf=refused,
+        )
+
+    def _buffer(self, weight: Tensor) -> Tensor:
+        """The momentum of a weight, zero at first: a first step may be refused."""
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer = state["momentum_buffer"]
-        moved = buffer.mul(group["momentum"]).add_(update)
-        refused = getattr(self, "found_inf", None)
-        if refused is None:
-            buffer.copy_(moved)
-            weight.add_(moved, alpha=-group["lr"])
-        else:  # by selection, not by product: what is refused is not finite
-            keep = refused.to(weight.device) > 0
-            buffer.copy_(torch.where(keep, buffer, moved))
-            weight.copy_(torch.where(keep, weight, weight - group["lr"] * moved))
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+    def _flag(self, name: str, weights: list[Tensor]) -> Tensor | None:
+        """What the protocol of torch's GradScaler says, on the device of the weights."""
+        flag: Tensor | None = getattr(self, name, None)
+        return None if flag is None else flag.to(weights[0].device)
 
 
-def _trust(weight: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
-    """The factor on a layer's gradient, on the device."""
-    size, slope = weight.norm(), grad.norm()
+def _alike(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Weights with a gradient that one operator takes together: layers apart from vectors."""
+    alike: dict[tuple[object, ...], list[Tensor]] = defaultdict(list)
+    for weight in weights:
+        if weight.grad is not None:
+            alike[weight.device, weight.dtype, weight.ndim > 1].append(weight)
+    return alike.values()
+
+
+def _trust(weights: _Tensors, grads: _Tensors, group: dict[str, Any]) -> _Tensors:
+    """The factor on each layer's gradient, on the device."""
+    size, slope = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, grads))
     ratio = group["eta"] * size / (slope + group["weight_decay"] * size)
     ratio = torch.where((size > 0) & (slope > 0), ratio / group["lr"], 1.0)
-    return ratio.clamp(max=1.0)
+    return ratio.clamp(max=1.0).unbind()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adios_tme.optim.lars import LARS
 
@@ -78,3 +80,62 @@ def test_a_refused_step_changes_nothing() -> None:
 def test_a_negative_number_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         LARS([torch.nn.Parameter(torch.ones(1))], **{"lr": 0.1, name: -1.0})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_weights_move_as_each_alone(dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(5)
+    shapes = [(6, 5), (7,), (4, 3, 2, 2), (), (3, 8), (2,)]
+    starts = [rng.normal(size=shape) for shape in shapes]
+    expected = [NumpyLars(start) for start in starts]
+    weights = [torch.nn.Parameter(torch.tensor(start, dtype=dtype)) for start in starts]
+    idle = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([*weights, idle], lr=LR, momentum=MOMENTUM, weight_decay=DECAY, eta=ETA)
+    optimizer.grad_scale = torch.tensor(8.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    for _ in range(5):
+        for weight, one in zip(weights, expected, strict=True):
+            gradient = rng.normal(size=one.weight.shape)
+            one.step(gradient)
+            # Columns first, as a product of transposed matrices leaves them.
+            columns = torch.tensor(np.array(8 * gradient.T, order="C"), dtype=dtype)
+            weight.grad = columns.permute(tuple(reversed(range(columns.ndim))))
+        optimizer.step()
+    for weight, one in zip(weights, expected, strict=True):
+        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+        np.testing.assert_allclose(weight.detach().numpy(), one.weight, rtol=tolerance)
+    assert idle not in optimizer.state
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that run."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+def operators_of_a_step(num_weights: int) -> int:
+    weights = [
+        torch.nn.Parameter(torch.ones(shape))
+        for shape in [(3, 2), (3,)]
+        for _ in range(num_weights)
+    ]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer = LARS(weights, lr=LR)
+    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    optimizer.grad_scale = torch.tensor(2.0)  # type: ignore[attr-defined]
+    optimizer.step()  # makes the buffers
+    operators = Operators()  # type: ignore[no-untyped-call]
+    with operators:
+        optimizer.step()
+    return operators.count
+
+
+def test_more_weights_take_no_more_operators() -> None:
+    assert operators_of_a_step(1) == operators_of_a_step(20) > 4
