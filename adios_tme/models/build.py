@@ -17,6 +17,9 @@ from adios_tme.models.vit_unet import ViTUNet
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
+#: Compiled forms that blocks may have; a run needs about a dozen.
+NUM_FORMS = 64
+
 logger = logging.getLogger(__name__)
 
 
@@ -99,7 +102,14 @@ def build_mask_model(
 
 
 def _compile_blocks(encoder: VisionTransformer, compute: ComputeConfig) -> None:
-    """Compile the blocks in place; their weights keep their names."""
+    """Compile the blocks in place; their weights keep their names.
+
+    Convolutions and the head stay as they are: their time is that of the library's products.
+    """
     if compute.compile == "on":
+        # Torch keeps one list of compiled forms for the blocks of both networks, and calls blocks
+        # plainly once it is full: a form for each shape, half of the step and kind of block.
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, NUM_FORMS)
         for block in encoder.blocks:
-            block.compile()
+            block.compile(dynamic=False)

@@ -6,7 +6,7 @@ Shape legend: B images, C channels, H x W pixels, T tokens of all images, D widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,13 @@ class PackedAttention(nn.Module):
         return attention(q, k, v, packing.first_tokens(), packing, self.backend).flatten(1)
 
 
+class Kept(NamedTuple):
+    """Factors (n,) of each image on the branches of a block: 0 where it skips one, else above 1."""
+
+    attended: Tensor
+    transformed: Tensor
+
+
 class Block(nn.Module):
     """Pre-norm transformer block with LayerScale, SwiGLU and stochastic depth per image."""
 
@@ -110,34 +117,49 @@ class Block(nn.Module):
         self.mlp = GluMlp(dim, 2 * swiglu_width(dim), act_layer=nn.SiLU, gate_last=False)
         self.ls2 = LayerScale(dim, layer_scale)
 
-    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        """Update all tokens."""
-        attended = self.attn(self.norm1(x_TD), packing)
-        return self._add_mlp(
-            self._add(x_TD, self.ls1.after(self.attn.proj, attended), packing), packing
+    def draw_kept(self, x_TD: Tensor, packing: Packing) -> Kept | None:
+        """Draw which images take each branch; None if all do, without a factor.
+
+        It stands outside `forward`, whose compiled form holds no rate and no random numbers: all
+        blocks share it, and it gives the numbers of the plain one.
+        """
+        if not self.training or self.drop_path == 0:
+            return None
+        attended, transformed = (
+            x_TD.new_empty(packing.num_images).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
+            for _ in range(2)
         )
+        return Kept(attended, transformed)
 
-    def first_tokens(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        """Update the first token of each image; the others are read and not written."""
-        alone = packing.first_tokens()
-        attended = self.attn.first_tokens(self.norm1(x_TD), packing)
-        branch_BD = self.ls1.after(self.attn.proj, attended)
-        return self._add_mlp(self._add(packing.first_rows(x_TD), branch_BD, alone), alone)
+    def forward(
+        self, x_TD: Tensor, packing: Packing, kept: Kept | None = None, first_only: bool = False
+    ) -> Tensor:
+        """Update all tokens, or the first of each image while the others are only read.
 
-    def _add_mlp(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        Args:
+            x_TD: Tokens of all images.
+            packing: Where each image stands.
+            kept: Stochastic depth, as `draw_kept` gives it.
+            first_only: Return the first token of each image alone.
+        """
+        attend = self.attn.first_tokens if first_only else self.attn
+        branch_TD = self.ls1.after(self.attn.proj, attend(self.norm1(x_TD), packing))
+        if first_only:
+            x_TD, packing = packing.first_rows(x_TD), packing.first_tokens()
+        x_TD = _add(x_TD, branch_TD, packing, kept and kept.attended)
         hidden, last = swiglu(self.mlp.fc1(self.norm2(x_TD))), self.mlp.fc2
         assert isinstance(last, nn.Linear)
-        return self._add(x_TD, self.ls2.after(last, hidden), packing)
+        branch_TD = self.ls2.after(last, hidden)
+        return _add(x_TD, branch_TD, packing, kept and kept.transformed)
 
-    def _add(self, x_TD: Tensor, branch_TD: Tensor, packing: Packing) -> Tensor:
-        """Add the branch; a random share of the images skips it, and the rest is scaled up."""
-        if not self.training or self.drop_path == 0:
-            return x_TD + branch_TD
-        kept = x_TD.new_empty(packing.num_images).bernoulli_(1 - self.drop_path)
-        kept = kept / (1 - self.drop_path)
-        runs = zip(kept.split([count for count, _ in packing.runs]), packing.runs, strict=True)
-        per_token = [keep[:, None].expand(-1, length).flatten() for keep, (_, length) in runs]
-        return torch.addcmul(x_TD, branch_TD, torch.cat(per_token)[:, None])
+
+def _add(x_TD: Tensor, branch_TD: Tensor, packing: Packing, kept: Tensor | None) -> Tensor:
+    """Add a branch, times the factor (n,) of each image where there are some."""
+    if kept is None:
+        return x_TD + branch_TD
+    runs = zip(kept.split([count for count, _ in packing.runs]), packing.runs, strict=True)
+    per_token = [factor[:, None].expand(-1, length).flatten() for factor, (_, length) in runs]
+    return torch.addcmul(x_TD, branch_TD, torch.cat(per_token)[:, None])
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: object, when: bool) -> Tensor:

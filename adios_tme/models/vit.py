@@ -10,7 +10,7 @@ T tokens of all images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -129,8 +129,7 @@ class VisionTransformer(nn.Module):
         *earlier, last = self.blocks
         for block in earlier:
             tokens_TD = self._run(block, tokens_TD, packing)
-        assert isinstance(last, Block)
-        classes_BD = self._run(last.first_tokens, tokens_TD, packing)
+        classes_BD = self._run(last, tokens_TD, packing, first_only=True)
         normed: Tensor = self.norm(classes_BD)
         return normed
 
@@ -183,9 +182,13 @@ class VisionTransformer(nn.Module):
         height, width = self._grid(x_BCHW)
         return int(self.num_prefix_tokens + height * width)
 
-    def _run(self, function: Callable[..., Tensor], tokens_TD: Tensor, packing: Packing) -> Tensor:
+    def _run(
+        self, block: nn.Module, tokens_TD: Tensor, packing: Packing, *, first_only: bool = False
+    ) -> Tensor:
+        assert isinstance(block, Block)
         again = self.grad_checkpointing and self.training
-        return recomputed(function, tokens_TD, packing, when=again)
+        kept = block.draw_kept(tokens_TD, packing)
+        return recomputed(block, tokens_TD, packing, kept, first_only, when=again)
 
 
 def _rising(last: float, count: int) -> list[float]:

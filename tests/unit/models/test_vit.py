@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adios_tme.models.attention import Packing
 from adios_tme.models.heads import TMEHead
-from adios_tme.models.layers import Block
+from adios_tme.models.layers import Block, _add
 from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
 
@@ -60,7 +60,10 @@ def test_registers_are_tokens(registers: int) -> None:
 def test_stochastic_depth_drops_whole_images_at_the_promised_rate() -> None:
     block = Block(8, 2, drop_path=0.4, layer_scale=1.0, backend="sdpa").train()
     packing = Packing(((500, 3), (500, 2)))
-    kept = block._add(torch.zeros(2500, 8), torch.ones(2500, 8), packing)
+    factors = block.draw_kept(torch.zeros(2500, 8), packing)
+    assert factors is not None
+    assert not torch.equal(factors.attended, factors.transformed)
+    kept = _add(torch.zeros(2500, 8), torch.ones(2500, 8), packing, factors.attended)
     per_image = [*kept[:1500].unflatten(0, (500, 3)), *kept[1500:].unflatten(0, (500, 2))]
     values = {round(float(image.max()), 4) for image in per_image}
     assert values == {0.0, round(1 / 0.6, 4)}
@@ -68,7 +71,8 @@ def test_stochastic_depth_drops_whole_images_at_the_promised_rate() -> None:
     share = sum(float(image.max()) == 0 for image in per_image) / 1000
     assert share == pytest.approx(0.4, abs=0.06)  # four standard deviations
     assert kept.mean() == pytest.approx(1.0, abs=0.1)
-    assert (block.eval()._add(torch.zeros(5, 8), torch.ones(5, 8), Packing(((1, 5),))) == 1).all()
+    assert block.eval().draw_kept(torch.zeros(2500, 8), packing) is None
+    assert (_add(torch.zeros(5, 8), torch.ones(5, 8), Packing(((1, 5),)), None) == 1).all()
 
 
 def test_stochastic_depth_rises_with_depth() -> None:
