@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from adios_tme.benchmark.live_bytes import peak_bytes
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
@@ -26,6 +27,8 @@ from adios_tme.models.layers import swiglu_width
 
 #: Bytes of a number in single precision: weights, gradients, residual stream, embeddings.
 SINGLE = 4
+#: Images whose memory is counted beside that of twice as many, to see what one adds.
+MANY = 32
 
 
 def count_flops(function: Callable[[], object]) -> int:
@@ -120,16 +123,36 @@ def kept_of_views(
         recompute: Whether blocks keep their inputs alone (gradient checkpointing); on the way back
             one block at a time keeps the rest, which is not in here.
     """
-    dim, hidden, tokens = model.embed_dim, swiglu_width(model.embed_dim), num_tokens(model, size)
-    stream = 2 * dim * SINGLE
-    tensors = 4 * dim + 2 * hidden + (0 if judged else 2 * dim + hidden)
+    dim, tokens = model.embed_dim, num_tokens(model, size)
     last = dim * SINGLE + (2 + (0 if judged else 1)) * dim * number_bytes
-    block = stream + tensors * number_bytes
+    block = _kept_of_block(model, number_bytes, judged=judged)
     pixels = 3 * size * size * number_bytes  # which the patch embedding keeps in any case
     head = 2 * (model.tme_layers - 1) * model.tme_hidden_dim * number_bytes
     if recompute:
         return tokens * model.depth * dim * SINGLE + pixels + head
     return tokens * ((model.depth - 1) * block + last) + pixels + head
+
+
+def passing_of_views(
+    model: StudentConfig, size: int, *, number_bytes: int, judged: bool, recompute: bool
+) -> int:
+    """Bytes beside those kept that one view needs for a moment of its backward pass.
+
+    The gradients of the residual stream and of the MLP's hidden layer, whose own numbers go as
+    theirs come; with gradient checkpointing also what a block computes again from its input.
+    """
+    dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
+    numbers = dim * SINGLE + (4 if judged else 3) * hidden * number_bytes
+    if recompute:
+        numbers += _kept_of_block(model, number_bytes, judged=judged) - dim * SINGLE
+    return num_tokens(model, size) * numbers
+
+
+def _kept_of_block(model: StudentConfig, number_bytes: int, *, judged: bool) -> int:
+    """Bytes that a block keeps of a token where it is not computed again."""
+    dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
+    tensors = 4 * dim + 2 * hidden + (0 if judged else 2 * dim + hidden)
+    return 2 * dim * SINGLE + tensors * number_bytes
 
 
 def num_weights(model: StudentConfig, img_size: int) -> int:
@@ -154,23 +177,38 @@ class MaskModelCost:
     """FLOPs of the pass back, to the weights that learn."""
     kept_bytes: int
     """What it keeps between the two, in single precision."""
+    peak_bytes: int
+    """What it needs at its fullest moment beside weights and gradients, in single precision."""
     num_weights: int
     """That learn."""
 
     @classmethod
     def of(cls, config: TrainConfig) -> MaskModelCost:
         """Counted on a network of these settings."""
-        size, cpu = config.data.img_size, torch.device("cpu")
-        plain = ComputeConfig(attention="sdpa", compile="off")
-        network = build_mask_model(config.mask, config.model, size, plain, cpu).train()
+        size = config.data.img_size
+        network = _mask_model(config, recompute=config.compute.mask_grad_checkpointing)
         images = torch.zeros(1, 3, size, size)
         kept = kept_bytes(network, lambda: network(images))
         # On the meta device arithmetic has shapes and costs no time.
-        network, images = network.to("meta"), images.to("meta")
+        peak = (_peak_of_pass(network, 2 * MANY, size) - _peak_of_pass(network, MANY, size)) // MANY
+        network, images = _mask_model(config, recompute=False).to("meta"), images.to("meta")
         forward = count_flops(lambda: network(images))
         both = count_flops(lambda: network(images).sum().backward())
         weights = [weight.numel() for weight in network.parameters() if weight.requires_grad]
-        return cls(forward, both - forward, kept, sum(weights))
+        return cls(forward, both - forward, kept, peak, sum(weights))
+
+
+def _mask_model(config: TrainConfig, *, recompute: bool) -> nn.Module:
+    compute = ComputeConfig(attention="sdpa", compile="off", mask_grad_checkpointing=recompute)
+    size, cpu = config.data.img_size, torch.device("cpu")
+    return build_mask_model(config.mask, config.model, size, compute, cpu).train()
+
+
+def _peak_of_pass(network: nn.Module, num_images: int, size: int) -> int:
+    """Most bytes alive in a pass forward and back; the network is on the meta device afterwards."""
+    network.to("meta").zero_grad()
+    images = torch.empty(num_images, 3, size, size, device="meta")
+    return peak_bytes(lambda: network(images).sum().backward())
 
 
 @dataclass(frozen=True)
@@ -225,25 +263,70 @@ class StepCost:
             number_bytes: Of a number in the networks' arithmetic; the mask model's share is taken
                 to shrink with it.
         """
+        masks = self._masks_kept(number_bytes)
+        student_half = self._of_views(kept_of_views, number_bytes, judged=False)
+        judge_half = self._of_views(kept_of_views, number_bytes, judged=True)
+        return max(student_half + (masks if shares_forward(self.config) else 0), judge_half + masks)
+
+    def peak_bytes(self, batch_size: int, number_bytes: int = SINGLE) -> int:
+        """Memory of a rank at the step's fullest moment.
+
+        Weights, gradients, moments, images, masks and activations; gradients of the step before
+        stay until a half's backward pass begins, so the moment is the end of a forward pass, or the
+        beginning of a backward pass when a block's passing needs outweigh the gradients; with
+        gradient checkpointing the end of it too, where they are back.
+
+        Args:
+            batch_size: Images of the rank.
+            number_bytes: Of a number in the networks' arithmetic.
+        """
+        img_size = self.config.data.img_size
+        students = num_weights(self.config.model, img_size)
+        recompute = self.config.compute.grad_checkpointing
+        masks = self._masks_kept(number_bytes)
+        moments = [batch_size * self.mask_model.peak_bytes * number_bytes // SINGLE]
+        for judged, beside, gradients in (
+            (False, masks if shares_forward(self.config) else 0, students),
+            (True, masks, self.mask_model.num_weights),
+        ):
+            kept = self._of_views(kept_of_views, number_bytes, judged=judged)
+            passing = self._of_views(passing_of_views, number_bytes, judged=judged)
+            moments.append(batch_size * (kept + beside))
+            moments.append(batch_size * (kept + beside + passing) - gradients * SINGLE)
+            if recompute:
+                moments.append(batch_size * (kept // self.config.model.depth + beside + passing))
+        pixels = (3 + self.config.mask.num_masks) * img_size**2 * SINGLE
+        return (
+            self.state_bytes
+            + self._copies_of_weights(number_bytes)
+            + batch_size * pixels
+            + max(moments)
+        )
+
+    def _copies_of_weights(self, number_bytes: int) -> int:
+        """Of all weights in half precision; else of those that LayerScale's factors go into."""
+        if number_bytes != SINGLE:
+            return self.num_weights * number_bytes
+        dim = self.config.model.embed_dim
+        return self.config.model.depth * dim * (dim + swiglu_width(dim)) * SINGLE
+
+    def _masks_kept(self, number_bytes: int) -> int:
+        return self.mask_model.kept_bytes * number_bytes // SINGLE
+
+    def _of_views(self, of_view: Callable[..., int], number_bytes: int, *, judged: bool) -> int:
+        """Bytes of all views of an image that a half goes back through."""
         model, mask, img_size = self.config.model, self.config.mask, self.config.data.img_size
-        again = self.config.compute.grad_checkpointing
-        view, judged = (
-            kept_of_views(
-                model, img_size, number_bytes=number_bytes, judged=judged, recompute=again
+        recompute = self.config.compute.grad_checkpointing
+
+        def of(size: int) -> int:
+            return of_view(
+                model, size, number_bytes=number_bytes, judged=judged, recompute=recompute
             )
-            for judged in (False, True)
-        )
-        crop = kept_of_views(
-            model,
-            mask.crop_size or img_size,
-            number_bytes=number_bytes,
-            judged=False,
-            recompute=again,
-        )
-        student_half = (1 + mask.num_masks) * view + mask.num_masks * mask.crops_per_mask * crop
-        masks = self.mask_model.kept_bytes * number_bytes // SINGLE
-        mask_half = mask.num_masks * judged + masks
-        return max(student_half + (masks if shares_forward(self.config) else 0), mask_half)
+
+        if judged:
+            return mask.num_masks * of(img_size)
+        crops = mask.num_masks * mask.crops_per_mask * of(mask.crop_size or img_size)
+        return (1 + mask.num_masks) * of(img_size) + crops
 
     @property
     def state_bytes(self) -> int:

@@ -147,6 +147,7 @@ def _measure_case(
         "attention_back_end": resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)[0],
         **fast,
         "floor_gflop_per_image": cost.floor_flops / 1e9,
+        "estimated_memory_gib": cost.peak_bytes(batch_size, dtype.itemsize) / 2**30,
         "matrix_peak_gflop_per_second": peak / 1e9,
         "mfu": cost.floor_flops * batch_size / seconds / peak,
         "student_mfu": cost.students_part * batch_size / students_seconds / peak,

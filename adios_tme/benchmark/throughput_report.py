@@ -39,8 +39,8 @@ def measured_in_words(results: dict[str, Any]) -> str:
         f"Python {machine['python']}, adios_tme {machine['adios_tme']}."
     )
     lines.append(
-        "MFU: floor FLOPs over the time and the measured matrix peak. Speed and memory: this step "
-        "over the one of the row."
+        "MFU: floor FLOPs over the time and the measured matrix peak. Paper GiB: the memory by the "
+        "cost model. Speed and memory: this step over the one of the row."
     )
     return "\n".join(lines)
 
@@ -65,17 +65,19 @@ def _name(case: dict[str, Any]) -> str:
 def _speeds(results: dict[str, Any]) -> Table:
     table = Table(title="Training step")
     table.add_column("Case", no_wrap=True)
-    for column in ("Images/s", "Step s", "GFLOP/image", "MFU", "GiB", "Fits", "Speed", "Memory"):
+    columns = ("Images/s", "Step s", "GFLOP/image", "MFU", "GiB", "Paper GiB", "Fits")
+    for column in (*columns, "Speed", "Memory"):
         table.add_column(column, justify="right")
     for number, case in enumerate(results["cases"], start=1):
         largest = case["largest_batch"]
         fits = "-" if largest is None else str(largest)
-        table.add_row(*_row(f"{number}", case), f"{case['mfu']:.2f}", _memory(case), fits)
+        memory = (_memory(case), f"{case['estimated_memory_gib']:.2f}")
+        table.add_row(*_row(f"{number}", case), f"{case['mfu']:.2f}", *memory, fits)
         for name, other in case["baselines"].items():
             row = _row(f"{number} {name}", other)
-            table.add_row(*row, "", _memory(other), "", *_times(other["ratio"]))
+            table.add_row(*row, "", _memory(other), "", "", *_times(other["ratio"]))
         if "against" in case:
-            table.add_row(f"{number} earlier", *[""] * 6, *_times(case["against"]))
+            table.add_row(f"{number} earlier", *[""] * len(columns), *_times(case["against"]))
         table.add_section()
     return table
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from adios_tme.benchmark.cost import (
     StepCost,
@@ -18,6 +21,7 @@ from adios_tme.benchmark.cost import (
     kept_of_views,
     num_weights,
 )
+from adios_tme.benchmark.live_bytes import peak_bytes
 from adios_tme.config.load import build, nest
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
@@ -171,6 +175,47 @@ def test_the_number_of_weights(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=2)
     student = build_student(model, 64, ComputeConfig(), CPU)
     assert num_weights(model, 64) == sum(weight.numel() for weight in student.parameters())
+
+
+def present(run: Run) -> Iterator[Tensor]:
+    """What a step finds there; one by one, so that nothing here keeps a gradient alive."""
+    networks = (run.bare_student, run.bare_mask_model)
+    for network, updater in zip(networks, run.updaters().values(), strict=True):
+        for weight in network.parameters():
+            yield weight
+            if weight.grad is not None:
+                yield weight.grad
+        for state in updater.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+@pytest.mark.parametrize(
+    ("number_bytes", "recompute", "crops", "mask_model"),
+    # In bf16 convolutions take minutes on CPUs without instructions for it.
+    [*product([4], [False, True], [0, 1], MASK_MODELS), (2, False, 0, "adios")],
+)
+def test_the_most_that_a_step_has_in_memory(
+    number_bytes: int, recompute: bool, crops: int, mask_model: str, tmp_path: Path
+) -> None:
+    config = narrow(
+        tmp_path,
+        mask_model,
+        crops_per_mask=crops,
+        grad_checkpointing=recompute,
+        mask_grad_checkpointing=recompute,
+        precision="fp32" if number_bytes == 4 else "bf16",
+    )
+    run = Run.build(config, World(0, 1, 0, 1, CPU))
+    images = torch.randn(8, 3, 32, 32)
+    train_step(run, images, run.schedule())  # makes the moments
+    counted = peak_bytes(
+        lambda: train_step(run, images, run.schedule()), chain([images], present(run))
+    )
+    cost = StepCost.of(config)
+    # Beside weights, gradients and moments, which the two have in common.
+    assert cost.peak_bytes(8, number_bytes) - cost.state_bytes == pytest.approx(
+        counted - cost.state_bytes, rel=0.1
+    )
 
 
 PAGE = (Path(__file__).parents[3] / "docs" / "scaling.md").read_text()

@@ -101,6 +101,7 @@ def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -
         StepCost.of(expected.config).flops / 1e9, rel=1e-3
     )
     assert case["gflop_per_image"] < case["floor_gflop_per_image"]
+    assert case["estimated_memory_gib"] == StepCost.of(expected.config).peak_bytes(4) / 2**30
     naive_case = case["baselines"]["naive"]
     assert naive_case["ratio"]["flops"] == pytest.approx(
         case["gflop_per_image"] / naive_case["gflop_per_image"]
