@@ -32,8 +32,11 @@ class LARS(torch.optim.Optimizer):
         ValueError: If a number is negative.
     """
 
-    # The step honours ``found_inf`` on the device, as torch's fused optimisers do.
+    # The protocol of torch's GradScaler, which sets these two and deletes them after a step: both
+    # are read on the device, as torch's fused optimisers do.
     _step_supports_amp_scaling = True
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -64,9 +67,9 @@ class LARS(torch.optim.Optimizer):
     def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         """Move weights that are alike, all of them by each operator."""
         grads: _Tensors = [weight.grad for weight in weights if weight.grad is not None]
-        scale, refused = self._flag("grad_scale", weights), self._flag("found_inf", weights)
-        if scale is not None:
-            grads = torch._foreach_div(grads, scale)
+        device, refused = weights[0].device, self.found_inf
+        if self.grad_scale is not None:
+            grads = torch._foreach_div(grads, self.grad_scale.to(device))
         # The weights come first: the fused step below reads memory as they are laid out.
         updates = torch._foreach_mul(weights, group["weight_decay"])
         torch._foreach_add_(updates, grads)
@@ -84,7 +87,7 @@ class LARS(torch.optim.Optimizer):
             nesterov=False,
             maximize=False,
             is_first_step=False,
-            found_inf=refused,
+            found_inf=None if refused is None else refused.to(device),
         )
 
     def _buffer(self, weight: Tensor) -> Tensor:
@@ -94,11 +97,6 @@ class LARS(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(weight)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
-
-    def _flag(self, name: str, weights: list[Tensor]) -> Tensor | None:
-        """What the protocol of torch's GradScaler says, on the device of the weights."""
-        flag: Tensor | None = getattr(self, name, None)
-        return None if flag is None else flag.to(weights[0].device)
 
 
 def _alike(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:

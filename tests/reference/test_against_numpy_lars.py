@@ -70,7 +70,7 @@ def test_a_refused_step_changes_nothing() -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = LARS([weight], lr=LR)
     weight.grad = torch.full((2, 2), float("nan"))
-    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.tensor(1.0)
     optimizer.step()
     assert weight.detach().tolist() == [[1.0, 1.0], [1.0, 1.0]]
     assert optimizer.state[weight]["momentum_buffer"].abs().sum() == 0
@@ -91,8 +91,8 @@ def test_many_weights_move_as_each_alone(dtype: torch.dtype) -> None:
     weights = [torch.nn.Parameter(torch.tensor(start, dtype=dtype)) for start in starts]
     idle = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = LARS([*weights, idle], lr=LR, momentum=MOMENTUM, weight_decay=DECAY, eta=ETA)
-    optimizer.grad_scale = torch.tensor(8.0)  # type: ignore[attr-defined]
-    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    optimizer.grad_scale = torch.tensor(8.0)
+    optimizer.found_inf = torch.tensor(0.0)
     for _ in range(5):
         for weight, one in zip(weights, expected, strict=True):
             gradient = rng.normal(size=one.weight.shape)
@@ -110,7 +110,9 @@ def test_many_weights_move_as_each_alone(dtype: torch.dtype) -> None:
 class Operators(TorchDispatchMode):
     """Counts the operators that run."""
 
-    count = 0
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -128,11 +130,10 @@ def operators_of_a_step(num_weights: int) -> int:
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     optimizer = LARS(weights, lr=LR)
-    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
-    optimizer.grad_scale = torch.tensor(2.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.tensor(0.0)
+    optimizer.grad_scale = torch.tensor(2.0)
     optimizer.step()  # makes the buffers
-    operators = Operators()  # type: ignore[no-untyped-call]
-    with operators:
+    with (operators := Operators()):
         optimizer.step()
     return operators.count
 
