@@ -7,10 +7,12 @@ asked to save first, so that a machine that joins costs no iteration.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
+    RendezvousConnectionError,
     RendezvousHandler,
     RendezvousInfo,
     RendezvousParameters,
@@ -26,6 +28,9 @@ from adios_tme.training.signals import CHANGE_WORLD, GO_ON
 BACKEND = "adios_tme"
 #: Time that workers have to finish their step and save before a machine joins all the same.
 SAVE_SECONDS = 120
+#: Time in which the meeting place answers, or is lost. torch's store, whose own time-out waits for
+#: an answer as well, would notice a cut link only when TCP does, after a quarter of an hour.
+ANSWER_SECONDS = 60
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,7 @@ class SavingRendezvous(RendezvousHandler):
         self._link = link
         self._num_starts = 0
         self._asked_at: float | None = None
+        self._is_lost = False
 
     def get_backend(self) -> str:
         """Name of the backend."""
@@ -91,8 +97,12 @@ class SavingRendezvous(RendezvousHandler):
         return info
 
     def num_nodes_waiting(self) -> int:
-        """Machines that wait to join; 0 while the workers are still saving for them."""
-        waiting = self._inner.num_nodes_waiting()
+        """Machines that wait to join; 0 while the workers are still saving for them.
+
+        Raises:
+            RendezvousConnectionError: If the meeting place does not answer.
+        """
+        waiting = self._ask_num_waiting()
         if waiting <= 0:
             return waiting
         if self._asked_at is None:
@@ -101,6 +111,26 @@ class SavingRendezvous(RendezvousHandler):
                 self._link.request = CHANGE_WORLD
         is_late = time.monotonic() - self._asked_at > SAVE_SECONDS
         return waiting if is_late or self._link.all_ready else 0
+
+    def _ask_num_waiting(self) -> int:
+        answers: list[int | Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(self._inner.num_nodes_waiting())
+            except Exception as error:
+                answers.append(error)
+
+        asking = threading.Thread(target=ask, name="rendezvous", daemon=True)
+        asking.start()
+        asking.join(ANSWER_SECONDS)
+        self._is_lost = not answers
+        if not answers:
+            raise RendezvousConnectionError(f"no answer for {ANSWER_SECONDS} s")
+        (answer,) = answers
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def is_closed(self) -> bool:
         """Whether the run has ended somewhere."""
@@ -115,5 +145,5 @@ class SavingRendezvous(RendezvousHandler):
         return self._inner.get_run_id()
 
     def shutdown(self) -> bool:
-        """Leave."""
-        return self._inner.shutdown()
+        """Leave; without a word where nobody listens."""
+        return not self._is_lost and self._inner.shutdown()

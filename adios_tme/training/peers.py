@@ -71,6 +71,7 @@ class Peers:
     def _exchange_notes(self) -> None:
         number = 0
         try:
+            self._write_note(number)  # at once: who hangs soon after the start shall have a name
             while not self._ended.wait(NOTE_SECONDS):
                 number += 1
                 self._write_note(number)

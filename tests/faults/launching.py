@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,16 @@ class Started:
             time.sleep(0.05)
 
     def workers(self) -> list[int]:
-        """Training processes that its elastic agent has started."""
+        """Training processes that its elastic agent, ours or torchrun's, has started."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         if not children.exists():
             return []
-        return [int(pid) for pid in children.read_text().split() if b"spawn_main" in _words(pid)]
+        of_training = (b"spawn_main", b"adios-tme")
+        return [
+            int(pid)
+            for pid in children.read_text().split()
+            if any(word in _words(pid) for word in of_training)
+        ]
 
     def new_workers(self, before: set[int], num_workers: int) -> list[int]:
         """Wait for workers that are none of those before."""
@@ -64,18 +70,29 @@ class Started:
             kill(pid)
 
 
-@contextmanager
 def launched(
-    log: Path, *arguments: str | Path, prefix: tuple[str, ...] = (), **environment: str
-) -> Iterator[Started]:
+    log: Path, *arguments: str | Path, prefix: tuple[str, ...] = ()
+) -> AbstractContextManager[Started]:
     """Run the installed command beside the test, and end it and its workers with the test."""
+    return running(log, *prefix, *command(*arguments))
+
+
+@contextmanager
+def running(log: Path, *words: str | Path) -> Iterator[Started]:
+    """Run a program that launches training, and end it and its workers with the test."""
+    folder = Path(sys.executable).parent  # where the installed commands are
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*prefix, *command(*arguments)],
+            words,
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "200",
+                "PATH": f"{folder}:{os.environ['PATH']}",
+            },
         )
     started = Started(process, log)
     try:

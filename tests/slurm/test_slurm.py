@@ -24,8 +24,8 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=f"no SLURM here: {why_not()}"),
 ]
 DOCS = Path(__file__).parents[2] / "docs"
-#: More iterations than a job does in the minute before its signal.
-LONG = 1500
+#: More iterations than a job does before its signal comes, some forty seconds after its start.
+LONG = 1000
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def final_weights(run: Path) -> dict[str, Any]:
 def test_a_job_that_is_cut_off_ends_with_the_weights_of_one_that_was_not(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    limits = ("--nnodes", "2", "--time", "2", "--signal-seconds", "60")
+    limits = ("--nnodes", "2", "--time", "1", "--signal-seconds", "20")
     job = submit(cluster, *flags(tmp_path, "cut"), *limits)
     cluster.wait_for(job, "COMPLETED", 1200)
     assert int(cluster.state(job).split()[1]) >= 1  # it was started again at least once
