@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import uuid
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -85,6 +86,7 @@ class Launch:
         self, config: TrainConfig, num_processes: int, rendezvous: dict[str, Any] | None = None
     ) -> None:
         self.config = config
+        start_deaf_tracker()
         self.link = LauncherLink(num_processes)
         self._elastic = _elastic_config(config, num_processes, rendezvous or {})
         self._elastic.rdzv_backend = register(self.link)
@@ -132,6 +134,8 @@ class Launch:
         except SignalException as error:
             raise _stopped_at_once(error.sigval) from error
         except RendezvousError as error:
+            if known := self.link.error:  # the run has ended, and the meeting place first
+                raise known from error
             raise LaunchError(
                 f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
                 f"each other ({type(error).__name__}). Check that the address is reachable from "
@@ -140,6 +144,19 @@ class Launch:
         if known := self.link.error:
             raise known
         return Path(next(iter(results.values())))
+
+
+def start_deaf_tracker() -> None:
+    """Start multiprocessing's resource tracker so that a scheduler's signals leave it alone.
+
+    It shields itself from SIGINT and SIGTERM only; a job step's SIGUSR2 would end it, and its
+    successor would print a traceback for every resource that it has not heard of.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stopped_at_once(number: int) -> TrainingStoppedError:

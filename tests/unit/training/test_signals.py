@@ -110,6 +110,28 @@ def test_a_worker_whose_launcher_is_killed_leaves(tmp_path_factory: pytest.TempP
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
+TRACKED = """
+import os, signal, time
+from multiprocessing import resource_tracker
+from adios_tme.launch.local import start_deaf_tracker
+start_deaf_tracker()
+tracker = resource_tracker._resource_tracker
+for number in (signal.SIGUSR1, signal.SIGUSR2):
+    os.kill(tracker._pid, number)
+    time.sleep(0.5)
+    assert tracker._check_alive()
+    assert os.waitpid(tracker._pid, os.WNOHANG) == (0, 0)
+assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+"""
+
+
+def test_the_tracker_of_resources_outlives_the_signals_of_a_scheduler() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRACKED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_workers_tell_reaches_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     link = LauncherLink(2)
     assert link.error is None
