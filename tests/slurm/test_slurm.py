@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=f"no SLURM here: {why_not()}"),
 ]
 DOCS = Path(__file__).parents[2] / "docs"
-#: More iterations than a job does before its signal comes, 30 to 60 seconds after its start.
+#: More iterations than a job does before its signal comes, 45 to 75 seconds after its start.
 LONG = 1200
 
 
@@ -60,7 +60,7 @@ def final_weights(run: Path) -> dict[str, Any]:
 def test_a_job_that_is_cut_off_ends_with_the_weights_of_one_that_was_not(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    limits = ("--nnodes", "2", "--time", "2", "--signal-seconds", "75")
+    limits = ("--nnodes", "2", "--time", "2", "--signal-seconds", "60")
     job = submit(cluster, *flags(tmp_path, "cut"), *limits)
     straight = submit(cluster, *flags(tmp_path, "straight"), "--nnodes", "2", "--time", "60")
     cluster.wait_for(job, "COMPLETED", 1200)
