@@ -9,13 +9,13 @@ from pathlib import Path
 from adios_tme.data.damage import DamagedPatchError
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.members import (
-    MAX_MEMBER_BYTES,
     NOT_REGULAR,
     OPEN_FLAGS,
     REFUSALS,
     STORED,
     Directory,
     Member,
+    check_claims,
     directory_of,
     text,
 )
@@ -59,12 +59,9 @@ def read_file(folder: int, member: Member) -> bytes:
         DamagedPatchError: If it is not what the index says.
         OSError: If it cannot be opened or read.
     """
-    if member.method in REFUSALS:
-        raise DamagedPatchError(REFUSALS[member.method])
+    check_claims(member)
     if not member.name or {"/", "\0"} & set(member.name):
         raise DamagedPatchError("its name is not that of a file in the folder")
-    if member.size > MAX_MEMBER_BYTES:
-        raise DamagedPatchError(f"has {member.size} bytes, more than {MAX_MEMBER_BYTES}")
     handle = os.open(os.fsencode(member.name), OPEN_FLAGS, dir_fd=folder)
     try:
         found = os.fstat(handle)

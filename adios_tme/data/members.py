@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from adios_tme.data.damage import DamagedPatchError
 from adios_tme.errors import DataError
 
 #: Largest file, packed or unpacked, that is taken for a patch.
@@ -173,6 +174,18 @@ def open_archive_file(path: Path) -> int:
         os.close(handle)
         raise damaged_archive(path, "it is no regular file")
     return handle
+
+
+def check_claims(member: Member) -> None:
+    """Whether a member may be read at all, by what is said of it.
+
+    Raises:
+        DamagedPatchError: If it was marked as refused, or claims to be too large.
+    """
+    if member.method in REFUSALS:
+        raise DamagedPatchError(REFUSALS[member.method])
+    if max(member.size, member.compressed_size) > MAX_MEMBER_BYTES:
+        raise DamagedPatchError(f"declares {member.size} bytes, more than {MAX_MEMBER_BYTES}")
 
 
 def damaged_archive(path: Path, reason: str) -> DataError:

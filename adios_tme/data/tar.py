@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from adios_tme.data.damage import DamagedPatchError
 from adios_tme.data.members import (
-    MAX_MEMBER_BYTES,
     NOT_REGULAR,
     OUTSIDE,
-    REFUSALS,
     STORED,
     Directory,
     Member,
+    check_claims,
     damaged_archive,
     directory_of,
     open_archive_file,
@@ -162,10 +161,7 @@ def read_tar_member(handle: int, member: Member) -> bytes:
         DamagedPatchError: If the tar does not hold what the index says.
         OSError: If reading fails.
     """
-    if member.method in REFUSALS:
-        raise DamagedPatchError(REFUSALS[member.method])
-    if member.size > MAX_MEMBER_BYTES:
-        raise DamagedPatchError(f"declares {member.size} bytes, more than {MAX_MEMBER_BYTES}")
+    check_claims(member)
     content = os.pread(handle, BLOCK_BYTES + member.size, member.offset)
     header = parse_header(content[:BLOCK_BYTES])
     if header is None or header.kind not in _REGULAR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -151,6 +152,28 @@ def test_images_outlive_their_slot(tmp_path: Path) -> None:
     for _ in range(4):
         next(batches)
     assert torch.equal(kept, copy)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_reuse_the_memory_of_the_image_before(real_data: Path) -> None:
+    before = set(multiprocessing.active_children())
+    index = build_index(real_data / "tiles")
+    loader = PatchLoader(index, img_size=448, batch_size=4, num_workers=1)
+    loader.start()
+    (worker,) = set(multiprocessing.active_children()) - before
+    stream = iter(loader)
+    for _ in range(8):
+        next(stream)  # every slot has been written to
+    faults = num_page_faults(worker.pid)
+    for _ in range(25):
+        next(stream)
+    assert num_page_faults(worker.pid) - faults < 100 * 5  # a file and its pixels are 230 pages
+    loader.close()
+
+
+def num_page_faults(pid: int | None) -> int:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    return int(after_name.split()[7])
 
 
 @pytest.mark.gpu

@@ -1,0 +1,144 @@
+"""What the parts of the loader's benchmark share: patches, and the ways to read them."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from adios_tme.benchmark.turns import Cost, Way
+from adios_tme.config.loading import LoadingConfig
+from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.dataset import PatchDataset
+from adios_tme.data.decode import Pixels, decode_image
+from adios_tme.data.index import INDEX_NAME, DatasetIndex
+from adios_tme.data.indexing import index_archives
+from adios_tme.data.loader import BATCHES_AHEAD, PatchLoader
+from adios_tme.errors import DataError
+
+#: How often it is looked whether workers have filled their slots.
+POLL_SECONDS = 0.03
+
+
+@dataclass
+class Bench:
+    """What all parts measure on: settings, a folder to write to, and a sample of the patches."""
+
+    config: LoadingConfig
+    folder: Path
+    index: DatasetIndex
+    dataset: PatchDataset
+    rows: list[int]
+    contents: list[bytes]
+
+    @classmethod
+    def build(cls, config: LoadingConfig, folder: Path) -> Self:
+        """Index the data set into a folder, and read a sample of its patches.
+
+        Raises:
+            DataError: If none can be read.
+        """
+        report = index_archives(config.data_path, config.patches, folder / INDEX_NAME)
+        dataset = PatchDataset(report.index, config.img_size)
+        rows, contents = [], []
+        for row in np.linspace(0, len(dataset) - 1, config.num_samples, dtype=int).tolist():
+            try:
+                contents.append(dataset.content(row))
+                decode_image(contents[-1])
+            except DamagedPatchError:
+                continue
+            rows.append(row)
+        if not rows:
+            raise DataError(
+                f"{config.data_path}: none of {config.num_samples} patches can be read. "
+                f"Run adios-tme index with --verify to see why."
+            )
+        return cls(config, folder, report.index, dataset, rows, contents[: len(rows)])
+
+    def facts(self) -> dict[str, Any]:
+        """What the patches are, as the results tell."""
+        height, width, _ = decode_image(self.contents[0]).shape
+        return {
+            "count": len(self.index),
+            "archives": self.index.num_archives,
+            "mean_bytes": round(statistics.fmean(map(len, self.contents))),
+            "first_size": [height, width],
+            "suffix": Path(self.index.patch(self.rows[0]).member.name).suffix,
+        }
+
+    def pillow(self, content: bytes) -> Pixels:
+        """Decode and resize as most trainers do."""
+        side = self.config.img_size
+        with Image.open(io.BytesIO(content)) as image:
+            resized = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            return np.asarray(resized)
+
+
+@contextmanager
+def reads(
+    index: DatasetIndex, config: LoadingConfig, num_workers: int, resize_in_worker: bool
+) -> Iterator[Way]:
+    """The way through a loader, whose workers rest while other ways take their turn."""
+    before = set(multiprocessing.active_children())
+    loader = PatchLoader(
+        index,
+        img_size=config.img_size,
+        batch_size=config.batch_size,
+        num_workers=num_workers,
+        resize_in_worker=resize_in_worker,
+    )
+    loader.start()
+    workers = [child.pid for child in set(multiprocessing.active_children()) - before]
+    batches = iter(loader)
+    num_batches = max(1, round(config.num_samples / config.batch_size))
+    ready = num_workers * BATCHES_AHEAD
+
+    def way() -> Cost:
+        cpu = _cpu_seconds(workers)
+        for _ in range(ready):  # what was read while others had their turn
+            next(batches)
+        wall = time.perf_counter()
+        for _ in range(num_batches):
+            next(batches)
+        wall = time.perf_counter() - wall
+        _wait_until_idle(workers)  # from rest to rest they have read as many as were taken
+        cpu = _cpu_seconds(workers) - cpu
+        batch_size = config.batch_size
+        return Cost(wall / (num_batches * batch_size), cpu / ((ready + num_batches) * batch_size))
+
+    _wait_until_idle(workers)
+    try:
+        yield way
+    finally:
+        loader.close()
+
+
+def _wait_until_idle(workers: list[int | None]) -> None:
+    spent = -1.0
+    while (now := _cpu_seconds(workers)) != spent:
+        spent = now
+        time.sleep(POLL_SECONDS)
+
+
+def _cpu_seconds(workers: list[int | None]) -> float:
+    """CPU time that processes have used so far, in nanosecond steps where the system tells."""
+    nanoseconds = 0
+    for worker in workers:
+        place = Path(f"/proc/{worker}/schedstat")
+        nanoseconds += int(place.read_text().split()[0]) if place.exists() else 0
+    return nanoseconds / 1e9
+
+
+def pillow_decode(content: bytes) -> Pixels:
+    """Decode as most trainers do."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))

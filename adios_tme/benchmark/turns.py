@@ -1,0 +1,73 @@
+"""Ways to do the same, timed in turns: what is compared are medians over the turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Cost(NamedTuple):
+    """What one patch took, in seconds."""
+
+    wall: float
+    cpu: float
+    """Of the process that does the work; steadier than the wall on a busy machine."""
+
+
+Way = Callable[[], Cost]
+
+
+def take_turns(num_rounds: int, ways: dict[str, Way]) -> dict[str, list[Cost]]:
+    """Costs of each way, turn by turn; a first turn warms up."""
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    for turn in range(num_rounds + 1):
+        for name, way in ways.items():
+            cost = way()
+            if turn:
+                costs[name].append(cost)
+    return costs
+
+
+def each(function: Callable[[Any], object], items: list[Any]) -> Way:
+    """The way that does something to every item in this process."""
+
+    def way() -> Cost:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for item in items:
+            function(item)
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        return Cost(spent[0] / len(items), spent[1] / len(items))
+
+    return way
+
+
+def wall(costs: list[Cost]) -> float:
+    """Median seconds of a patch."""
+    return statistics.median(cost.wall for cost in costs)
+
+
+def cpu(costs: list[Cost]) -> float:
+    """Median CPU seconds of a patch."""
+    return statistics.median(cost.cpu for cost in costs)
+
+
+def milliseconds(costs: list[Cost]) -> float:
+    """Median milliseconds of a patch."""
+    return rounded(wall(costs) * 1000)
+
+
+def speed_ratio(costs: dict[str, list[Cost]], fast: str, slow: str, by: str = "wall") -> float:
+    """How many times as fast one way is as another, the median over their turns."""
+    return rounded(
+        statistics.median(
+            getattr(theirs, by) / getattr(ours, by)
+            for ours, theirs in zip(costs[fast], costs[slow], strict=True)
+        )
+    )
+
+
+def rounded(value: float) -> float:
+    """Four digits that mean something."""
+    return float(f"{value:.4g}")
