@@ -46,6 +46,11 @@ def was_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def trips_over_the_killed() -> bool:
+    """Whether processes that torchrun starts again read addresses of a killed one in its store."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def choose_device(kind: Literal["auto", "cuda", "cpu"], rank_on_node: int = 0) -> torch.device:
     """The device of one process.
 

@@ -29,8 +29,8 @@ from adios_tme.data.selection import refuse_unsafe_names, select_patches
 
 #: Patches in an archive that is written to be searched; all others are thumbnails of no size.
 PATCHES_IN_ARCHIVE = 64
-#: Patches that the slow way reads in a turn, at 2,000 members or fewer; fewer in larger archives.
-SLOW_PATCHES = 8
+#: Patches that the slow way reads in a turn, at 2,000 members or fewer, and at most.
+SLOW_PATCHES, FEWEST_SLOW_PATCHES = 8, 4
 NUM_POSITIONS = 1 << 20
 LARGE_EPOCH = 10**9
 
@@ -45,7 +45,7 @@ def measure_archives(bench: Bench) -> dict[str, Any]:
             names = _write_archive(bench, path, members)
             index = index_archives(path.parent).index
             ways[f"loader {members}"] = stack.enter_context(reads(index, config, 1, False))
-            few = max(1, SLOW_PATCHES * 2000 // max(members, 2000))
+            few = max(FEWEST_SLOW_PATCHES, SLOW_PATCHES * 2000 // max(members, 2000))
 
             def open_per_patch(name: str, path: Path = path) -> Pixels:
                 with zipfile.ZipFile(path) as archive:

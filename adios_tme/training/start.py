@@ -11,7 +11,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.data.damage import Damage, DamageLog
 from adios_tme.data.indexing import open_indexes, open_or_build
 from adios_tme.data.mix import PatchMix
-from adios_tme.distributed import World, on_first_rank
+from adios_tme.distributed import World, on_first_rank, trips_over_the_killed
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.training.feed import Feed
@@ -134,6 +134,11 @@ def announce(run: Run, feed: Feed) -> None:
         str(run.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,
     )
+    if trips_over_the_killed():
+        logger.warning(
+            "torchrun shares its store with the training processes, so that they may not meet again "
+            "after one is killed. Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun starts."
+        )
     if run.is_finished:
         logger.info(
             "The run is complete at iteration %d. Raise --total-iterations to go on.", run.iteration
