@@ -122,7 +122,7 @@ def test_a_machine_joins_and_one_vanishes(tmp_path: Path) -> None:
     check_every_patch_once(run, NUM_PATCHES, iteration * 8)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_launcher_alone_is_killed_and_later_the_host_of_the_meeting_place(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     run, port = tmp_path / "run", free_port()
