@@ -65,12 +65,15 @@ class TrainJob:
         self._launch = Launch(config, processes_on_this_node(config), {"is_host": is_first})
         try:
             answered_here = tuple(number for number in STOPPING if number != _requeues_at())
-            return str(self._launch.run(answered_here))
+            checkpoint = str(self._launch.run(answered_here))
         except TrainingStoppedError as error:
             if error.signal_number == _requeues_at() and not is_first:
                 # Leaving first could end the first machine's task before it has requeued the job.
                 time.sleep(PATIENCE_SECONDS)
             raise
+        # The run is complete: a signal while this process leaves would make the job a failed one.
+        signal.signal(_requeues_at(), signal.SIG_IGN)
+        return checkpoint
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Have the workers save and leave; called by submitit before it requeues the job.

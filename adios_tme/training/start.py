@@ -136,7 +136,7 @@ def announce(run: Run, feed: Feed) -> None:
     )
     if trips_over_the_killed():
         logger.warning(
-            "torchrun shares its store with the training processes, so that they may not meet again "
+            "torchrun shares its store with the training processes, which may then not meet again "
             "after one is killed. Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun starts."
         )
     if run.is_finished:

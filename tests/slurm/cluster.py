@@ -18,6 +18,8 @@ from pathlib import Path
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 SBIN = "/usr/sbin:/sbin"
 NODES = ("n1", "n2")
+#: States that a job does not leave by itself.
+ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
 
 
 def why_not() -> str:
@@ -113,7 +115,12 @@ class Cluster:
         return f"{fields['JobState']} {fields['Restarts']}"
 
     def wait_for(self, job: str, state: str, seconds: float) -> None:
-        wait_until(lambda: self.state(job).startswith(state), f"job {job} {state}", seconds)
+        def is_there() -> bool:
+            found = self.state(job)
+            assert found.startswith(state) or not found.startswith(ENDED), f"job {job}: {found}"
+            return found.startswith(state)
+
+        wait_until(is_there, f"job {job} {state}", seconds)
 
     def start_node(self, node: str) -> None:
         self._start("slurmd", "-D", "-N", node, name=node)
