@@ -29,7 +29,10 @@ def run_on_ranks(
         _child, (num_ranks, port, results, function, arguments), nprocs=num_ranks, join=False
     )
     assert processes is not None
-    answers = dict(results.get(timeout=timeout) for _ in range(num_ranks))
+    answers: dict[int, Any] = {}
+    failed = False
+    while len(answers) < num_ranks and not failed:
+        rank, answers[rank], failed = results.get(timeout=timeout)
     while not processes.join(timeout=timeout):
         pass
     return [answers[rank] for rank in range(num_ranks)]
@@ -48,7 +51,7 @@ def _child(
     )
     torch.set_num_threads(1)
     try:
-        results.put((rank, function(*arguments)))
+        results.put((rank, function(*arguments), False))
     except BaseException:
-        results.put((rank, None))  # wakes the parent, which raises the error when it joins
+        results.put((rank, None, True))  # wakes the parent, which raises the error when it joins
         raise

@@ -101,10 +101,10 @@ def same_crops(views_BCHW: Tensor, crop_size: int) -> Tensor:
     return F.interpolate(views_BCHW[:, :, 4:28, 6:30], size=crop_size, mode="bilinear")
 
 
-def train_a_little(case: Case) -> tuple[Arrays, Arrays]:
+def train_a_little(case: Case, world: World) -> tuple[Arrays, Arrays]:
     """The first step's gradients, and the weights after a few steps on this rank's images."""
     precision = torch.float64 if case[0] == 64 else torch.float32
-    with pytest.MonkeyPatch.context() as patch, process_group("cpu") as world:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "random_crops", same_crops)
         if precision is torch.float64:
             patch.setattr(Tensor, "float", _double_unless_a_flag)
@@ -143,7 +143,9 @@ def named(student: torch.nn.Module, mask_model: torch.nn.Module) -> Iterator[tup
 
 def train_all(cases: list[Case]) -> dict[Case, tuple[Arrays, Arrays]]:
     torch.set_num_threads(1)
-    return {case: train_a_little(case) for case in cases}
+    # One group for all: a rank that is early for the next would meet the others in the last one's.
+    with process_group("cpu") as world:
+        return {case: train_a_little(case, world) for case in cases}
 
 
 def distance(some: Arrays, others: Arrays, prefix: str) -> float:

@@ -49,6 +49,14 @@ class Cluster:
         }
 
     def __enter__(self) -> Cluster:
+        try:
+            self._start_daemons()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start_daemons(self) -> None:
         for name in ("state", "log", "spool/n1", "spool/n2"):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
@@ -73,7 +81,6 @@ class Cluster:
         wait_until(lambda: "is UP" in self.run("scontrol", "ping", check=False), "slurmctld")
         for node in NODES:
             self.start_node(node)
-        return self
 
     def __exit__(self, *_: object) -> None:
         # Jobs that requeue themselves on the way out must find no node to start on.
