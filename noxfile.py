@@ -29,7 +29,8 @@ def install(
 def tests(session: nox.Session) -> None:
     """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
     install(session, "test", compiled=True)
-    session.run("pytest", "--numprocesses", "auto", *session.posargs)
+    # Fault tests are slow and stand together, so that idle workers must take them from busy ones.
+    session.run("pytest", "--numprocesses", "auto", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
