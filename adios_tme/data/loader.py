@@ -274,8 +274,8 @@ def _begin_worker(worker: int) -> None:
 def _reuse_freed_memory() -> None:
     """Have glibc keep the memory of one image for the next.
 
-    Otherwise the pages of a file and its pixels go back to the system with every patch, and come
-    again one by one: a quarter of the time that a PNG takes to decode.
+    Otherwise pages of a file and its pixels go back to the system and come again one by one, with
+    every patch.
     """
     if sys.platform != "linux":
         return
