@@ -66,7 +66,7 @@ class OpenArchives:
         if self._owner != os.getpid():
             self.close()  # a forked child closes its copies and opens its own
             self._owner = os.getpid()
-        key = str(archive.path)
+        key = archive.full_path
         if key in self._handles:
             self._handles.move_to_end(key)
             return self._handles[key]
@@ -88,7 +88,7 @@ class OpenArchives:
 
 
 def _open(archive: ArchiveEntry) -> int:
-    handle = os.open(archive.path, OPEN_FLAGS)
+    handle = os.open(archive.full_path, OPEN_FLAGS)
     found = os.fstat(handle)
     if archive.kind == Kind.FOLDER:
         # A folder changes with every file in it; each file is held against the index by itself.
@@ -140,7 +140,11 @@ class PatchDataset(Dataset[Tensor]):
         Raises:
             DamagedPatchError: If it cannot be read.
         """
-        return decode_image(self.content(row), needed_px)
+        return self.read_patch(self.mix.patch(row), needed_px)
+
+    def read_patch(self, patch: Patch, needed_px: int | None = None) -> Pixels:
+        """Read a patch that has been looked up; see `read`."""
+        return decode_image(self._archives.read(patch), needed_px)
 
     def content(self, row: int) -> bytes:
         """The file of one patch.

@@ -195,7 +195,7 @@ def listing_of(index: DatasetIndex) -> Listing:
     listing = []
     for number in range(index.num_archives):
         rows = index.archive_rows(number)
-        names = [index.patch(row).member.name for row in range(rows.start, rows.stop)]
+        names = [patch.member.name for patch in index.patches(np.arange(rows.start, rows.stop))]
         listing.append((str(index.archive(number).path), names))
     return listing
 
@@ -296,7 +296,7 @@ def _are_many(sources: list[Source]) -> bool:
 
 
 def _scan(source: Source, selection: PatchSelection) -> Scan:
-    entry = ArchiveEntry(source.path, 0, 0, source.kind)
+    entry = ArchiveEntry(str(source.path), 0, 0, source.kind)
     try:
         stat = source.path.stat()
         members = source.list_members()
@@ -304,7 +304,7 @@ def _scan(source: Source, selection: PatchSelection) -> Scan:
         return Scan(entry, EMPTY, fault=f"{source.path}: cannot be read ({error.strerror}).")
     except DataError as error:
         return Scan(entry, EMPTY, fault=str(error))
-    entry = ArchiveEntry(source.path, stat.st_size, stat.st_mtime_ns, source.kind)
+    entry = ArchiveEntry(str(source.path), stat.st_size, stat.st_mtime_ns, source.kind)
     keep = select_patches(members, selection) if source.names is None else _named(members, source)
     patches = refuse_unsafe_names(members.select(keep))
     seen = tuple(members.name(row) for row in range(min(NUM_NAMES_SHOWN, len(members))))

@@ -50,7 +50,7 @@ class _Read(NamedTuple):
     """What reading some rows has found."""
 
     num_bytes: int
-    damaged: list[tuple[int, str]]
+    damaged: list[Damage]
 
 
 def verify_index(
@@ -68,26 +68,21 @@ def verify_index(
     damaged: list[Damage] = []
     for read in _in_processes(_verify, index, rows, num_workers, on_progress):
         num_bytes += read.num_bytes
-        damaged.extend(Damage(*_names(index, row), reason) for row, reason in read.damaged)
+        damaged.extend(read.damaged)
     return Verification(len(index), num_bytes, tuple(damaged))
 
 
 def _verify(path: Path, rows: list[int]) -> _Read:
     dataset = _dataset(path)
     num_bytes = 0
-    damaged: list[tuple[int, str]] = []
-    for row in rows:
+    damaged: list[Damage] = []
+    for row, patch in zip(rows, dataset.mix.patches(rows), strict=True):
         try:
-            dataset.read(row)
+            dataset.read_patch(patch)
         except DamagedPatchError as error:
-            damaged.append((row, str(error)))
-        num_bytes += int(dataset.mix.indexes[0].columns["size"][row])
+            damaged.append(dataset.mix.damage(row, str(error)))
+        num_bytes += patch.member.size
     return _Read(num_bytes, damaged)
-
-
-def _names(index: DatasetIndex, row: int) -> tuple[str, str]:
-    patch = index.patch(row)
-    return index.location(patch.archive), patch.member.name
 
 
 @dataclass
@@ -195,10 +190,12 @@ def read_sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> list[Pi
 
 def _measure(path: Path, rows: list[int]) -> Statistics:
     dataset, found = _dataset(path), Statistics()
-    for row in rows:
-        found.scales.update(scale_in_name("/".join(_names(dataset.mix.indexes[0], row))))
+    (index,) = dataset.mix.indexes
+    for patch in index.patches(rows):
+        name = f"{index.location(patch.archive)}/{patch.member.name}"
+        found.scales.update(scale_in_name(name))
         try:
-            pixels = dataset.read(row)
+            pixels = dataset.read_patch(patch)
         except DamagedPatchError:
             found.num_damaged += 1
             continue

@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from adios_tme.data.damage import Damage, DamagedPatchError
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels, resize_image, resize_images
-from adios_tme.data.index import DatasetIndex
+from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.members import printable
 from adios_tme.data.mix import PatchMix
+from adios_tme.data.order import Rows
 from adios_tme.errors import DataError
 
 #: Damaged patches in a row after which the loader gives up.
@@ -37,6 +38,8 @@ MAX_REPLACEMENTS = 100
 BATCHES_AHEAD = 2
 #: Slots beyond those that workers fill: the batch in use, and the one that is still being copied.
 SLOTS_IN_USE = 2
+#: Batches whose patches are worked out together.
+BATCHES_PLANNED = 64
 #: Patches that are tried to learn the size most of them have.
 NUM_PROBED = 8
 #: Largest piece of memory that workers keep for the next image, and half of what they keep; glibc
@@ -115,13 +118,14 @@ class PatchLoader:
     ) -> None:
         mix = index if isinstance(index, PatchMix) else PatchMix([index])
         patches = PatchDataset(mix, img_size)
+        order = _Order(mix, seed, shuffle_block)
         shape = (img_size, img_size) if resize_in_worker else _usual_size(patches)
         num_slots = num_workers * BATCHES_AHEAD + SLOTS_IN_USE
         self._slots = _shared_memory((num_slots, batch_size, *shape, 3))
         self._pin_memory = pin_memory
         self._loader: DataLoader[Filled] = DataLoader(
-            _Batches(patches, self._slots, seed, shuffle_block),
-            sampler=_Samples(batch_size, rank, num_ranks, first_sample, num_slots),
+            _Batches(patches, order, self._slots),
+            sampler=_Plan(order, batch_size, rank, num_ranks, first_sample, num_slots),
             batch_size=None,
             num_workers=num_workers,
             prefetch_factor=BATCHES_AHEAD if num_workers else None,
@@ -158,67 +162,89 @@ class PatchLoader:
         self._running.clear()
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Which patch each sample of the run is."""
+
+    mix: PatchMix
+    seed: int
+    shuffle_block: int
+
+    def rows(self, samples: NDArray[np.integer]) -> Rows:
+        return self.mix.rows(samples, self.seed, self.shuffle_block)
+
+
+#: What a worker is asked for: the slot to fill, the batch's first sample, and its rows.
+Planned = tuple[int, int, list[int]]
 #: What a worker says of a batch: the slot that it filled, images of another size, rows, damage.
 Filled = tuple[int, dict[int, Tensor], list[int], tuple[Damage, ...]]
 
 
-class _Samples:
-    """Slot and first sample of each of this rank's batches, with their count."""
+class _Plan:
+    """This rank's batches, worked out by the training process, many at a time."""
 
     def __init__(
-        self, batch_size: int, rank: int, num_ranks: int, first_sample: int, num_slots: int
+        self,
+        order: _Order,
+        batch_size: int,
+        rank: int,
+        num_ranks: int,
+        first_sample: int,
+        num_slots: int,
     ) -> None:
-        self.batch_size = batch_size
+        self.order = order
         self.start = first_sample + rank * batch_size
         self.stride = num_ranks * batch_size
+        self.batch = np.arange(batch_size)
         self.num_slots = num_slots
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        for number in itertools.count():
-            first = self.start + number * self.stride
-            yield number % self.num_slots, first, self.batch_size
+    def __iter__(self) -> Iterator[Planned]:
+        for begin in itertools.count(0, BATCHES_PLANNED):
+            numbers = np.arange(begin, begin + BATCHES_PLANNED)
+            firsts = self.start + numbers * self.stride
+            rows = self.order.rows(firsts[:, np.newaxis] + self.batch)
+            slots = numbers % self.num_slots
+            yield from zip(slots.tolist(), firsts.tolist(), rows.tolist(), strict=True)
 
 
 class _Batches(Dataset[Filled]):
-    """Reads the batch that begins at a sample into a slot; runs in the workers."""
+    """Reads the patches of a batch into a slot; runs in the workers."""
 
-    def __init__(self, patches: PatchDataset, slots: Tensor, seed: int, shuffle_block: int) -> None:
+    def __init__(self, patches: PatchDataset, order: _Order, slots: Tensor) -> None:
         self.patches = patches
         self.mix = patches.mix
+        self.order = order
         self.slots = slots
-        self.seed = seed
-        self.shuffle_block = shuffle_block
 
-    def __getitem__(self, order: tuple[int, int, int]) -> Filled:
-        slot, first, count = order
+    def __getitem__(self, planned: Planned) -> Filled:
+        slot, first, rows = planned
         places = self.slots[slot].numpy()
+        shape = places.shape[1:]
         odd: dict[int, Tensor] = {}
-        rows: list[int] = []
+        shown: list[int] = []
         damaged: list[Damage] = []
-        planned = self._rows(np.arange(first, first + count))
-        for place, row in enumerate(planned):
-            pixels, shown = self._read(first + place, row, damaged)
-            rows.append(shown)
-            fitting = self._fit(pixels)
-            if fitting.shape == places[place].shape:
-                places[place] = fitting
+        for place, patch in enumerate(self.mix.patches(rows)):
+            pixels, row = self._read(first + place, rows[place], patch, damaged)
+            shown.append(row)
+            if pixels.shape != shape:
+                pixels = resize_image(pixels, self.patches.img_size)
+            if pixels.shape == shape:
+                places[place] = pixels
             else:
-                odd[place] = torch.from_numpy(fitting)
-        return slot, odd, rows, tuple(damaged)
+                odd[place] = torch.from_numpy(pixels)
+            del pixels  # so that the next image takes its memory while caches hold it
+        return slot, odd, shown, tuple(damaged)
 
-    def _fit(self, pixels: Pixels) -> Pixels:
-        """The image as it is if the slots are for its size, else resized."""
-        if pixels.shape == self.slots.shape[2:]:
-            return pixels
-        return resize_image(pixels, self.patches.img_size)
-
-    def _read(self, sample: int, row: int, damaged: list[Damage]) -> tuple[Pixels, int]:
+    def _read(
+        self, sample: int, row: int, patch: Patch, damaged: list[Damage]
+    ) -> tuple[Pixels, int]:
         """The patch of a sample, or of the next one in the order that can be read."""
         for step in range(MAX_REPLACEMENTS):
             if step:
-                (row,) = self._rows(np.array([sample + step]))
+                (row,) = self.order.rows(np.array([sample + step])).tolist()
+                patch = self.mix.patch(row)
             try:
-                return self.patches.read(row, self.patches.img_size), row
+                return self.patches.read_patch(patch, self.patches.img_size), row
             except DamagedPatchError as error:
                 damaged.append(self.mix.damage(row, str(error)))
         last = damaged[-1]
@@ -227,10 +253,6 @@ class _Batches(Dataset[Filled]):
             f"(last: {printable(last.name)}, {last.reason}). "
             f"Run adios-tme index again if archives have changed."
         )
-
-    def _rows(self, samples: NDArray[np.integer]) -> list[int]:
-        rows: list[int] = self.mix.rows(samples, self.seed, self.shuffle_block).tolist()
-        return rows
 
 
 def _usual_size(patches: PatchDataset) -> tuple[int, int]:

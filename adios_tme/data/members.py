@@ -84,7 +84,7 @@ class Directory:
     def name(self, row: int) -> str:
         """Name of one member."""
         start = self.name_ends[row - 1] if row else 0
-        return text(self.names[start : self.name_ends[row]])
+        return text(self.names[start : self.name_ends[row]].data)
 
     def member(self, row: int) -> Member:
         """Where one member lies."""
@@ -145,9 +145,9 @@ def directory_of(members: list[Member]) -> Directory:
     )
 
 
-def text(name: NDArray[np.generic] | bytes) -> str:
+def text(name: bytes | memoryview) -> str:
     """A name as a string that gives back the same bytes; see `encoded`."""
-    return bytes(name).decode("utf-8", "surrogateescape")
+    return str(name, "utf-8", "surrogateescape")
 
 
 def encoded(name: str) -> bytes:

@@ -46,15 +46,26 @@ class PatchMix:
         return sum(index.num_archives for index in self.indexes)
 
     def patch(self, row: int) -> Patch:
-        """One patch.
+        """One patch; see `patches`."""
+        return self.patches([row])[0]
+
+    def patches(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Patch]:
+        """Some patches; see `DatasetIndex.patches`.
 
         Raises:
             IndexError: If there is no such row.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)} patches")
-        number = self.root_number(row)
-        return self.indexes[number].patch(row - self._first_row(number))
+        wanted = np.asarray(rows, dtype=np.int64)
+        outside = (wanted < 0) | (wanted >= len(self))
+        if outside.any():
+            raise IndexError(f"row {wanted[outside][0]} of {len(self)} patches")
+        found: dict[int, Patch] = {}
+        roots = np.searchsorted(self._row_ends, wanted, side="right")
+        for number in set(roots.tolist()):
+            own = wanted[roots == number]
+            patches = self.indexes[number].patches(own - self._first_row(number))
+            found.update(zip(own.tolist(), patches, strict=True))
+        return [found[row] for row in wanted.tolist()]
 
     def root_number(self, row: int) -> int:
         """Which index holds a row."""

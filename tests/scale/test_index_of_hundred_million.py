@@ -42,7 +42,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scale")
     archive = make_archive(folder / "slide.zip", PATCHES_IN_ARCHIVE, size_px=64)
     found = archive.stat()
-    entry = ArchiveEntry(archive, found.st_size, found.st_mtime_ns)
+    entry = ArchiveEntry(str(archive), found.st_size, found.st_mtime_ns)
     rows = min(NUM_ROWS, ROWS_PER_ARCHIVE)
     members = repeated(read_directory(archive), rows)
     with IndexWriter(folder / INDEX_NAME) as writer:

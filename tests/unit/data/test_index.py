@@ -30,8 +30,29 @@ def test_rows_are_patches_archive_after_archive(tmp_path: Path) -> None:
     assert patch.archive.path == tmp_path / "slide_001.zip"
     assert patch.member.name == "patch_001_448_x448_y0.png"
     assert (patch.slide, patch.coordinates) == ("slide_001", (448, 0))
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="row 12 of an index with 12"):
         index.patch(12)
+
+
+def test_patches_looked_up_together_come_as_they_were_asked_for(tmp_path: Path) -> None:
+    paths = [tmp_path / f"slide_{number:03d}.zip" for number in range(3)]
+    make_dataset(tmp_path, num_archives=3, num_patches=4)
+    index = build_index(tmp_path)
+    listed: list[tuple[Path, str, int, int, int]] = []
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+        listed += [(path, e.filename, e.header_offset, e.file_size, e.CRC) for e in entries]
+    asked = [11, 0, 5, 5, 4]
+    found = [
+        (patch.archive.path, member.name, member.offset, member.size, member.crc32)
+        for patch in index.patches(asked)
+        for member in [patch.member]
+    ]
+    assert found == [listed[row] for row in asked]
+    assert index.patches([]) == []
+    with pytest.raises(IndexError, match="row -1 of"):
+        index.patches([3, -1])
 
 
 def test_other_tools_read_the_file(tmp_path: Path) -> None:

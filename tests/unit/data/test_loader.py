@@ -20,7 +20,7 @@ from adios_tme.data.decode import decode_image
 from adios_tme.data.handover import Handover
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.indexing import build_index
-from adios_tme.data.loader import Batch, PatchLoader
+from adios_tme.data.loader import BATCHES_PLANNED, Batch, PatchLoader
 from adios_tme.data.order import sample_rows
 from adios_tme.errors import DataError
 from tests.factories import make_archive, make_dataset, png
@@ -202,10 +202,18 @@ def test_it_goes_on_at_an_exact_sample(tmp_path: Path) -> None:
     assert rows(index, 8)[6:] == rows(index, 5, first_sample=6)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_many_more_batches_than_are_planned_at_a_time(num_workers: int, tmp_path: Path) -> None:
+    index = build_index(make_dataset(tmp_path, num_archives=2, num_patches=3))
+    num_batches = 2 * BATCHES_PLANNED + 3
+    found = rows(index, num_batches, batch_size=1, num_workers=num_workers)
+    assert found == sample_rows(np.arange(num_batches), 6, seed=3).tolist()
+
+
 def test_a_batch_mixes_slides(tmp_path: Path) -> None:
     index = build_index(make_dataset(tmp_path, num_archives=6, num_patches=6))
     archives = [
-        {index.archive_number(row) for row in batch.rows.tolist()}
+        {patch.archive.path for patch in index.patches(batch.rows.numpy())}
         for batch in batches(index, 6, batch_size=6)
     ]
     assert min(map(len, archives)) >= 3

@@ -92,8 +92,11 @@ def test_rows_lead_to_their_root(tmp_path: Path) -> None:
     assert both.patch(20).member.name == "patch_000_448_x0_y0.png"
     assert both.patch(20).archive.path.parent.name == "1"
     assert both.damage(25, "gone").archive == str(tmp_path / "1" / "a.zip")
-    with pytest.raises(IndexError):
-        both.patch(30)
+    asked = [29, 3, 20, 3]
+    assert both.patches(asked) == [both.patch(row) for row in asked]
+    for row in (30, -1):
+        with pytest.raises(IndexError, match=f"row {row} of 30 patches"):
+            both.patch(row)
 
 
 @pytest.mark.parametrize(
