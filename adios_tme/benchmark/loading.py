@@ -33,6 +33,7 @@ from adios_tme.benchmark.turns import (
     wall,
 )
 from adios_tme.config.loading import LoadingConfig
+from adios_tme.data.dataset import OpenArchives
 from adios_tme.data.decode import decode_image, resize_image
 
 Progress = Callable[[int, int], None]
@@ -89,6 +90,10 @@ def _measure_loader(bench: Bench) -> dict[str, Any]:
     slots = np.empty((config.batch_size, *images[0].shape), dtype=np.uint8)
     resized = [resize_image(image, config.img_size) for image in images]
 
+    mix, archives = bench.dataset.mix, OpenArchives()
+    starts = range(0, len(bench.rows), config.batch_size)
+    batches = [bench.rows[start : start + config.batch_size] for start in starts]
+
     def hand_over(number: int) -> None:
         image = images[number]
         if image.shape == slots.shape[1:]:
@@ -107,16 +112,18 @@ def _measure_loader(bench: Bench) -> dict[str, Any]:
                 "one_worker": loader(1, False),
                 "one_worker_resizing": loader(1, True),
                 "all_workers": loader(config.num_workers, False),
-                "read": each(bench.dataset.content, bench.rows),
+                "look_up": each(mix.patches, batches, num_patches=len(bench.rows)),
+                "read": each(archives.read, mix.patches(bench.rows)),
                 "resize": each(lambda image: resize_image(image, config.img_size), images),
                 "hand_over": each(hand_over, list(range(len(images)))),
                 "pillow_decode": each(pillow_decode, bench.contents),
                 "pillow_way": each(bench.pillow, bench.contents),
             },
         )
+    archives.close()
     assert resized[0].shape[0] == config.img_size
     speeds = ("decode", "one_worker", "one_worker_resizing", "all_workers", "pillow_way")
-    stages = ("read", "decode", "resize", "hand_over", "pillow_decode", "pillow_way")
+    stages = ("look_up", "read", "decode", "resize", "hand_over", "pillow_decode", "pillow_way")
     return {
         "images_per_second": {name: rounded(1 / wall(costs[name])) for name in speeds},
         "split_ms": {name: milliseconds(costs[name]) for name in stages},

@@ -50,19 +50,21 @@ class Bench:
         report = index_archives(config.data_path, config.patches, folder / INDEX_NAME)
         dataset = PatchDataset(report.index, config.img_size)
         rows, contents = [], []
-        for row in np.linspace(0, len(dataset) - 1, config.num_samples, dtype=int).tolist():
+        spread = np.linspace(0, len(dataset) - 1, config.num_samples, dtype=int)
+        for row in np.unique(spread).tolist():
             try:
-                contents.append(dataset.content(row))
-                decode_image(contents[-1])
+                content = dataset.content(row)
+                decode_image(content)
             except DamagedPatchError:
                 continue
             rows.append(row)
+            contents.append(content)
         if not rows:
             raise DataError(
                 f"{config.data_path}: none of {config.num_samples} patches can be read. "
                 f"Run adios-tme index with --verify to see why."
             )
-        return cls(config, folder, report.index, dataset, rows, contents[: len(rows)])
+        return cls(config, folder, report.index, dataset, rows, contents)
 
     def facts(self) -> dict[str, Any]:
         """What the patches are, as the results tell."""
@@ -99,12 +101,14 @@ def reads(
     loader.start()
     workers = [child.pid for child in set(multiprocessing.active_children()) - before]
     batches = iter(loader)
-    num_batches = max(1, round(config.num_samples / config.batch_size))
-    ready = num_workers * BATCHES_AHEAD
+    # As many of each worker, so that what they do at the same time counts whole.
+    num_batches = num_workers * max(1, round(config.num_samples / config.batch_size / num_workers))
+    # What was read while others had their turn, and one a worker until all of them are at work.
+    before_timing = num_workers * (BATCHES_AHEAD + 1)
 
     def way() -> Cost:
         cpu = _cpu_seconds(workers)
-        for _ in range(ready):  # what was read while others had their turn
+        for _ in range(before_timing):
             next(batches)
         wall = time.perf_counter()
         for _ in range(num_batches):
@@ -112,8 +116,8 @@ def reads(
         wall = time.perf_counter() - wall
         _wait_until_idle(workers)  # from rest to rest they have read as many as were taken
         cpu = _cpu_seconds(workers) - cpu
-        batch_size = config.batch_size
-        return Cost(wall / (num_batches * batch_size), cpu / ((ready + num_batches) * batch_size))
+        num_read = before_timing + num_batches
+        return Cost(wall / (num_batches * config.batch_size), cpu / (num_read * config.batch_size))
 
     _wait_until_idle(workers)
     try:

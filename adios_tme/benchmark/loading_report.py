@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 STAGES = {
+    "look_up": "look up a batch of patches",
     "read": "read, inflate, check",
     "decode": "decode",
     "resize": "resize in the worker",

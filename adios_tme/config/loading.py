@@ -34,7 +34,7 @@ class LoadingConfig(Config):
     num_workers: int = Field(default_factory=cores_at_hand, ge=1)
     """Processes of the measurement with several workers; default: the cores at hand."""
 
-    num_samples: int = Field(default=64, ge=1)
+    num_samples: int = Field(default=256, ge=1)
     """Patches that are measured, spread over all."""
 
     num_rounds: int = Field(default=5, ge=1)

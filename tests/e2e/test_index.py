@@ -51,7 +51,7 @@ def test_the_loader_is_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [entry["members"] for entry in found["archives"]] == [10, 50]
-    assert set(found["split_ms"]) >= {"read", "decode", "resize", "hand_over"}
+    assert set(found["split_ms"]) >= {"look_up", "read", "decode", "resize", "hand_over"}
     assert found["images_per_second"]["decode"] > 0
     assert {entry["format"] for entry in found["decoders"]} >= {"PNG", "JPEG", "WEBP", "TIFF"}
     assert not (data / "dataset_index.safetensors").exists()
