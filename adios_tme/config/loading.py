@@ -28,8 +28,8 @@ class LoadingConfig(Config):
     img_size: int = Field(default=224, gt=0)
     """Side in pixels to which patches are resized."""
 
-    batch_size: int = Field(default=16, ge=1)
-    """Images per batch."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per batch; default: as in training."""
 
     num_workers: int = Field(default_factory=cores_at_hand, ge=1)
     """Processes of the measurement with several workers; default: the cores at hand."""
