@@ -172,10 +172,14 @@ class DatasetIndex:
             raise IndexError(f"row {places[outside][0]} of an index with {len(self)} patches")
         firsts = self.columns["archive_first_row"]
         numbers = np.searchsorted(firsts, places.astype(np.uint64), side="right") - 1
-        names = self._texts("names", "name_ends", places)
+        names = self.names(places)
         fields = [self.columns[name][places].tolist() for name in Member._fields[1:]]
         members = map(Member, names, *fields)
         return list(map(Patch, self._archives(numbers), members))
+
+    def names(self, rows: NDArray[np.integer]) -> list[str]:
+        """Names of the files of some patches, by rows that exist."""
+        return self._texts("names", "name_ends", rows)
 
     def patches_per_slide(self) -> Counter[str]:
         """Number of patches of each slide (reads every name)."""
@@ -183,10 +187,10 @@ class DatasetIndex:
         for number in range(self.num_archives):
             rows = self.archive_rows(number)
             slide = self.archive(number).slide
-            if b"/" not in self._names(rows):
+            if b"/" not in self._name_bytes(rows):
                 counts[slide] += rows.stop - rows.start
                 continue
-            names = self._texts("names", "name_ends", np.arange(rows.start, rows.stop))
+            names = self.names(np.arange(rows.start, rows.stop))
             counts.update(_folder(name) or slide for name in names)
         return +counts
 
@@ -199,7 +203,7 @@ class DatasetIndex:
         below = archive.path.is_relative_to(self.root)
         return (archive.path.relative_to(self.root) if below else archive.path).as_posix()
 
-    def _names(self, rows: slice) -> bytes:
+    def _name_bytes(self, rows: slice) -> bytes:
         """The names of some rows, one after the other."""
         ends = self.columns["name_ends"]
         start = int(ends[rows.start - 1]) if rows.start else 0
@@ -219,7 +223,7 @@ class DatasetIndex:
             for path, size, mtime, kind in zip(paths, sizes, mtimes, kinds, strict=True)
         ]
 
-    def _texts(self, blob: str, ends: str, numbers: NDArray[np.int64]) -> list[str]:
+    def _texts(self, blob: str, ends: str, numbers: NDArray[np.integer]) -> list[str]:
         """Strings of a blob, by their numbers."""
         stops = self.columns[ends]
         starts = np.where(numbers > 0, stops[numbers - 1], 0)

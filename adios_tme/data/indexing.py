@@ -195,8 +195,8 @@ def listing_of(index: DatasetIndex) -> Listing:
     listing = []
     for number in range(index.num_archives):
         rows = index.archive_rows(number)
-        names = [patch.member.name for patch in index.patches(np.arange(rows.start, rows.stop))]
-        listing.append((str(index.archive(number).path), names))
+        names = index.names(np.arange(rows.start, rows.stop))
+        listing.append((index.archive(number).full_path, names))
     return listing
 
 
