@@ -61,7 +61,7 @@ def draw_curves(runs: Sequence[Path], path: Path) -> None:
 
     Raises:
         ConfigError: If the file's suffix is neither.
-        DataError: If a run has no metrics.
+        DataError: If a run has no metrics, or the runs have none that is drawn.
     """
     check_suffix(path)
     save_figure(curves_figure({str(run): read_metrics(run) for run in runs}), path)
@@ -71,7 +71,7 @@ def read_metrics(run: Path) -> list[Line]:
     """Lines of a run's log by iteration; what a resumed run repeated counts as it was last.
 
     Raises:
-        DataError: If there is no log or nothing in it.
+        DataError: If there is no log, nothing in it, or something that is no line of metrics.
     """
     path = run / METRICS_NAME
     try:
@@ -81,16 +81,34 @@ def read_metrics(run: Path) -> list[Line]:
             f"{path}: cannot be read ({error.strerror}). Give the output folder of a run."
         ) from error
     complete = text[: text.rfind("\n") + 1].splitlines()  # a killed run may end within a line
-    lines = {line["iteration"]: line for line in map(json.loads, complete)}
+    lines: dict[int, Line] = {}
+    for number, content in enumerate(complete, start=1):
+        try:
+            line = json.loads(content)
+            lines[line["iteration"]] = line
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"{path}: line {number} holds no metrics of an iteration. "
+                f"Remove the line, or give the output folder of a run."
+            ) from error
     if not lines:
         raise DataError(f"{path}: holds no metrics yet. Wait for the run's first log line.")
     return [lines[iteration] for iteration in sorted(lines)]
 
 
 def curves_figure(runs: dict[str, list[Line]]) -> Figure:
-    """The picture that `draw_curves` writes; what no run has logged is left out."""
+    """The picture that `draw_curves` writes; what no run has logged is left out.
+
+    Raises:
+        DataError: If nothing is left.
+    """
     logged = {metric for lines in runs.values() for line in lines for metric in line}
     panels = [panel for panel in PANELS if not logged.isdisjoint(panel.metrics)]
+    if not panels:
+        raise DataError(
+            f"{', '.join(runs)}: no metric that is drawn, such as {PANELS[0].metrics[0]}, was "
+            f"logged. Give output folders of adios-tme train."
+        )
     num_rows = math.ceil(len(panels) / NUM_COLUMNS)
     figure = Figure(figsize=(5.2 * NUM_COLUMNS, 2.5 * num_rows + 0.6), layout="constrained")
     axes = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)

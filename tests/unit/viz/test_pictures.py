@@ -110,3 +110,19 @@ def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
         read_metrics(tmp_path)
     with pytest.raises(DataError, match="no metrics yet"):
         read_metrics(write_log(tmp_path))
+
+
+@pytest.mark.parametrize("line", ["no JSON", '{"student_loss": 1.0}', "[1, 2]", "null", "{"])
+def test_a_line_that_is_none_of_a_run_is_named(line: str, tmp_path: Path) -> None:
+    run = write_log(tmp_path, LINE)
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(f"{line}\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: line 2 holds no metrics"):
+        read_metrics(run)
+
+
+def test_runs_without_a_metric_that_is_drawn_are_named(tmp_path: Path) -> None:
+    run = write_log(tmp_path, {"iteration": 1, "of another tool": 2.0})
+    with pytest.raises(DataError, match=r"no metric that is drawn, such as student_loss"):
+        draw_curves([run], tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
