@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -75,7 +76,8 @@ class CheckpointWriter:
     """Writes checkpoints beside the training: the caller waits for the copy to memory alone.
 
     A copy that still waits for the disk when the next one comes is left out, with a warning. One
-    failed write is a warning, too, and training goes on; a second in a row gives up.
+    failed write is a warning, too, and training goes on; a second in a row gives up. An error of
+    another kind is raised by the next `save` or by `close`.
 
     Args:
         run_dir: Folder of the run.
@@ -96,11 +98,13 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._lock = threading.Lock()
         self._waiting: dict[str, Any] | None = None
-        self._pending: Future[None] | None = None
+        self._writes: deque[Future[None]] = deque()
         self._failures: list[CheckpointError] = []
 
     def save(self, state: dict[str, Any]) -> None:
         """Copy the state, to be written in the background."""
+        while self._writes and self._writes[0].done():
+            self._writes.popleft().result()
         copied = tree_map(_to_host, state)
         with self._lock:
             if self._waiting is not None:
@@ -111,7 +115,7 @@ class CheckpointWriter:
                     checkpoint_name(self._waiting["iteration"]),
                 )
             self._waiting = copied
-        self._pending = self._thread.submit(self._write_waiting)
+        self._writes.append(self._thread.submit(self._write_waiting))
 
     def gave_up(self) -> CheckpointError | None:
         """The error of the last write when two in a row have failed."""
@@ -138,8 +142,8 @@ class CheckpointWriter:
             CheckpointError: If it failed.
         """
         self._thread.shutdown()
-        if self._pending is not None:
-            self._pending.result()
+        for write in self._writes:
+            write.result()
         if self._failures:
             raise self._failures[-1]
 
@@ -164,8 +168,12 @@ class CheckpointWriter:
     def _remove_passed(self) -> None:
         """Delete what is neither kept for evaluation nor among the newest two."""
         for iteration, path in list_checkpoints(self.run_dir)[:-2]:
-            if self.keep_every and iteration % self.keep_every:
+            if not self.keep_every or iteration % self.keep_every == 0:
+                continue
+            try:
                 path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s: cannot be removed (%s); it stays.", path, error.strerror)
 
 
 def remove_partial_writes(run_dir: Path) -> None:

@@ -148,8 +148,7 @@ def test_one_failed_write_is_a_warning_and_two_give_up(
     writer = CheckpointWriter(tmp_path)
     for iteration, given_up in ((1, False), (2, True)):
         writer.save(state(iteration))
-        assert writer._pending is not None
-        writer._pending.result(timeout=60)
+        writer._writes[-1].result(timeout=60)
         assert (writer.gave_up() is not None) == given_up
     assert caplog.text.count("Training goes on until the next checkpoint") == 1
     with pytest.raises(CheckpointError, match="No space left"):
@@ -165,8 +164,7 @@ def test_a_write_that_succeeds_forgives_the_one_before(
                 if iteration % 2:
                     patch.setattr("os.fsync", full_disk)
                 writer.save(state(iteration))
-                assert writer._pending is not None
-                writer._pending.result(timeout=60)
+                writer._writes[-1].result(timeout=60)
             assert writer.gave_up() is None
         writer.save(state(6))
     assert [number for number, _ in list_checkpoints(tmp_path)] == [2, 4, 6]
@@ -181,6 +179,40 @@ def test_the_last_write_of_all_may_not_fail(
         CheckpointWriter(tmp_path) as writer,
     ):
         writer.save(state(1))
+
+
+def test_a_passed_one_that_cannot_be_removed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".pth":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(path, missing_ok)
+
+    real = Path.unlink
+    monkeypatch.setattr(Path, "unlink", refused)
+    for iteration in (1, 2, 3):
+        with CheckpointWriter(tmp_path, keep_every=4) as writer:
+            writer.save(state(iteration))
+    assert [number for number, _ in list_checkpoints(tmp_path)] == [1, 2, 3]
+    assert "00000001.pth: cannot be removed (Permission denied)" in caplog.text
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_an_error_that_is_none_of_the_disk_is_not_hidden(
+    is_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    writer = CheckpointWriter(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_checkpoint", broken)
+        writer.save(state(1))
+        assert isinstance(writer._writes[-1].exception(timeout=60), ZeroDivisionError)
+    what_follows = writer.close if is_last else lambda: writer.save(state(2))
+    with pytest.raises(ZeroDivisionError):
+        what_follows()
 
 
 def test_a_folder_that_was_lost_is_not_written_to(tmp_path: Path) -> None:
