@@ -17,6 +17,9 @@ from PIL import Image
 from adios_tme.config.load import build, nest
 from adios_tme.config.train import TrainConfig
 
+#: Whatever is written to it finds no space left; on Linux.
+FULL_DISK = Path("/dev/full")
+
 
 def png(size_px: int = 32, seed: int = 0) -> bytes:
     """A PNG of random colours."""

@@ -169,6 +169,11 @@ def _unknown(location: tuple[int | str, ...], config: type[Config]) -> str:
 
 
 def write_yaml(config: Config, path: Path) -> None:
-    """Write a resolved tree as a file that ``--config`` takes back."""
+    """Write a resolved tree as a file that ``--config`` takes back; it is whole or as it was."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    path.write_text(text, encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adios_tme.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 #: Patches over which the damaged share is judged at least, so that one bad patch among the first
 #: few does not stop a run.
@@ -55,10 +58,16 @@ class DamageLog:
             if (damage.archive, damage.name) not in self._known:
                 self._known.add((damage.archive, damage.name))
                 new.append(damage)
-        if new:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(damage)) + "\n" for damage in new)
+        try:
+            self._append(new)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s).", self.path, error.strerror)
         return new
+
+    def _append(self, damages: list[Damage]) -> None:
+        if damages:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(damage)) + "\n" for damage in damages)
 
     def check(self, num_seen: int, max_fraction: float) -> None:
         """Raise when too many patches were damaged.
@@ -81,6 +90,11 @@ class DamageLog:
     def _read(self) -> list[tuple[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file if line.endswith("}\n")]
-        return [(line["archive"], line["name"]) for line in lines]
+        known = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                known.append((str(entry["archive"]), str(entry["name"])))
+            except (ValueError, LookupError, TypeError):
+                continue  # cut short when a process was killed; the patch is told once more
+        return known

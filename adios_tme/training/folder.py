@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from adios_tme import __version__
 from adios_tme.checkpoint import (
@@ -21,7 +20,7 @@ from adios_tme.checkpoint import (
     newest_whole_checkpoint,
     remove_partial_writes,
 )
-from adios_tme.config.load import leaves, write_yaml
+from adios_tme.config.load import leaves, read_yaml, write_yaml
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError, DataError
 
@@ -29,6 +28,7 @@ SETTINGS = "config.yaml"
 #: All that a run writes; nothing else in its folder is ever touched.
 FILES_OF_A_RUN = (
     SETTINGS,
+    f".{SETTINGS}.partial",
     "environment.json",
     "metrics.jsonl",
     "train.log",
@@ -176,6 +176,14 @@ def _check_resumable(config: TrainConfig) -> None:
             f"Give another --output-dir, --resume auto to go on, or --overwrite to start afresh."
         )
     settings = folder / SETTINGS
-    if settings.exists():
-        saved = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        check_same_shape(config, saved if isinstance(saved, dict) else {}, folder)
+    if not settings.exists():
+        return
+    try:
+        saved = read_yaml(settings, TrainConfig)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} To go on with the checkpoints of that folder, which have their settings "
+            f"inside, remove this file."
+        ) from error
+    if saved:  # an empty file says nothing; those of the checkpoint are compared later
+        check_same_shape(config, saved, folder)

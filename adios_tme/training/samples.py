@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from adios_tme.training.batches import Batches
+
+logger = logging.getLogger(__name__)
 
 HEADER = "iteration,epoch,position,row\n"
 
@@ -30,6 +34,7 @@ class SampleLog:
         self._rank = rank
         self._batches = batches
         self._num_patches = num_patches
+        self._has_failed = False
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(exist_ok=True)
@@ -45,7 +50,8 @@ class SampleLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with self._disk_may_fail():
+            self._file.close()
 
     def write(self, iteration: int, first_sample: int, rows: list[list[int]]) -> None:
         """Note a finished update.
@@ -64,7 +70,22 @@ class SampleLog:
                 lines.append(f"{iteration},{epoch},{position},{row}\n")
                 sample += 1
         self._file.write("".join(lines))
-        self._file.flush()
+        with self._disk_may_fail():
+            self._file.flush()
+
+    @contextmanager
+    def _disk_may_fail(self) -> Iterator[None]:
+        """Lose lines to a full disk, not the run; told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._has_failed:
+                logger.warning(
+                    "%s: cannot be written (%s), so that it misses samples; training goes on.",
+                    self._path,
+                    error.strerror,
+                )
+            self._has_failed = True
 
 
 def roll_back(output_dir: Path, iteration: int) -> None:
@@ -78,7 +99,7 @@ def roll_back(output_dir: Path, iteration: int) -> None:
 
 def _until(iteration: int, lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
-        number, comma, _ = line.partition(",")
-        is_whole = comma and line.endswith("\n")
-        if line == HEADER or (is_whole and int(number) <= iteration):
+        is_whole = line.endswith("\n") and line.count(",") == HEADER.count(",")
+        number = line.partition(",")[0]
+        if line == HEADER or (is_whole and number.isdecimal() and int(number) <= iteration):
             yield line

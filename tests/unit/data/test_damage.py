@@ -8,6 +8,7 @@ import pytest
 
 from adios_tme.data.damage import Damage, DamageLog
 from adios_tme.errors import DataError
+from tests.factories import FULL_DISK
 
 
 def test_each_patch_is_written_once_also_over_runs(tmp_path: Path) -> None:
@@ -21,6 +22,28 @@ def test_each_patch_is_written_once_also_over_runs(tmp_path: Path) -> None:
         '{"archive": "a.zip", "name": "x.png", "reason": "wrong CRC"}',
         '{"archive": "a.zip", "name": "y.png", "reason": "truncated"}',
     ]
+
+
+def test_lines_that_were_cut_short_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "corrupt.jsonl"
+    one = Damage("a.zip", "x.png", "wrong CRC")
+    DamageLog(path).record([one])
+    with path.open("ab") as file:
+        file.write(b'{"archive": "a.z{"archive": "a.zip"}\n[1]\n\xff\n{"archive": "b')
+    assert DamageLog(path).record([one]) == []
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="needs /dev/full")
+def test_a_full_disk_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "corrupt.jsonl"
+    log = DamageLog(path)
+    path.symlink_to(FULL_DISK)
+    one = Damage("a.zip", "x.png", "wrong CRC")
+    assert log.record([one]) == [one]
+    assert log.num_damaged == 1
+    assert "corrupt.jsonl: cannot be written (No space left on device)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from adios_tme.checkpoint import write_checkpoint
 from adios_tme.config.load import read_yaml
 from adios_tme.config.train import TrainConfig
-from adios_tme.errors import ConfigError
+from adios_tme.errors import ConfigError, DataError
 from adios_tme.training.folder import prepare_folder, resume_source
 from tests.factories import tiny_config
 
@@ -36,6 +38,34 @@ def test_another_run_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"embed_dim is 32, asked 64.*--overwrite"):
         prepare_folder(tiny_config(tmp_path, tmp_path / "run", embed_dim=64))
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_settings_that_cannot_be_written_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_folder(tiny_config(tmp_path, tmp_path / "run"))
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+
+    def cut_short(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode(encoding)[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(DataError, match="No space left"):
+        prepare_folder(tiny_config(tmp_path, tmp_path / "run", lr=0.5))
+    found = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert found["config.yaml"] == before
+    assert found.keys() == {"config.yaml", "environment.json"}
+
+
+def test_damaged_settings_are_named_and_empty_ones_say_nothing(tmp_path: Path) -> None:
+    prepare_folder(tiny_config(tmp_path, tmp_path))
+    (tmp_path / "config.yaml").write_bytes(b"model: {embed_dim: \xff")
+    with pytest.raises(ConfigError, match=r"config\.yaml: is not YAML.*remove this file"):
+        prepare_folder(tiny_config(tmp_path, tmp_path))
+    (tmp_path / "config.yaml").write_bytes(b"")
+    prepare_folder(tiny_config(tmp_path, tmp_path))
+    assert read_yaml(tmp_path / "config.yaml", TrainConfig)["model"]["embed_dim"] == 32
 
 
 @pytest.mark.parametrize("resume", ["never", "some/checkpoint.pth"])
