@@ -64,6 +64,16 @@ class Started:
         """Wait until the sample log tells of an iteration."""
         self.wait_for(lambda: last_iteration(run) >= iteration)
 
+    def wait_for_meeting_place(self, port: int) -> None:
+        """Wait until it listens, so that those who come later do not host it."""
+
+        def listens() -> bool:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return True
+            return False
+
+        self.wait_for(listens)
+
     def kill(self) -> None:
         """Kill it and its workers with -9, as when the machine goes."""
         for pid in (self.process.pid, *self.workers()):

@@ -175,10 +175,10 @@ def test_four_machines_then_two_then_three(tmp_path: Path) -> None:
     run, port = tmp_path / "run", free_port()
     settings = {"total_iterations": 100_000, "global_batch_size": 12, "nnodes": "2:4"}
     with ExitStack() as stack:
-        machines = [
-            stack.enter_context(machine(tmp_path, str(number), port, **settings))
-            for number in range(4)
-        ]
+        machines = []
+        for number in range(4):
+            machines.append(stack.enter_context(machine(tmp_path, str(number), port, **settings)))
+            machines[0].wait_for_meeting_place(port)
         wait_for_world(machines, 4)
         machines[0].wait_for_iteration(run, 7)
         for vanishing in machines[2:]:
