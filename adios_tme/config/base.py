@@ -16,6 +16,8 @@ class Config(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        # What a file has as a number may be text here, as in `nproc_per_node: 4`.
+        coerce_numbers_to_str=True,
         validate_default=True,
         # A setting may be called model_something without pydantic claiming the prefix.
         protected_namespaces=(),

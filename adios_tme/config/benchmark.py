@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from adios_tme.config.base import Config, Flag, Positional
 
@@ -63,11 +63,6 @@ class NucleiConfig(Config):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the mask model runs."""
 
-    @field_validator("calibration", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, float) else value
-
     @model_validator(mode="after")
     def _one_data_set(self) -> Self:
         given = [name for name in ("labels", "pannuke", "monuseg") if getattr(self, name)]
@@ -76,5 +71,19 @@ class NucleiConfig(Config):
             raise ValueError(
                 f"one data set is scored at a time, {what}. "
                 f"Use one of --labels, --pannuke and --monuseg."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.scale is not None and self.view == "whole":
+            raise ValueError(
+                f"view=whole would be ignored: scale={self.scale} looks through windows. "
+                f"Drop --view, or --scale."
+            )
+        if self.scale is None and self.label_scale is not None:
+            raise ValueError(
+                f"label_scale={self.label_scale} would be ignored: scale is not given. "
+                f"Add --scale, or drop it."
             )
         return self

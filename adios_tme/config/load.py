@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -76,6 +77,24 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads words as YAML 1.2 does; to YAML 1.1 `off` is false and `1:4` is 64."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first
+    )
+
+
 def read_yaml(path: Path, config: type[Config]) -> dict[str, Any]:
     """Read a settings file; leaf names may stand in their section or at the top.
 
@@ -83,7 +102,7 @@ def read_yaml(path: Path, config: type[Config]) -> dict[str, Any]:
         ConfigError: If the file is missing, is not YAML or names an unknown setting.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}). Give --config an existing YAML file."
@@ -152,6 +171,7 @@ def _expectation(mistake: Mapping[str, Any]) -> str:
         "float_type": "expected a number",
         "bool_parsing": "expected true or false",
         "bool_type": "expected true or false",
+        "string_type": "expected text",
     }
     known = words.get(mistake["type"])
     return known.format(**limits) if known else str(mistake["msg"]).removeprefix("Input should be ")

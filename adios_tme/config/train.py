@@ -98,6 +98,17 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _the_demo_is_alone(self) -> Self:
+        others = (("data_path", self.data.data_path), ("slurm", self.cluster.slurm))
+        for name, given in others:
+            if self.demo and given:
+                raise ValueError(
+                    f"{name} would be ignored: the demo trains on its own tissue, on this "
+                    f"machine. Drop --{name.replace('_', '-')}, or --demo."
+                )
+        return self
+
+    @model_validator(mode="after")
     def _data_is_named(self) -> Self:
         if not self.data.data_path and not self.demo:
             raise ValueError(

@@ -79,7 +79,7 @@ def _exported_weights(folder: Path) -> Weights:
         return load_file(folder / EXPORTED)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{folder / EXPORTED}: is damaged or not a safetensors file. Export it again."
+            f"{folder / EXPORTED}: is damaged or not a safetensors file. Save or download it again."
         ) from error
 
 

@@ -153,6 +153,36 @@ def test_a_mistake_in_a_file_names_the_nearest_setting(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("nproc_per_node: 4", "launch.nproc_per_node", "4"),
+        ("nnodes: 1:4", "launch.nnodes", "1:4"),
+        ("slurm: true\ntime: 12:00:00", "cluster.time", "12:00:00"),
+        ("compile: off", "compute.compile", "off"),
+        ("lr: 1e-3", "optim.lr", 1e-3),
+        ("total_iterations: 20_000", "optim.total_iterations", 20_000),
+        ("eval_labels: null", "watch.eval_labels", None),
+        ("use_lars: False", "optim.use_lars", False),
+        ("mean: [.5, 0.25, +1]", "data.mean", (0.5, 0.25, 1.0)),
+    ],
+)
+def test_a_file_says_what_it_seems_to_say(
+    text: str, name: str, value: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"data_path: patches\n{text}\n")
+    read = build(TrainConfig, read_yaml(path, TrainConfig))
+    section, leaf = name.split(".")
+    assert getattr(getattr(read, section), leaf) == value
+
+
+@pytest.mark.parametrize("flags", [{"data_path": ["a"]}, {"slurm": True}])
+def test_the_demo_ignores_nothing(flags: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(flags))} would be ignored"):
+        build(TrainConfig, nest(TrainConfig, {"demo": True} | flags))
+
+
 def test_two_mistakes_give_two_lines() -> None:
     with pytest.raises(ConfigError) as caught:
         config(lr=-1, num_masks=1)
