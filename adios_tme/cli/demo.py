@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from rich.console import Console
 
 from adios_tme.config.benchmark import NucleiConfig
@@ -12,6 +15,7 @@ from adios_tme.viz.progress import progress_bar
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96
 NUM_LABELLED = 48
+PARTIAL_TISSUE = ".tissue.partial"
 
 
 def run_demo(config: TrainConfig) -> None:
@@ -20,29 +24,26 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.benchmark.report import in_words, results_table, write_report
     from adios_tme.checkpoint import load_mask_model
     from adios_tme.data.images import load_images
-    from adios_tme.data.synthetic import SamplePaths, write_sample
+    from adios_tme.data.synthetic import SamplePaths
     from adios_tme.launch.local import train
+    from adios_tme.training.folder import clear_run
+    from adios_tme.training.lock import RunLock, owner_of_this_run
     from adios_tme.viz.curves import draw_curves
     from adios_tme.viz.masks import draw_masks
 
     console = Console(soft_wrap=True, highlight=False)
     folder = config.run.output_dir
     tissue = SamplePaths(folder / "tissue" / "patches", folder / "tissue" / "nuclei")
-    if not tissue.nuclei.exists():
-        with progress_bar("1/4 Rendering tissue") as on_progress:
-            tissue = write_sample(
-                folder / "tissue",
-                num_slides=NUM_SLIDES,
-                patches_per_slide=PATCHES_PER_SLIDE,
-                size_px=config.data.patches.patch_size_px,
-                num_labelled=NUM_LABELLED,
-                seed=config.run.seed,
-                on_progress=on_progress,
-            )
+    with RunLock(folder, owner_of_this_run()):
+        if config.run.overwrite:
+            clear_run(folder)  # now, and not once the new tissue is there
+        if not (folder / "tissue").exists():
+            _render(config, folder / "tissue")
     console.print(f"1/4 Tissue to train on, with true nuclei to score against: {folder}/tissue")
     console.print("2/4 Training two networks against each other, without labels")
     flat = config.model_dump()
     flat["demo"], flat["data"]["data_path"] = False, [str(tissue.patches)]
+    flat["run"]["overwrite"] = False
     checkpoint = train(build(TrainConfig, flat))
 
     console.print("3/4 Drawing")
@@ -73,3 +74,22 @@ def run_demo(config: TrainConfig) -> None:
     ):
         console.print(f"{what + ':':<12}{path}")
     console.print("Next: adios-tme train --data-path FOLDER_OF_ZIP_ARCHIVES")
+
+
+def _render(config: TrainConfig, folder: Path) -> None:
+    """Write the tissue to train on; the folder is whole or absent."""
+    from adios_tme.data.synthetic import write_sample
+
+    partial = folder.with_name(PARTIAL_TISSUE)
+    shutil.rmtree(partial, ignore_errors=True)  # of a demo that was interrupted
+    with progress_bar("1/4 Rendering tissue") as on_progress:
+        write_sample(
+            partial,
+            num_slides=NUM_SLIDES,
+            patches_per_slide=PATCHES_PER_SLIDE,
+            size_px=config.data.patches.patch_size_px,
+            num_labelled=NUM_LABELLED,
+            seed=config.run.seed,
+            on_progress=on_progress,
+        )
+    partial.rename(folder)

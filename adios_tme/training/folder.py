@@ -40,6 +40,7 @@ FILES_OF_A_RUN = (
     "visualizations",
     "report.html",
     "tissue",
+    ".tissue.partial",
     "nuclei",
     "masks.png",
     "curves.png",
@@ -82,7 +83,7 @@ def prepare_folder(config: TrainConfig, *, goes_on: bool = False) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if config.run.overwrite and not goes_on:
-            _clear(folder)
+            clear_run(folder)
         elif not goes_on and ((folder / SETTINGS).exists() or holds_checkpoint(folder)):
             _check_resumable(config)
         remove_partial_writes(folder)
@@ -159,7 +160,8 @@ def _lookup(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
     return value
 
 
-def _clear(folder: Path) -> None:
+def clear_run(folder: Path) -> None:
+    """Delete all that a run has written to a folder, and nothing else."""
     for pattern in FILES_OF_A_RUN:
         for path in folder.glob(pattern):
             if path.is_dir():

@@ -177,7 +177,11 @@ def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> Non
 
 def test_the_demo_ends_with_pictures_and_scores(tmp_path: Path) -> None:
     short = ("--total-iterations", "2", "--save-freq", "2")
-    said = succeed("train", "--demo", *short, "--output-dir", tmp_path / "demo")
+    interrupted = tmp_path / "demo" / ".tissue.partial" / "patches"
+    interrupted.mkdir(parents=True)
+    (tmp_path / "demo" / "config.yaml").write_text("model: {embed_dim: 7}")
+    said = succeed("train", "--demo", *short, "--overwrite", "--output-dir", tmp_path / "demo")
+    assert not interrupted.parent.exists()
     assert "A channel drawn blindly reaches" in said
     for name in ("masks.png", "curves.png", "nuclei/nuclei_benchmark.json", "checkpoint.pth"):
         assert (tmp_path / "demo" / name).is_file()
