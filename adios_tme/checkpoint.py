@@ -259,6 +259,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def checkpoint_digest(path: Path) -> str:
+    """The SHA-256 that a checkpoint carries, in hexadecimal; it is not verified.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
+            return file.read().decode("latin-1")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
 def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
     """Load the encoder and its head from a checkpoint or run folder, ready to evaluate.
 

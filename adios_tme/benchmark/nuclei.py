@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +26,16 @@ from adios_tme.benchmark.predict import MaskPredictor, Predict
 from adios_tme.benchmark.protocol import CONFIDENCE, NUM_RESAMPLES, calibration_part
 from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS
 from adios_tme.benchmark.scoring import Cost, Scorer, scoring_pool
-from adios_tme.checkpoint import find_checkpoint, list_checkpoints, load_mask_model, read_checkpoint
+from adios_tme.checkpoint import (
+    checkpoint_digest,
+    find_checkpoint,
+    list_checkpoints,
+    load_mask_model,
+    read_checkpoint,
+)
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
-from adios_tme.errors import CheckpointError, DataError
+from adios_tme.errors import CheckpointError, ConfigError, DataError
 
 RESULTS_NAME = "nuclei_benchmark.json"
 
@@ -80,26 +87,31 @@ def score_run(
 ) -> Results:
     """Score every ``checkpoint_iter_*.pth``; those that are scored under this protocol stay.
 
+    What was scored earlier counts as long as the weights, the labelled images, the settings and the
+    versions are the same.
+
     Args:
         config: Run, data set, protocol and output folder; written to after every checkpoint.
         device: Where the mask models run.
         on_progress: Called with the images done and their number over all that is to be scored.
 
     Raises:
-        DataError: If labels are missing or of the wrong kind.
+        DataError: If labels are missing or of the wrong kind, or the output folder holds the scores
+            of another run or data set.
         CheckpointError: If there is no checkpoint, one is damaged, or its masks are not finite.
     """
     images = open_labels(config)
     calibration = calibration_part(images.parts, config.calibration, config.seed)
     checkpoints = _checkpoints(config.run)
-    num_masks = int(read_checkpoint(checkpoints[0][1])["config"]["mask"]["num_masks"])
+    num_masks = int(read_checkpoint(checkpoints[0].path)["config"]["mask"]["num_masks"])
     protocol = _protocol(config, images, int(calibration.sum()), num_masks)
+    zoom, windows = _look(config, images)
     path = config.output / RESULTS_NAME
     baselines, done = _read_finished(path, protocol)
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
-        todo = [item for item in checkpoints if str(item[1]) not in done]
+        todo = [item for item in checkpoints if item.key not in done]
         methods = {
             name: predict
             for name, predict in _baselines(scorer, num_masks)
@@ -110,18 +122,26 @@ def score_run(
         for name, predict in methods.items():
             baselines[name] = asdict(scorer.score(predict, name, count))
         results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
-        for iteration, checkpoint in todo:
-            scores = scorer.score(
-                _predictor(config, checkpoint, images, device), str(checkpoint), count
-            )
-            done[str(checkpoint)] = {
-                "iteration": iteration,
-                "checkpoint": str(checkpoint),
-                **asdict(scores),
-            }
+        for checkpoint in todo:
+            predict = MaskPredictor(load_mask_model(checkpoint.path, device), windows, zoom)
+            scores = scorer.score(predict, str(checkpoint.path), count)
+            done[checkpoint.key] = asdict(scores)
             results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
             write_results(results, path)
     return results
+
+
+class _Checkpoint(NamedTuple):
+    """What is scored: weights, and the iteration after which they were saved."""
+
+    iteration: int
+    path: Path
+    sha256: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others, wherever the file lies."""
+        return self.iteration, self.sha256
 
 
 class _Count:
@@ -142,15 +162,18 @@ def _protocol(
     config: NucleiConfig, images: LabelledImages, num_calibration: int, num_masks: int
 ) -> dict[str, Any]:
     """Every fact that a number depends on."""
+    run = config.run.resolve()
     return {
+        "run": str(run.parent if run.is_file() else run),
         "data_set": images.kind,
         "path": str(images.path.resolve()),
+        "files": _fingerprint(images.path, without=config.output),
         "num_images": len(images),
         "num_calibration": num_calibration,
         "calibration": config.calibration,
         "seed": config.seed,
         "num_masks": num_masks,
-        "view": config.view,
+        "view": "windows" if config.scale is not None else config.view,
         "scale": config.scale,
         "label_scale": _label_scale(config, images),
         "oracle_threshold": float(THRESHOLDS[ORACLE_THRESHOLD]),
@@ -166,24 +189,38 @@ def _protocol(
     }
 
 
+def _fingerprint(folder: Path, without: Path) -> str:
+    """A hash of the names, sizes and times of all files below a folder, but not of their bytes."""
+    digest = hashlib.sha256()
+    folder, without = folder.resolve(), without.resolve()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_relative_to(without):
+            found = path.stat()
+            facts = (str(path.relative_to(folder)), found.st_size, found.st_mtime_ns)
+            digest.update(repr(facts).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def _label_scale(config: NucleiConfig, images: LabelledImages) -> float | None:
     """Microns per pixel of the labelled images."""
     return config.label_scale or images.microns_per_pixel
 
 
-def _predictor(
-    config: NucleiConfig, checkpoint: Path, images: LabelledImages, device: str | torch.device
-) -> Predict:
-    zoom, windows = 1.0, {"auto": None, "whole": False, "windows": True}[config.view]
-    if config.scale is not None:
-        scale = _label_scale(config, images)
-        if scale is None:
-            raise DataError(
-                f"{images.path}: the scale of its images is unknown. "
-                f"Give --label-scale in microns per pixel, or drop --scale."
-            )
-        zoom, windows = scale / config.scale, True
-    return MaskPredictor(load_mask_model(checkpoint, device), windows, zoom)
+def _look(config: NucleiConfig, images: LabelledImages) -> tuple[float, bool | None]:
+    """How images are enlarged, and whether they are looked at through windows.
+
+    Raises:
+        ConfigError: If their scale is asked for and unknown.
+    """
+    if config.scale is None:
+        return 1.0, {"auto": None, "whole": False, "windows": True}[config.view]
+    scale = _label_scale(config, images)
+    if scale is None:
+        raise ConfigError(
+            f"{images.path}: the scale of its images is unknown. "
+            f"Give --label-scale in microns per pixel, or drop --scale."
+        )
+    return scale / config.scale, True
 
 
 def _baselines(scorer: Scorer, num_masks: int) -> Iterator[tuple[str, Predict]]:
@@ -217,36 +254,58 @@ def as_json(results: Results) -> dict[str, Any]:
     return content
 
 
-def _checkpoints(run: Path) -> list[tuple[int, Path]]:
+def _checkpoints(run: Path) -> list[_Checkpoint]:
     if run.is_file():
-        return [(int(read_checkpoint(run)["iteration"]), run)]
-    kept = list_checkpoints(run)
+        kept = [(int(read_checkpoint(run)["iteration"]), run)]
+    else:
+        kept = list_checkpoints(run)
     if not kept:
         find_checkpoint(run)  # says what is missing
         raise CheckpointError(
             f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
         )
-    return kept
+    return [_Checkpoint(iteration, path, checkpoint_digest(path)) for iteration, path in kept]
 
 
-def _read_finished(
-    path: Path, protocol: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Baselines and checkpoints scored earlier under the same protocol; none if it is another."""
+Done = dict[tuple[int, str], dict[str, Any]]
+"""Scores by `_Checkpoint.key`."""
+
+
+def _read_finished(path: Path, protocol: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Done]:
+    """Baselines and checkpoints scored earlier under the same protocol; none if it is another.
+
+    Raises:
+        DataError: If they are another run's or of other images.
+    """
     if not path.is_file():
         return {}, {}
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["protocol"] != protocol:
-            return {}, {}
-        return saved["baselines"], {each["checkpoint"]: each for each in saved["checkpoints"]}
-    except (ValueError, KeyError, TypeError) as error:
+        before, baselines = saved["protocol"], saved["baselines"]
+        done = {
+            (each.pop("iteration"), each.pop("sha256", "")): each for each in saved["checkpoints"]
+        }
+        subjects = [(facts.get("run"), facts["path"]) for facts in (before, protocol)]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: is not a result of this benchmark. Remove it, or give another --output."
         ) from error
+    if subjects[0] != subjects[1]:
+        raise DataError(
+            f"{path}: holds scores of {subjects[0][0] or 'a run'} on {subjects[0][1]}. "
+            f"Give another --output, or remove it."
+        )
+    return (baselines, done) if before == protocol else ({}, {})
 
 
-def _in_order(
-    checkpoints: list[tuple[int, Path]], done: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Any], ...]:
-    return tuple(done[str(path)] for _, path in checkpoints if str(path) in done)
+def _in_order(checkpoints: list[_Checkpoint], done: Done) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "iteration": checkpoint.iteration,
+            "sha256": checkpoint.sha256,
+            **done[checkpoint.key],
+            "checkpoint": str(checkpoint.path),
+        }
+        for checkpoint in checkpoints
+        if checkpoint.key in done
+    )

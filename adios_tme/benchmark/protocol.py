@@ -75,9 +75,11 @@ def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np
     except ValueError:
         picked: NDArray[np.bool_] = np.array([part == chosen for part in parts])
         if picked.all() or not picked.any():
+            names = sorted(set(parts) - {""})
             raise DataError(
                 f"calibration: {chosen!r} is {'the only' if picked.all() else 'no'} part of this "
-                f"data set. Use a share such as 0.2, or one of {', '.join(sorted(set(parts)))}."
+                f"data set. Use a share such as 0.2"
+                f"{', or one of ' + ', '.join(names) if len(names) > 1 else ''}."
             ) from None
         return picked
     if not 0 < share < 1:

@@ -11,6 +11,7 @@ from adios_tme.benchmark.predict import MaskPredictor
 from adios_tme.benchmark.protocol import choose
 from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS, score_pixels
 from adios_tme.config.train import TrainConfig
+from adios_tme.errors import DataError
 from adios_tme.models.generator import MaskGenerator
 
 
@@ -26,6 +27,11 @@ def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]
     if watch.eval_labels is None:
         return None
     folder = LabelFolder(watch.eval_labels)
+    if len(folder) < 2:
+        raise DataError(
+            f"{folder.path}: one labelled image cannot serve to choose channel and threshold and "
+            f"to score them. Give two or more, or drop --eval-labels."
+        )
     places = np.linspace(0, len(folder) - 1, min(watch.eval_images, len(folder))).round()
     images = [folder[int(place)] for place in places]
     calibration = np.arange(len(images)) % 2 == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,11 +39,11 @@ from adios_tme.benchmark.scores import (
     score_pixels,
 )
 from adios_tme.benchmark.watch import evaluator
-from adios_tme.checkpoint import write_checkpoint
+from adios_tme.checkpoint import read_checkpoint, write_checkpoint
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.data.synthetic import render_tissue, write_sample
 from adios_tme.distributed import World
-from adios_tme.errors import CheckpointError, DataError
+from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.training.state import Run
 from tests.factories import tiny_config
@@ -130,6 +132,7 @@ def test_the_calibration_part_is_seeded_and_never_everything() -> None:
         (["a"], "0.5", "cannot be split"),
         (["a", "b"], "c", "no part of this data set.*one of a, b"),
         (["a", "a"], "a", "the only part"),
+        (["", ""], "a", r"such as 0\.2\.$"),
         (["a", "b"], "1.5", "no share"),
     ],
 )
@@ -268,6 +271,42 @@ def test_every_method_is_scored_once(run_with_two_checkpoints: Path, tmp_path: P
     assert steps[-1] == (6, 6)
 
 
+def test_other_weights_and_other_labels_are_scored_again(
+    run_with_two_checkpoints: Path, tmp_path: Path
+) -> None:
+    run, labels = run_with_two_checkpoints, labelled(tmp_path)
+    config = NucleiConfig(run=run, labels=labels, output=labels / "scores")
+
+    def score() -> tuple[Results, int]:
+        steps: list[int] = []
+        return score_run(config, on_progress=lambda done, total: steps.append(done)), len(steps)
+
+    first, _ = score()
+    assert score() == (first, 0)
+    state = read_checkpoint(run / "checkpoint_iter_00000002.pth")
+    state["mask_model"] = {name: weight * 2 for name, weight in state["mask_model"].items()}
+    write_checkpoint(state, run)
+    second, num_steps = score()
+    assert num_steps == 6  # the six images, of that checkpoint
+    assert second.checkpoints[0] == first.checkpoints[0]
+    assert second.checkpoints[1] != first.checkpoints[1]
+    label = sorted((labels / "labels").iterdir())[0]
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(label)
+    assert score()[1] == 30
+
+
+def test_scores_of_another_run_are_kept(run_with_two_checkpoints: Path, tmp_path: Path) -> None:
+    labels, output = labelled(tmp_path), tmp_path / "out"
+    score_run(NucleiConfig(run=run_with_two_checkpoints, labels=labels, output=output))
+    before = (output / RESULTS_NAME).read_bytes()
+    other = shutil.copytree(run_with_two_checkpoints, tmp_path / "other")
+    for run, seen in ((other, labels), (run_with_two_checkpoints, labelled(other))):
+        config = NucleiConfig(run=run, labels=seen, output=output)
+        with pytest.raises(DataError, match=r"holds scores of .*run on .*s.nuclei. Give another"):
+            score_run(config)
+    assert (output / RESULTS_NAME).read_bytes() == before
+
+
 def test_several_processes_score_as_one_does(
     run_with_two_checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -315,10 +354,24 @@ def test_a_scale_that_is_not_known_is_asked_for(
     run_with_two_checkpoints: Path, tmp_path: Path
 ) -> None:
     given = {"run": run_with_two_checkpoints, "labels": labelled(tmp_path), "scale": 0.5}
-    with pytest.raises(DataError, match="Give --label-scale"):
-        score_run(NucleiConfig(**given, output=tmp_path / "a"))
+    steps: list[int] = []
+    with pytest.raises(ConfigError, match="Give --label-scale"):
+        score_run(
+            NucleiConfig(**given, output=tmp_path / "a"),
+            on_progress=lambda done, total: steps.append(done),
+        )
+    assert steps == []  # nothing was scored before
     results = score_run(NucleiConfig(**given, output=tmp_path / "b", label_scale=0.25))
-    assert (results.protocol["scale"], results.protocol["label_scale"]) == (0.5, 0.25)
+    looked = [results.protocol[name] for name in ("scale", "label_scale", "view")]
+    assert looked == [0.5, 0.25, "windows"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"scale": 0.5, "label_scale": 0.25, "view": "whole"}, {"label_scale": 0.25}]
+)
+def test_no_setting_is_ignored(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="would be ignored"):
+        NucleiConfig(run=Path("run"), labels=Path("labels"), **given)
 
 
 @pytest.mark.parametrize("given", [{}, {"labels": Path("a"), "pannuke": Path("b")}])
@@ -378,3 +431,8 @@ def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     assert [images.shape for images in seen[:2]] == [(16, 3, 12, 12), (9, 3, 12, 12)]
     assert len(seen) == 2 * 4 * 2
     assert evaluator(tiny_config(tmp_path, tmp_path)) is None
+    for path in sorted((tmp_path / "s" / "nuclei").glob("*/*"))[1:]:
+        if path.stem != "tissue_001":
+            path.unlink()
+    with pytest.raises(DataError, match="one labelled image cannot serve"):
+        evaluator(config)
