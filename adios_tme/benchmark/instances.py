@@ -47,12 +47,18 @@ def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
     sizes = np.bincount(connected.ravel(), minlength=num_objects + 1)
     if num_objects:
         mask_HW = mask_HW & (sizes >= SMALLEST_PX)[connected]
+        connected = connected * mask_HW
     if not mask_HW.any():
         return np.zeros(mask_HW.shape, dtype=np.int32)
     distance = ndimage.distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1].astype(np.float32)
     height = ndimage.gaussian_filter(distance, SMOOTHING_PX)
     highest = ndimage.maximum_filter(height, size=2 * PEAK_DISTANCE_PX + 1)
-    peaks, _ = ndimage.label((height == highest) & mask_HW, structure=np.ones((3, 3)))
+    is_peak = (height == highest) & mask_HW
+    # A small object beside a large one is not the highest around, and is a nucleus all the same.
+    without = np.setdiff1d(connected, np.append(connected[is_peak], 0))
+    for place in ndimage.maximum_position(height, connected, without):
+        is_peak[place] = True
+    peaks, _ = ndimage.label(is_peak, structure=np.ones((3, 3)))
     labels: Labels = watershed(-height, peaks, mask=mask_HW).astype(np.int32)
     return labels
 

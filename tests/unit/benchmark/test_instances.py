@@ -81,6 +81,16 @@ def test_touching_discs_are_split_and_specks_are_dropped() -> None:
     assert ((labels > 0) == discs)[10:].all()
 
 
+def test_a_small_nucleus_beside_a_large_one_is_kept() -> None:
+    y, x = np.mgrid[:40, :40]
+    mask = (y - 20) ** 2 + (x - 14) ** 2 < 100
+    mask[18:23, 25:29] = True  # twenty pixels, lower than the disc that is near
+    labels = split_nuclei(mask)
+    assert labels.max() == 2
+    assert (labels > 0).sum() == mask.sum()
+    assert np.unique(labels[18:23, 25:29]).size == 1
+
+
 def test_a_mask_that_fills_the_image_is_one_nucleus_or_none() -> None:
     assert split_nuclei(np.zeros((20, 20), dtype=bool)).max() == 0
     assert split_nuclei(np.ones((20, 20), dtype=bool)).max() == 1
