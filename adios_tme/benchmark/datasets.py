@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from adios_tme.data.damage import DamagedPatchError
-from adios_tme.data.decode import SUFFIXES, decode_image
+from adios_tme.data.decode import SUFFIXES, decode_file
 from adios_tme.errors import DataError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -113,10 +113,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode a file of a data set to RGB (H, W, 3).
 
     Raises:
-        DataError: If it cannot be decoded.
+        DataError: If it cannot be read or decoded.
     """
     try:
-        return decode_image(path.read_bytes())
+        return decode_file(path)
     except DamagedPatchError as error:
         raise DataError(f"{path}: {error}. Replace or remove the image and its label.") from error
 

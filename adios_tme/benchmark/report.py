@@ -13,6 +13,7 @@ from rich.table import Table
 
 from adios_tme.benchmark.nuclei import RESULTS_NAME, Results
 from adios_tme.benchmark.protocol import SCORES
+from adios_tme.outputs import writing
 from adios_tme.viz.figure import colour, save_figure
 
 NAMES = {
@@ -26,11 +27,16 @@ NOTABLE = 0.01
 
 
 def write_report(results: Results, output: Path) -> None:
-    """Write ``nuclei_benchmark.csv``, ``.png`` and ``.svg`` beside the JSON file."""
+    """Write ``nuclei_benchmark.csv``, ``.png`` and ``.svg`` beside the JSON file.
+
+    Raises:
+        DataError: If one cannot be written.
+    """
     stem = output / Path(RESULTS_NAME).stem
-    write_csv(results, stem.with_suffix(".csv"))
-    for suffix in (".png", ".svg"):
-        draw_results(results, stem.with_suffix(suffix))
+    for suffix, write in ((".csv", write_csv), (".png", draw_results), (".svg", draw_results)):
+        path = stem.with_suffix(suffix)
+        with writing(path):
+            write(results, path)
 
 
 def results_table(results: Results) -> Table:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from adios_tme.benchmark.predict import Predict
 from adios_tme.benchmark.protocol import MethodScores, choose, summarise
 from adios_tme.benchmark.scores import Choice, ImageScores, score_image
 from adios_tme.errors import CheckpointError
+from adios_tme.processes import process_pool
 
 #: Images that wait for a free process, for each of them; bounds the memory.
 WAITING = 4
@@ -46,13 +45,15 @@ class _InThisProcess(Executor):
 
 @contextmanager
 def scoring_pool(num_workers: int) -> Iterator[Executor]:
-    """Processes that score images while this one looks at the next."""
+    """Processes that score images while this one looks at the next.
+
+    Raises:
+        LaunchError: If one of them is killed.
+    """
     if num_workers < 2:
         yield _InThisProcess()
         return
-    # Forked children touch numpy and scipy alone, no torch and none of its threads.
-    context = get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with process_pool(num_workers, "Scoring images") as pool:
         yield pool
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
 from adios_tme.cli.benchmark import benchmark_app
 from adios_tme.cli.index import index_app
@@ -14,6 +13,7 @@ from adios_tme.cli.sample import sample_app
 from adios_tme.cli.train import train_app
 from adios_tme.cli.viz import viz_app
 from adios_tme.errors import AdiosError
+from adios_tme.viz.terminal import terminal
 
 app = command_group(
     "adios-tme",
@@ -41,7 +41,7 @@ def main() -> None:
     try:
         app()
     except AdiosError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print("[bold red]Error:[/]", end=" ")
-        console.print(str(error), markup=False)
+        console = terminal(stderr=True)
+        console.print("Error:", style="bold red", end=" ")
+        console.print(str(error))
         sys.exit(error.exit_code)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.data import IndexConfig, cores_at_hand
 from adios_tme.errors import DataError
+from adios_tme.outputs import check_output, writing
 from adios_tme.viz.progress import progress_bar
+from adios_tme.viz.terminal import terminal
 
 if TYPE_CHECKING:
     from adios_tme.data.index import DatasetIndex
@@ -28,7 +29,7 @@ NUM_SHOWN = 20
 @settings_command(index_app, "index", IndexConfig, aliases=("index-dataset",))
 def index(config: IndexConfig) -> None:
     """Build the index and say what is in it; then measure, draw and verify what is asked for."""
-    console = Console(soft_wrap=True, highlight=False)
+    _check_outputs(config)
     report = _build(config)
     results: dict[str, Any] = _facts(config, report)
     if config.stats:
@@ -37,16 +38,27 @@ def index(config: IndexConfig) -> None:
         _draw(config, report.index)
     if config.verify:
         results["verify"] = _verify(config, report.index)
+    console = terminal()
     if config.json_output:
         console.print_json(json.dumps(results))
     else:
         for table in _tables(results):
             console.print(table)
         for fault in results["faults"]:
-            console.print("[yellow]Left out:[/]", end=" ")
-            console.print(fault, markup=False)
+            console.print("Left out:", style="yellow", end=" ")
+            console.print(fault)
     if config.verify and (results["verify"]["num_damaged"] or results["faults"]):
         raise DataError(_damage_in_words(results["verify"], len(results["faults"])))
+
+
+def _check_outputs(config: IndexConfig) -> None:
+    """Raise before any work if what is asked for cannot be written."""
+    from adios_tme.viz.contact_sheet import SUFFIXES
+
+    if config.format == "pickle" and config.output is not None:
+        check_output(config.output)
+    if config.contact_sheet is not None:
+        check_output(config.contact_sheet, SUFFIXES)
 
 
 def _build(config: IndexConfig) -> BuildReport:
@@ -95,7 +107,9 @@ def _draw(config: IndexConfig, index: DatasetIndex) -> None:
     from adios_tme.viz.contact_sheet import draw_contact_sheet
 
     assert config.contact_sheet is not None
-    draw_contact_sheet(read_sample(index, config.num_drawn), config.contact_sheet)
+    images = read_sample(index, config.num_drawn)
+    with writing(config.contact_sheet):
+        draw_contact_sheet(images, config.contact_sheet)
 
 
 def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:

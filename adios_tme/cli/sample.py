@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.sample import SampleConfig
 from adios_tme.viz.progress import progress_bar
+from adios_tme.viz.terminal import terminal
 
 sample_app = typer.Typer()
 
@@ -27,7 +27,7 @@ def sample(config: SampleConfig) -> None:
             seed=config.seed,
             on_progress=on_progress,
         )
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal()
     size = "" if config.size_px == 448 else f" --patch-size-px {config.size_px}"
     console.print(f"Train on it: adios-tme train --data-path {paths.patches}{size}")
     console.print(f"Score masks: adios-tme benchmark nuclei RUN --labels {paths.nuclei}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.train import TrainConfig
+from adios_tme.viz.terminal import terminal
 
 train_app = typer.Typer()
 
@@ -22,12 +22,12 @@ def train(config: TrainConfig) -> None:
     if config.cluster.slurm:
         from adios_tme.launch.slurm import submit
 
-        Console(soft_wrap=True, highlight=False).print(submit(config), markup=False)
+        terminal().print(submit(config))
         return
     from adios_tme.launch.local import train as launch
 
     checkpoint = launch(config)
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal()
     folder = config.run.output_dir
     console.print(f"Done. Newest checkpoint: {checkpoint}")
     console.print(f"Curves: adios-tme viz curves {folder} --output {folder}/curves.png")

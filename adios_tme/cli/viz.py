@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.viz import VizCurvesConfig, VizMasksConfig
+from adios_tme.outputs import check_output, writing
+from adios_tme.viz.terminal import terminal
 
 viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 
@@ -16,21 +16,25 @@ def masks(config: VizMasksConfig) -> None:
     from adios_tme.checkpoint import load_mask_model
     from adios_tme.data.images import load_images
     from adios_tme.distributed import choose_device
-    from adios_tme.viz.figure import check_suffix
+    from adios_tme.viz.figure import SUFFIXES
     from adios_tme.viz.masks import draw_masks
 
-    check_suffix(config.output)
+    check_output(config.output, SUFFIXES)
     generator = load_mask_model(config.checkpoint, choose_device(config.device))
     images = load_images(config.images, config.num_images, generator.img_size)
     drawn = generator(images.to(generator.normalise.mean.device))
-    draw_masks(images, drawn, config.output, title=str(config.checkpoint))
-    Console(soft_wrap=True, highlight=False).print(f"Wrote {config.output}")
+    with writing(config.output):
+        draw_masks(images, drawn, config.output, title=str(config.checkpoint))
+    terminal().print(f"Wrote {config.output}")
 
 
 @settings_command(viz_app, "curves", VizCurvesConfig)
 def curves(config: VizCurvesConfig) -> None:
     """Draw the curves of runs."""
     from adios_tme.viz.curves import draw_curves
+    from adios_tme.viz.figure import SUFFIXES
 
-    draw_curves(config.runs, config.output)
-    Console(soft_wrap=True, highlight=False).print(f"Wrote {config.output}")
+    check_output(config.output, SUFFIXES)
+    with writing(config.output):
+        draw_curves(config.runs, config.output)
+    terminal().print(f"Wrote {config.output}")

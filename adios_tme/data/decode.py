@@ -11,6 +11,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import kornia_rs
 import numpy as np
@@ -74,6 +75,19 @@ def decode_image(content: bytes, needed_px: int | None = None) -> Pixels:
         return _by_pillow(content, scaled_px=2 * needed_px)
     with _decoder_errors("JPEG"):
         return np.asarray(kornia_rs.io.decode_image_jpegturbo(content, "rgb"))
+
+
+def decode_file(path: Path) -> Pixels:
+    """Decode an image file to RGB (H, W, 3).
+
+    Raises:
+        DamagedPatchError: If it cannot be read or decoded.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedPatchError(f"cannot be read ({error.strerror})") from error
+    return decode_image(content)
 
 
 def is_image_name(name: str) -> bool:

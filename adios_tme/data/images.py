@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.damage import DamagedPatchError
-from adios_tme.data.decode import Pixels, decode_image, is_image_name, resize_image
+from adios_tme.data.decode import Pixels, decode_file, decode_image, is_image_name, resize_image
 from adios_tme.errors import DataError
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def _spread(items: list[T], count: int) -> list[T]:
 
 def _read_file(path: Path) -> Pixels:
     try:
-        return decode_image(path.read_bytes())
+        return decode_file(path)
     except DamagedPatchError as error:
         raise DataError(f"{path}: {error}. Give other images.") from error
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +26,8 @@ from adios_tme.data.members import EMPTY, Directory, printable
 from adios_tme.data.mix import PatchMix
 from adios_tme.data.selection import describe, refuse_unsafe_names, select_patches
 from adios_tme.data.sources import Source, find_sources, is_listing
-from adios_tme.errors import DataError
+from adios_tme.errors import ConfigError, DataError
+from adios_tme.processes import process_pool
 
 PICKLE_NAME = "dataset_index.pkl"
 #: Archives, and bytes of them, under which starting processes costs more than it saves.
@@ -98,11 +96,14 @@ def index_archives(
         on_progress: Called with the archives done and their number.
 
     Raises:
-        ConfigError: If the folder is missing.
+        ConfigError: If the folder is missing, or the index file is a folder.
         DataError: If no archive can be read or none holds a patch.
+        LaunchError: If one of the processes is killed.
     """
     selection = selection or PatchSelection()
     output = output or index_path(data_path)
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
     digest = _digest(data_path)
     sources = find_sources(data_path)
     old = None if rebuild else _reusable(output, selection, digest)
@@ -281,10 +282,8 @@ def _scan_all(sources: list[Source], selection: PatchSelection, num_workers: int
     if num_workers < 2 or not _are_many(sources):
         yield from map(scan, sources)
         return
-    # Forked workers start at once; they only parse, and touch neither torch nor its threads.
-    context = get_context("fork" if sys.platform == "linux" else None)
     chunk = max(1, min(8, len(sources) // (4 * num_workers)))
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with process_pool(num_workers, "Reading archives") as pool:
         yield from pool.map(scan, sources, chunksize=chunk)
 
 

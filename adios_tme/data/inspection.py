@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +20,7 @@ from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.order import shuffled_rows
 from adios_tme.errors import DataError
+from adios_tme.processes import process_pool
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -62,6 +60,9 @@ def verify_index(
         index: The patches.
         num_workers: Processes.
         on_progress: Called with the patches done and their number.
+
+    Raises:
+        LaunchError: If one of the processes is killed.
     """
     rows = np.arange(len(index))
     num_bytes = 0
@@ -139,6 +140,7 @@ def measure_index(
 
     Raises:
         DataError: If none of the sample can be read.
+        LaunchError: If one of the processes is killed.
     """
     total = Statistics()
     for part in _in_processes(
@@ -226,9 +228,7 @@ def _in_processes(
     """Results of a function over chunks of rows, in their order."""
     chunks = [rows[at : at + CHUNK].tolist() for at in range(0, len(rows), CHUNK)]
     done = 0
-    # Forked workers start at once; they read and decode, and leave torch's threads alone.
-    context = get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with process_pool(num_workers, f"{index.root}: reading patches") as pool:
         paths = [index.path] * len(chunks)
         for chunk, result in zip(chunks, pool.map(function, paths, chunks), strict=True):
             done += len(chunk)

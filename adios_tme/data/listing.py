@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from adios_tme.errors import DataError
+from adios_tme.outputs import writing
 
 Listing = list[tuple[str, list[str]]]
 Metadata = dict[str, "str | int | float | bool | None"]
@@ -77,15 +78,11 @@ def write_listing(listing: Listing, metadata: Metadata, path: Path) -> None:
     Raises:
         DataError: If they cannot be written.
     """
-    try:
+    with writing(path):
         for place, value in ((path, listing), (metadata_path(path), metadata)):
             partial = place.with_name(f".{place.name}.partial")
             partial.write_bytes(pickle.dumps(value))
             partial.replace(place)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}). Give --output elsewhere."
-        ) from error
 
 
 def _is_listing(value: object, most_names: int) -> TypeGuard[Listing]:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adios_tme.errors import ConfigError, DataError
+from adios_tme.errors import DataError
+from adios_tme.outputs import check_suffix
 
+SUFFIXES = (".png",)
 TILE_PX = 160
 GAP_PX = 4
 
@@ -20,10 +22,10 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
 
     Raises:
         ConfigError: If the name does not end in .png.
-        DataError: If there is no image, or the file cannot be written.
+        DataError: If there is no image.
+        OSError: If the file cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"contact_sheet: {path} is no .png. Give a name that ends in .png.")
+    check_suffix(path, SUFFIXES)
     if not images:
         raise DataError(f"{path}: there is no readable patch to draw. Run index with --verify.")
     columns = math.ceil(math.sqrt(len(images)))
@@ -35,8 +37,5 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
         tile.thumbnail((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
         corner = (number % columns * step + GAP_PX, number // columns * step + GAP_PX)
         sheet.paste(tile, corner)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adios_tme.errors import DataError
-from adios_tme.viz.figure import check_suffix, colour, save_figure
+from adios_tme.outputs import check_suffix
+from adios_tme.viz.figure import SUFFIXES, colour, save_figure
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -62,8 +63,9 @@ def draw_curves(runs: Sequence[Path], path: Path) -> None:
     Raises:
         ConfigError: If the file's suffix is neither.
         DataError: If a run has no metrics, or the runs have none that is drawn.
+        OSError: If the file cannot be written.
     """
-    check_suffix(path)
+    check_suffix(path, SUFFIXES)
     save_figure(curves_figure({str(run): read_metrics(run) for run in runs}), path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from adios_tme.errors import ConfigError
+from adios_tme.outputs import check_suffix
 
 SUFFIXES = (".png", ".svg")
 DOTS_PER_INCH = 120
@@ -16,25 +16,14 @@ DOTS_PER_INCH = 120
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#F0E442", "#56B4E9", "#D55E00", "#000000", "#CC79A7")
 
 
-def check_suffix(path: Path) -> None:
-    """Raise unless a picture can be written under this name.
-
-    Raises:
-        ConfigError: Naming the suffixes that can.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"output: {path.name} is neither PNG nor SVG. Give a name that ends in .png or .svg."
-        )
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or SVG, making its folder.
 
     Raises:
         ConfigError: If the name has another suffix.
+        OSError: If the file cannot be written.
     """
-    check_suffix(path)
+    check_suffix(path, SUFFIXES)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 

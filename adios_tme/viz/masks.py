@@ -32,6 +32,7 @@ def draw_masks(images_BCHW: Tensor, masks_BNHW: Tensor, path: Path, title: str =
 
     Raises:
         ConfigError: If the file's suffix is neither.
+        OSError: If the file cannot be written.
         ValueError: If images and masks differ in number or size.
     """
     save_figure(mask_figure(images_BCHW, masks_BNHW, title), path)

@@ -220,6 +220,14 @@ def test_wrong_labels_are_named(label: np.ndarray, name: str, text: str, tmp_pat
         _ = LabelFolder(folder_with(tmp_path, label, name))[0]
 
 
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, np.zeros((8, 8), np.uint16))
+    (folder / "images" / "a.png").unlink()
+    (folder / "images" / "a.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(No such file or directory\)"):
+        _ = LabelFolder(folder)[0]
+
+
 def test_another_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found no images/"):
         LabelFolder(tmp_path)

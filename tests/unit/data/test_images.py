@@ -31,3 +31,9 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"x")
     with pytest.raises(DataError, match=r"x\.zip"):
         load_images(tmp_path / "x.zip", 3, 16)
+
+
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
+        load_images(tmp_path, 3, 16)

@@ -72,7 +72,7 @@ def test_pictures_are_written_as_their_name_says(suffix: str, tmp_path: Path) ->
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"masks\.jpg is neither PNG nor SVG"):
+    with pytest.raises(ConfigError, match=r"masks\.jpg: .* ends in \.png or \.svg"):
         draw_masks(*images_and_masks(), tmp_path / "masks.jpg")
 
 

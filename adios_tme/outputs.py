@@ -1,0 +1,59 @@
+"""Files that a command is asked to write: tried before long work, and told when they fail."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adios_tme.errors import ConfigError, DataError
+
+
+def check_output(path: Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Raise unless a file can be written there; leaves no trace.
+
+    Args:
+        path: The file; its folders may be missing.
+        suffixes: With which its name may end, in lower case; none: with any.
+
+    Raises:
+        ConfigError: If its name ends otherwise.
+        DataError: If it cannot be written.
+    """
+    if suffixes:
+        check_suffix(path, suffixes)
+    with writing(path):
+        if path.exists():
+            path.open("ab").close()
+        else:
+            folder = next(parent for parent in path.parents if parent.exists())
+            tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise unless a file's name ends in one of some suffixes.
+
+    Raises:
+        ConfigError: Naming the suffixes.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"{path}: is of no kind that can be written here. "
+            f"Give a name that ends in {' or '.join(suffixes)}."
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while the block writes a file into a message.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). Give another path."
+        ) from error

@@ -1,0 +1,122 @@
+"""What the commands say: names as they are, and mistakes as one message before long work."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from adios_tme.cli.app import main
+from adios_tme.data import inspection
+from tests.factories import FULL_DISK, make_dataset, png
+
+
+class Said(NamedTuple):
+    """What a command has written."""
+
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> Said:
+    """What a command that leaves with this exit code says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["adios-tme", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+    said = Said(*capsys.readouterr())
+    assert left.value.code == code, said.err
+    return said
+
+
+def make_run(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(json.dumps({"iteration": 1, "student_loss": 1.0}) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["p[/x]_448_x1_y0.png", "[red]:heart:_448_x1_y0.png"])
+def test_a_damaged_patch_is_shown_by_its_name(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    data = tmp_path / "[bold]:heart:"
+    data.mkdir()
+    with zipfile.ZipFile(data / "slide.zip", "w") as archive:
+        archive.writestr(name, b"no image")
+        archive.writestr("whole_448_x0_y0.png", png(8))
+    said = run(capsys, 1, "index", data, "--verify")
+    assert name in said.out
+    assert "[bold]:heart:" in said.out  # the table's title
+    assert "1 of 2 patches" in said.err
+
+
+def test_paths_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "c[best]:heart:.png"
+    said = run(capsys, 0, "viz", "curves", make_run(tmp_path / "run"), "--output", picture)
+    assert said.out == f"Wrote {picture}\n"
+    assert picture.exists()
+    missing = tmp_path / "no[/x]:heart:"
+    assert str(missing) in run(capsys, 1, "viz", "curves", missing, "--output", picture).err
+
+
+@pytest.mark.parametrize("command", ["masks", "curves"])
+@pytest.mark.parametrize(
+    ("output", "code", "text"),
+    [
+        ("file/c.png", 1, "c.png: cannot be written (Not a directory)"),
+        ("folder.png", 1, "folder.png: cannot be written (Is a directory)"),
+        ("c.jpg", 2, "c.jpg: is of no kind that can be written here"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_told_first(
+    command: str,
+    output: str,
+    code: int,
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    of = {"masks": ("--checkpoint", "no", "--images", "no"), "curves": ("no",)}[command]
+    assert text in run(capsys, code, "viz", command, *of, "--output", tmp_path / output).err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--contact-sheet", "s.jpg"), 2, "s.jpg: is of no kind that can be written here"),
+        (("--contact-sheet", "file/s.png"), 1, "s.png: cannot be written (Not a directory)"),
+        (("--format", "pickle", "--output", "."), 1, ".: cannot be written (Is a directory)"),
+        (("--output", "."), 2, ".: is a folder. Give --output the name of a file."),
+    ],
+)
+def test_an_index_is_not_measured_for_what_cannot_be_written(
+    words: tuple[str, ...],
+    code: int,
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_dataset(tmp_path / "data")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(inspection, "measure_index")
+    monkeypatch.delattr(inspection, "verify_index")
+    assert text in run(capsys, code, "index", "data", "--stats", "--verify", *words).err
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full here")
+def test_a_full_disk_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "c.png"
+    picture.symlink_to(FULL_DISK)
+    text = "c.png: cannot be written (No space left on device)"
+    folder = make_run(tmp_path / "run")
+    assert text in run(capsys, 1, "viz", "curves", folder, "--output", picture).err
+    data = make_dataset(tmp_path / "data")
+    assert text in run(capsys, 1, "index", data, "--contact-sheet", picture).err
