@@ -46,10 +46,10 @@ def check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses while the block writes a file into a message.
+    """Turn what the disk refuses while the block writes a file or folder into a message.
 
     Raises:
-        DataError: If the file cannot be written.
+        DataError: If it cannot be written.
     """
     try:
         yield

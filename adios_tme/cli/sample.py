@@ -6,6 +6,7 @@ import typer
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.sample import SampleConfig
+from adios_tme.outputs import writing
 from adios_tme.viz.progress import progress_bar
 from adios_tme.viz.terminal import terminal
 
@@ -17,7 +18,7 @@ def sample(config: SampleConfig) -> None:
     """Write generated tissue, and say how it is used."""
     from adios_tme.data.synthetic import write_sample
 
-    with progress_bar("Rendering") as on_progress:
+    with writing(config.out), progress_bar("Rendering") as on_progress:
         paths = write_sample(
             config.out,
             num_slides=config.num_slides,

@@ -120,3 +120,12 @@ def test_a_full_disk_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert text in run(capsys, 1, "viz", "curves", folder, "--output", picture).err
     data = make_dataset(tmp_path / "data")
     assert text in run(capsys, 1, "index", data, "--contact-sheet", picture).err
+
+
+@pytest.mark.parametrize("name", ["file", "file/new"])
+def test_tissue_has_no_place_in_a_file(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    text = f"{tmp_path / name}: cannot be written (Not a directory)"
+    assert text in run(capsys, 1, "sample", tmp_path / name).err
