@@ -356,6 +356,11 @@ def test_the_report_has_a_line_for_every_method(
     assert "ms an image and core to score" in cost_in_words(results, 2)
     for suffix in ("png", "svg"):
         assert (config.output / f"nuclei_benchmark.{suffix}").stat().st_size > 5000
+    plot = config.output / "nuclei_benchmark.svg"
+    plot.unlink()
+    plot.mkdir()
+    with pytest.raises(DataError, match=r"benchmark\.svg: cannot be written \(Is a directory\)"):
+        write_report(results, config.output)
 
 
 def test_a_scale_that_is_not_known_is_asked_for(
