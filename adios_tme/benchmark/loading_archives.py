@@ -13,6 +13,7 @@ from adios_tme.benchmark.loading_bench import Bench, reads
 from adios_tme.benchmark.turns import (
     Way,
     cpu,
+    cpu_ratio,
     each,
     milliseconds,
     rounded,
@@ -63,11 +64,11 @@ def measure_archives(bench: Bench) -> dict[str, Any]:
                 "loader_over_open_per_patch": speed_ratio(
                     costs, f"loader {members}", f"open {members}"
                 ),
-                "loader_over_open_per_patch_by_cpu": speed_ratio(
-                    costs, f"loader {members}", f"open {members}", by="cpu"
+                "loader_over_open_per_patch_by_cpu": cpu_ratio(
+                    costs, f"loader {members}", f"open {members}"
                 ),
-                "loader_over_smallest_archive": speed_ratio(
-                    costs, f"loader {members}", f"loader {smallest}", by="cpu"
+                "loader_over_smallest_archive": cpu_ratio(
+                    costs, f"loader {members}", f"loader {smallest}"
                 ),
             }
             for members in config.members
@@ -115,11 +116,12 @@ def measure_index(bench: Bench) -> dict[str, Any]:
             "order": each(lambda _: shuffled_rows(positions, LARGE_EPOCH, 0, 0), [0]),
         },
     )
+    cpu_seconds = cpu(costs["here"])
     return {
         "indexing": {
             "members": members,
             "members_per_second": rounded(members / wall(costs["here"])),
-            "members_per_second_by_cpu": rounded(members / cpu(costs["here"])),
+            "members_per_second_by_cpu": rounded(members / cpu_seconds) if cpu_seconds else None,
             "zipfile_members_per_second": rounded(members / wall(costs["zipfile"])),
             "over_zipfile": speed_ratio(costs, "here", "zipfile"),
         },

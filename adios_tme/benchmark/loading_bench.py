@@ -27,6 +27,10 @@ from adios_tme.errors import DataError
 
 #: How often it is looked whether workers have filled their slots.
 POLL_SECONDS = 0.03
+#: How many times as long as they should need for it they are given where that cannot be seen.
+IDLE_MARGIN = 2
+#: Where Linux tells how long a process has run, in nanoseconds, before other figures.
+SCHEDSTAT = "/proc/{}/schedstat"
 
 
 @dataclass
@@ -107,38 +111,54 @@ def reads(
     before_timing = num_workers * (BATCHES_AHEAD + 1)
 
     def way() -> Cost:
-        cpu = _cpu_seconds(workers)
+        cpu = cpu_seconds(workers)
         for _ in range(before_timing):
             next(batches)
         wall = time.perf_counter()
         for _ in range(num_batches):
             next(batches)
         wall = time.perf_counter() - wall
-        _wait_until_idle(workers)  # from rest to rest they have read as many as were taken
-        cpu = _cpu_seconds(workers) - cpu
-        num_read = before_timing + num_batches
-        return Cost(wall / (num_batches * config.batch_size), cpu / (num_read * config.batch_size))
+        # From rest to rest they have read as many as were taken.
+        _wait_until_idle(workers, before_timing * wall / num_batches)
+        after, num_read = cpu_seconds(workers), before_timing + num_batches
+        spent = None if cpu is None or after is None else after - cpu
+        return Cost(
+            wall / (num_batches * config.batch_size),
+            None if spent is None else spent / (num_read * config.batch_size),
+        )
 
-    _wait_until_idle(workers)
     try:
+        start = time.perf_counter()
+        next(batches)  # the slowest, as the workers only begin
+        _wait_until_idle(workers, before_timing * (time.perf_counter() - start))
         yield way
     finally:
         loader.close()
 
 
-def _wait_until_idle(workers: list[int | None]) -> None:
-    spent = -1.0
-    while (now := _cpu_seconds(workers)) != spent:
+def _wait_until_idle(workers: list[int | None], seconds_to_fill: float) -> None:
+    """Wait until all slots are filled: workers then use no CPU.
+
+    Where the system does not tell that, wait twice as long as filling them should take.
+    """
+    if cpu_seconds(workers) is None:
+        time.sleep(IDLE_MARGIN * seconds_to_fill)
+        return
+    spent: float | None = -1.0
+    while (now := cpu_seconds(workers)) != spent:
         spent = now
         time.sleep(POLL_SECONDS)
 
 
-def _cpu_seconds(workers: list[int | None]) -> float:
-    """CPU time that processes have used so far, in nanosecond steps where the system tells."""
+def cpu_seconds(workers: list[int | None]) -> float | None:
+    """CPU time that processes have used so far, in nanosecond steps; None if not told of each."""
     nanoseconds = 0
     for worker in workers:
-        place = Path(f"/proc/{worker}/schedstat")
-        nanoseconds += int(place.read_text().split()[0]) if place.exists() else 0
+        place = Path(SCHEDSTAT.format(worker))
+        used = int(place.read_text().split()[0]) if place.exists() else 0
+        if not used:  # a system that keeps no such statistics has zeros there, or no file
+            return None
+        nanoseconds += used
     return nanoseconds / 1e9
 
 

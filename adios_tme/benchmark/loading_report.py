@@ -34,7 +34,7 @@ def loading_tables(results: dict[str, Any]) -> Iterator[Table]:
     yield speeds
     stages = Table("Stage", "ms a patch", "CPU ms", title="Split, each stage alone")
     for name, cost in results["split_ms"].items():
-        stages.add_row(STAGES[name], f"{cost:.3f}", f"{results['split_cpu_ms'][name]:.3f}")
+        stages.add_row(STAGES[name], f"{cost:.3f}", _known(results["split_cpu_ms"][name], 3))
     yield stages
     archives = Table(
         *("Members", "Loader, ms", "Open per patch, ms", "Times as fast", "By CPU", "Of the first"),
@@ -46,8 +46,8 @@ def loading_tables(results: dict[str, Any]) -> Iterator[Table]:
             f"{entry['loader_ms']:.2f}",
             f"{entry['open_per_patch_ms']:.1f}",
             f"{entry['loader_over_open_per_patch']:.1f}",
-            f"{entry['loader_over_open_per_patch_by_cpu']:.1f}",
-            f"{entry['loader_over_smallest_archive']:.2f}",
+            _known(entry["loader_over_open_per_patch_by_cpu"], 1),
+            _known(entry["loader_over_smallest_archive"], 2),
         )
     yield archives
     decoders = Table("Format", "Pillow, ms", "Here, ms", "Times as fast", title="Decoders")
@@ -59,6 +59,11 @@ def loading_tables(results: dict[str, Any]) -> Iterator[Table]:
     yield decoders
 
 
+def _known(figure: float | None, digits: int) -> str:
+    """A figure by CPU time, which not every system tells."""
+    return "-" if figure is None else f"{figure:.{digits}f}"
+
+
 def loading_in_words(results: dict[str, Any]) -> str:
     """Ratios, index and order, and the machine that they were measured on."""
     ratios, index, order = results["ratios"], results["indexing"], results["order"]
@@ -67,7 +72,7 @@ def loading_in_words(results: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"One worker reaches {ratios['one_worker_of_decode_ceiling']:.2f} of its decoder's "
-            f"speed ({ratios['one_worker_of_decode_ceiling_by_cpu']:.2f} by CPU time), and "
+            f"speed ({_known(ratios['one_worker_of_decode_ceiling_by_cpu'], 2)} by CPU time), and "
             f"{ratios['one_worker_over_pillow_way']:.1f} times that of Pillow's way.",
             f"Indexing lists {index['members_per_second']:,.0f} members a second a core, "
             f"{index['over_zipfile']:.1f} times as many as zipfile; a position of the order takes "

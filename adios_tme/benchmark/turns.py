@@ -12,8 +12,9 @@ class Cost(NamedTuple):
     """What one patch took, in seconds."""
 
     wall: float
-    cpu: float
-    """Of the process that does the work; steadier than the wall on a busy machine."""
+    cpu: float | None
+    """Of the process that does the work; steadier than the wall on a busy machine. None where the
+    system does not tell."""
 
 
 Way = Callable[[], Cost]
@@ -51,9 +52,10 @@ def wall(costs: list[Cost]) -> float:
     return statistics.median(cost.wall for cost in costs)
 
 
-def cpu(costs: list[Cost]) -> float:
-    """Median CPU seconds of a patch."""
-    return statistics.median(cost.cpu for cost in costs)
+def cpu(costs: list[Cost]) -> float | None:
+    """Median CPU seconds of a patch; None where the system does not tell."""
+    known = [cost.cpu for cost in costs if cost.cpu]
+    return statistics.median(known) if len(known) == len(costs) else None
 
 
 def milliseconds(costs: list[Cost]) -> float:
@@ -61,14 +63,26 @@ def milliseconds(costs: list[Cost]) -> float:
     return rounded(wall(costs) * 1000)
 
 
-def speed_ratio(costs: dict[str, list[Cost]], fast: str, slow: str, by: str = "wall") -> float:
+def cpu_milliseconds(costs: list[Cost]) -> float | None:
+    """Median CPU milliseconds of a patch; None where the system does not tell."""
+    seconds = cpu(costs)
+    return None if seconds is None else rounded(seconds * 1000)
+
+
+def speed_ratio(costs: dict[str, list[Cost]], fast: str, slow: str) -> float:
     """How many times as fast one way is as another, the median over their turns."""
-    return rounded(
-        statistics.median(
-            getattr(theirs, by) / getattr(ours, by)
-            for ours, theirs in zip(costs[fast], costs[slow], strict=True)
-        )
-    )
+    pairs = zip(costs[fast], costs[slow], strict=True)
+    return rounded(statistics.median(theirs.wall / ours.wall for ours, theirs in pairs))
+
+
+def cpu_ratio(costs: dict[str, list[Cost]], fast: str, slow: str) -> float | None:
+    """The same by CPU time; None where the system does not tell that of both."""
+    ratios = [
+        theirs.cpu / ours.cpu
+        for ours, theirs in zip(costs[fast], costs[slow], strict=True)
+        if ours.cpu and theirs.cpu
+    ]
+    return rounded(statistics.median(ratios)) if len(ratios) == len(costs[fast]) else None
 
 
 def rounded(value: float) -> float:

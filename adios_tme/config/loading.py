@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from adios_tme.config.base import Config, Flag, Positional
 from adios_tme.config.data import PatchSelection, cores_at_hand
@@ -41,10 +41,20 @@ class LoadingConfig(Config):
     """Turns that each way takes; medians are reported."""
 
     members: tuple[int, ...] = (100, 2_000, 20_000, 100_000)
-    """Members of the archives in which a patch is looked for."""
+    """Members of the archives in which a patch is looked for; different numbers above zero."""
 
     output: Path | None = None
     """File for the results as JSON; absent: none."""
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print the results as JSON instead of tables."""
+
+    @field_validator("members")
+    @classmethod
+    def _archives_differ(cls, members: tuple[int, ...]) -> tuple[int, ...]:
+        if not members or min(members) < 1 or len(set(members)) < len(members):
+            raise ValueError(
+                f"expected different numbers above zero, got {' '.join(map(str, members))}. "
+                f"Give each size of archive once."
+            )
+        return members
