@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from adios_tme.config.load import build, nest
+from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 
 #: Whatever is written to it finds no space left; on Linux.
@@ -76,6 +77,26 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
 def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
     """The settings tree of such a run."""
     return build(TrainConfig, nest(TrainConfig, tiny_settings(data_path, output_dir, **flags)))
+
+
+TINY_SPEED: dict[str, Any] = {
+    "arch": "vit_tiny",
+    "embed_dim": 64,
+    "num_heads": 1,
+    "depth": 4,
+    "patch_size": 4,
+    "img_size": 32,
+    "batch_size": 4,
+    "mask_model_type": "adios",
+    "crops_per_mask": 0,
+    "steps": 1,
+    "device": "cpu",
+}
+
+
+def speed_settings(**flags: Any) -> ThroughputConfig:
+    """A measurement of the training step that takes a second."""
+    return build(ThroughputConfig, nest(ThroughputConfig, TINY_SPEED | flags))
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:

@@ -80,6 +80,11 @@ def total_memory(device: torch.device) -> int | None:
     return (available + own) * 1024 if available is not None and own is not None else None
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory was missing, which torch tells by a type on CUDA and in words on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 class PeakMemory:
     """Most bytes in use since it was made, beyond those in use then.
 

@@ -1,99 +1,44 @@
-"""Speed of the training step: cases, what is measured of each, and ratios."""
+"""Speed of the training step: what is measured of each case."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from adios_tme.benchmark.contender import STUDENTS_PHASES, BuildContender, Clock
+from adios_tme.benchmark.contender import STUDENTS_PHASES, BuildContender, Clock, Contender
 from adios_tme.benchmark.cost import StepCost, count_flops
-from adios_tme.benchmark.machine import PeakMemory, describe, matrix_peak, total_memory
-from adios_tme.config.load import build, leaves, nest
+from adios_tme.benchmark.machine import (
+    PeakMemory,
+    describe,
+    is_out_of_memory,
+    matrix_peak,
+    total_memory,
+)
+from adios_tme.benchmark.throughput_cases import Case, cases
+from adios_tme.benchmark.throughput_earlier import compare, ratio, read_earlier
 from adios_tme.config.model import HEAD_WIDTH
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
-from adios_tme.errors import ConfigError, DataError
 from adios_tme.models.attention import resolve_backend
 from adios_tme.models.build import choose_precision
 
 FAST = "adios_tme"
-#: Settings that tell cases apart, beside the ones that are swept.
-SHOWN = (
-    ("model", "arch"),
-    ("mask", "mask_model_type"),
-    ("mask", "num_masks"),
-    ("mask", "crops_per_mask"),
-    ("data", "img_size"),
-    ("data", "batch_size_per_gpu"),
-    ("compute", "precision"),
-    ("compute", "attention"),
-    ("compute", "compile"),
-)
 #: Images of the step whose FLOPs are counted; per image they do not depend on it.
 COUNTED_IMAGES = 2
 #: Kernels in the profile.
 NUM_KERNELS = 20
 #: Share of what is left by which the largest batch stays below a full device.
 MARGIN = 0.95
+#: All that is known of what does not fit the memory.
+OUT_OF_MEMORY: dict[str, Any] = {"out_of_memory": True}
 
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One combination of settings."""
-
-    settings: dict[str, Any]
-    """By leaf name: those that are shown, and those that are swept."""
-    config: TrainConfig
-
-
-def cases(config: ThroughputConfig) -> list[Case]:
-    """Every combination of the swept values, or the one case without a sweep.
-
-    Raises:
-        ConfigError: If a setting is unknown, or a combination is not allowed.
-    """
-    swept = [_parse_sweep(text) for text in config.sweep]
-    names = [name for name, _ in swept]
-    return [
-        _case(config, dict(zip(names, values, strict=True)))
-        for values in itertools.product(*(values for _, values in swept))
-    ]
-
-
-def _parse_sweep(text: str) -> tuple[str, list[str]]:
-    name, equals, values = text.partition("=")
-    name = name.strip().replace("-", "_")
-    name = "batch_size_per_gpu" if name == "batch_size" else name
-    known = {leaf.path[-1] for leaf in leaves(TrainConfig)}
-    if not equals or not values:
-        raise ConfigError(f"sweep={text!r}: expected name=value,value, as batch_size=16,32.")
-    if name not in known:
-        raise ConfigError(
-            f"sweep={text!r}: {name} is no setting of a run. See adios-tme train --help."
-        )
-    return name, [value.strip() for value in values.split(",")]
-
-
-def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
-    given = config.model_dump(include={"model", "mask", "compute"}, exclude_unset=True)
-    data = {"data_path": ".", "img_size": config.img_size, "batch_size_per_gpu": config.batch_size}
-    resolved = build(TrainConfig, {"data": data}, given, nest(TrainConfig, swept))
-    shown = {name: getattr(getattr(resolved, section), name) for section, name in SHOWN}
-    paths = {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
-    for name in swept:
-        section, leaf = paths[name]
-        shown[name] = getattr(getattr(resolved, section), leaf)
-    return Case(shown, resolved)
+OnResults = Callable[[dict[str, Any]], None]
 
 
 def measure(
@@ -101,6 +46,7 @@ def measure(
     device: torch.device,
     ways: Mapping[str, BuildContender],
     on_progress: OnProgress = lambda done, total: None,
+    on_results: OnResults = lambda results: None,
 ) -> dict[str, Any]:
     """Measure every case.
 
@@ -109,18 +55,23 @@ def measure(
         device: Where.
         ways: By name the ways to step; the first is the one of a run, the others are baselines.
         on_progress: Told the cases that are done and all.
+        on_results: Given the results so far after every case.
 
     Returns:
         The results, as JSON takes them.
     """
-    earlier = _read_earlier(config.against)
-    all_cases, results = cases(config), []
+    all_cases = cases(config)
+    earlier = read_earlier(config.against) if config.against else []
+    results: dict[str, Any] = {"machine": describe(device), "cases": []}
     for done, case in enumerate(all_cases):
         on_progress(done, len(all_cases))
         result = _measure_case(case, config, device, ways)
-        results.append(result | _against(result, earlier))
+        if earlier and not result["out_of_memory"]:
+            result |= compare(result, earlier)
+        results["cases"].append(result)
+        on_results(results)
     on_progress(len(all_cases), len(all_cases))
-    return {"machine": describe(device), "cases": results}
+    return results
 
 
 def _measure_case(
@@ -132,30 +83,53 @@ def _measure_case(
     cost, compute = StepCost.of(case.config), case.config.compute
     dtype = choose_precision(compute.precision, device)
     batch_size = case.config.data.batch_size_per_gpu
+    result = {
+        "settings": case.settings,
+        "work": case.work,
+        "precision": str(dtype).removeprefix("torch."),
+        "attention_back_end": resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)[0],
+        "floor_gflop_per_image": cost.floor_flops / 1e9,
+        "estimated_memory_gib": cost.peak_bytes(batch_size, dtype.itemsize) / 2**30,
+    }
+    try:
+        return result | _speeds(case.config, cost, dtype, config, device, ways)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return result | OUT_OF_MEMORY
+
+
+def _speeds(
+    case: TrainConfig,
+    cost: StepCost,
+    dtype: torch.dtype,
+    config: ThroughputConfig,
+    device: torch.device,
+    ways: Mapping[str, BuildContender],
+) -> dict[str, Any]:
+    """What a case reaches, and its baselines; those that do not fit the memory say so."""
+    batch_size = case.data.batch_size_per_gpu
     peak = matrix_peak(device, dtype)
-    timings = _time_in_turns(case.config, config, device, ways)
+    timings = _time_in_turns(case, config, device, ways)
     peak = max(peak, matrix_peak(device, dtype))  # the machine may have been busy before
     results = {
-        name: _way_result(case.config, device, way, timings[name]) for name, way in ways.items()
+        name: _way_result(case, device, way, timings[name]) if name in timings else OUT_OF_MEMORY
+        for name, way in ways.items()
     }
     fast = results.pop(FAST)
     seconds, phases = timings[FAST].seconds, timings[FAST].phases
     students_seconds = sum(phases.get(name, 0.0) for name in STUDENTS_PHASES)
     return {
-        "settings": case.settings,
-        "precision": str(dtype).removeprefix("torch."),
-        "attention_back_end": resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)[0],
         **fast,
-        "floor_gflop_per_image": cost.floor_flops / 1e9,
-        "estimated_memory_gib": cost.peak_bytes(batch_size, dtype.itemsize) / 2**30,
         "matrix_peak_gflop_per_second": peak / 1e9,
         "mfu": cost.floor_flops * batch_size / seconds / peak,
         "student_mfu": cost.students_part * batch_size / students_seconds / peak,
-        "largest_batch": _largest_batch(case.config, device, ways[FAST], timings[FAST].memory),
+        "largest_batch": _largest_batch(case, device, ways[FAST], timings[FAST].memory),
         "baselines": {
-            name: other | {"ratio": _ratio(fast, other)} for name, other in results.items()
+            name: other if other["out_of_memory"] else other | {"ratio": ratio(fast, other)}
+            for name, other in results.items()
         },
-        "kernels": _kernels(case.config, device, ways[FAST]) if config.profile else None,
+        "kernels": _kernels(case, device, ways[FAST]) if config.profile else None,
     }
 
 
@@ -177,21 +151,32 @@ def _time_in_turns(
 ) -> dict[str, _Timing]:
     """Steps of all ways one after the other, so that what disturbs the machine disturbs all.
 
-    Memory is what a way adds to that of the ones before it while it warms up.
+    Memory is what a way adds to that of the ones before it while it warms up. A baseline for which
+    none is left is not among the timings.
     """
     images = _images(case, device)
     clocks, memories = {}, {}
     for name, way in ways.items():
         memory = PeakMemory(device)
-        clocks[name] = Clock(way(case, device), device)
-        for _ in range(config.warmup_steps):
-            clocks[name].time(images)
-        memories[name] = memory.read()
-    laps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in ways}
+        try:
+            clocks[name] = _warm_clock(way(case, device), images, config.warmup_steps)
+        except RuntimeError as error:
+            if name == FAST or not is_out_of_memory(error):
+                raise
+        else:
+            memories[name] = memory.read()
+    laps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in clocks}
     for _ in range(config.steps):
         for name, clock in clocks.items():
             laps[name].append(clock.time(images))
     return {name: _timing(of_way, memories[name]) for name, of_way in laps.items()}
+
+
+def _warm_clock(contender: Contender, images: Tensor, num_steps: int) -> Clock:
+    clock = Clock(contender, images.device)
+    for _ in range(num_steps):
+        clock.time(images)
+    return clock
 
 
 def _timing(laps: list[tuple[float, dict[str, float]]], memory: int | None) -> _Timing:
@@ -209,6 +194,7 @@ def _way_result(
     flops = _counted_flops(case, device, way)
     batch_size = case.data.batch_size_per_gpu
     return {
+        "out_of_memory": False,
         "images_per_second": batch_size / timing.seconds,
         "step_seconds": timing.seconds,
         "step_seconds_range": [timing.fastest, timing.slowest],
@@ -216,16 +202,6 @@ def _way_result(
         "gflop_per_image": flops / 1e9,
         "gflop_per_second": flops * batch_size / timing.seconds / 1e9,
         "peak_memory_gib": timing.memory / 2**30 if timing.memory is not None else None,
-    }
-
-
-def _ratio(fast: dict[str, Any], other: dict[str, Any]) -> dict[str, float | None]:
-    """How many times as fast, as much arithmetic and as much memory the first is."""
-    memory, others = fast["peak_memory_gib"], other["peak_memory_gib"]
-    return {
-        "speed": fast["images_per_second"] / other["images_per_second"],
-        "flops": fast["gflop_per_image"] / other["gflop_per_image"],
-        "memory": memory / others if memory and others else None,
     }
 
 
@@ -261,9 +237,11 @@ def _largest_batch(
     size = case.data.batch_size_per_gpu
     smaller = max(2, size // 2) if size > 2 else 2 * size
     other = _peak_memory(way, _with_batch(case, smaller), device)
-    if other is None or other == memory:
+    if other is None:
         return None
     per_image = (memory - other) / (size - smaller)
+    if per_image <= 0:  # pages that are given back late hide what small batches need
+        return None
     largest = max(0, int((total * MARGIN - (memory - per_image * size)) / per_image))
     while device.type == "cuda" and largest >= 2 and not _fits(case, device, way, largest):
         largest = int(largest * MARGIN)
@@ -306,26 +284,3 @@ def _kernels(case: TrainConfig, device: torch.device, way: BuildContender) -> li
         {"name": event.key, "calls": event.count, "seconds": time / 1e6, "share": time / total}
         for time, event in longest
     ]
-
-
-def _read_earlier(path: Path | None) -> list[dict[str, Any]]:
-    if path is None:
-        return []
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))["cases"]
-    except OSError as error:
-        raise ConfigError(
-            f"against={path}: cannot be read ({error.strerror}). Give the JSON of an earlier run."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: is not a measurement of adios-tme benchmark throughput. "
-            f"Give a file that it wrote with --output."
-        ) from error
-    return list(saved)
-
-
-def _against(result: dict[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios to the earlier case of the same settings, if there is one."""
-    same = [case for case in earlier if case["settings"] == result["settings"]]
-    return {"against": _ratio(result, same[-1])} if same else {}

@@ -18,20 +18,27 @@ TOLD = {
     "precision",
     "attention",
 }
+#: Stands in place of what was not measured.
+NO_MEMORY = "out of memory"
 
 
 def throughput_tables(results: dict[str, Any]) -> Iterator[Table]:
     """Speed of every case and baseline, time by phase, and the kernels where they were listed."""
     yield _speeds(results)
-    yield _phases(results)
+    if not all(case["out_of_memory"] for case in results["cases"]):
+        yield _phases(results)
     for number, case in enumerate(results["cases"], start=1):
-        if case["kernels"]:
+        if case.get("kernels"):
             yield _kernels(number, case)
 
 
 def measured_in_words(results: dict[str, Any]) -> str:
     """What the cases are, and the machine that they were measured on."""
-    lines = [f"{number}: {_name(case)}" for number, case in enumerate(results["cases"], start=1)]
+    lines = []
+    for number, case in enumerate(results["cases"], start=1):
+        lines.append(f"{number}: {_name(case)}")
+        if "differs_from_earlier" in case:
+            lines.append(f"   {_differences(case['differs_from_earlier'])}")
     machine = results["machine"]
     where = machine["device"] if machine["device"] != "cpu" else machine["processor"]
     lines.append(
@@ -62,6 +69,11 @@ def _name(case: dict[str, Any]) -> str:
     return ", ".join(str(word) for word in words)
 
 
+def _differences(pairs: dict[str, list[Any]]) -> str:
+    changes = ", ".join(f"{name} {old} before, {new} here" for name, (old, new) in pairs.items())
+    return f"No earlier case did the same work; the nearest had other settings: {changes}."
+
+
 def _speeds(results: dict[str, Any]) -> Table:
     table = Table(title="Training step")
     table.add_column("Case", no_wrap=True)
@@ -69,17 +81,27 @@ def _speeds(results: dict[str, Any]) -> Table:
     for column in (*columns, "Speed", "Memory"):
         table.add_column(column, justify="right")
     for number, case in enumerate(results["cases"], start=1):
+        estimate = f"{case['estimated_memory_gib']:.2f}"
+        if case["out_of_memory"]:
+            table.add_row(f"{number} {NO_MEMORY}", "", "", "", "", "", estimate)
+            table.add_section()
+            continue
         largest = case["largest_batch"]
         fits = "-" if largest is None else str(largest)
-        memory = (_memory(case), f"{case['estimated_memory_gib']:.2f}")
+        memory = (_memory(case), estimate)
         table.add_row(*_row(f"{number}", case), f"{case['mfu']:.2f}", *memory, fits)
         for name, other in case["baselines"].items():
-            row = _row(f"{number} {name}", other)
-            table.add_row(*row, "", _memory(other), "", "", *_times(other["ratio"]))
+            table.add_row(*_baseline(f"{number} {name}", other))
         if "against" in case:
             table.add_row(f"{number} earlier", *[""] * len(columns), *_times(case["against"]))
         table.add_section()
     return table
+
+
+def _baseline(name: str, way: dict[str, Any]) -> list[str]:
+    if way["out_of_memory"]:
+        return [f"{name} {NO_MEMORY}"]
+    return [*_row(name, way), "", _memory(way), "", "", *_times(way["ratio"])]
 
 
 def _row(name: str, way: dict[str, Any]) -> list[str]:
@@ -107,7 +129,9 @@ def _phases(results: dict[str, Any]) -> Table:
     table.add_column("Phase")
     columns: list[dict[str, float]] = []
     for number, case in enumerate(results["cases"], start=1):
-        for name, way in {"adios_tme": case, **case["baselines"]}.items():
+        for name, way in {"adios_tme": case, **case.get("baselines", {})}.items():
+            if way["out_of_memory"]:
+                continue
             table.add_column(f"{number} {name}", justify="right")
             columns.append(way["phases"])
     for phase in dict.fromkeys(phase for phases in columns for phase in phases):

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.errors import ConfigError
 from adios_tme.viz.progress import progress_bar
+from adios_tme.viz.terminal import terminal
 
 benchmark_app = typer.Typer()
 _group = command_group("benchmark", "Measure what masks are worth, and how fast training goes.")
@@ -38,7 +40,7 @@ def nuclei(config: NucleiConfig) -> None:
     with progress_bar("Scoring") as on_progress:
         results = score_run(config, choose_device(config.device), on_progress)
     write_report(results, config.output)
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal()
     if config.json_output:
         console.print_json(json.dumps(as_json(results)))
         return
@@ -56,9 +58,13 @@ def throughput(config: ThroughputConfig) -> None:
     from adios_tme.benchmark.throughput_report import measured_in_words, throughput_tables
     from adios_tme.launch.throughput import measure_throughput
 
+    output = ResultsFile.checked(config.output)
     with progress_bar("Measuring") as on_progress:
-        results = measure_throughput(config, on_progress)
-    _tell(results, config, throughput_tables, measured_in_words)
+        results = measure_throughput(config, on_progress, output.try_to_write)
+    _tell(results, throughput_tables, measured_in_words, as_json=config.json_output)
+    output.write(results)
+    if all(case["out_of_memory"] for case in results["cases"]):
+        raise ConfigError("No case fits the memory of the device. Lower --batch-size.")
 
 
 def data(config: LoadingConfig) -> None:
@@ -66,25 +72,24 @@ def data(config: LoadingConfig) -> None:
     from adios_tme.benchmark.loading import measure_loading
     from adios_tme.benchmark.loading_report import loading_in_words, loading_tables
 
+    output = ResultsFile.checked(config.output)
     with progress_bar("Measuring") as on_progress:
         results = measure_loading(config, on_progress)
-    _tell(results, config, loading_tables, loading_in_words)
+    _tell(results, loading_tables, loading_in_words, as_json=config.json_output)
+    output.write(results)
 
 
 def _tell(
     results: dict[str, Any],
-    config: ThroughputConfig | LoadingConfig,
     tables: Callable[[dict[str, Any]], Iterable[Table]],
     in_words: Callable[[dict[str, Any]], str],
+    *,
+    as_json: bool,
 ) -> None:
-    """Write and print measurements as the settings ask."""
-    text = json.dumps(results, indent=2)
-    if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(text + "\n", encoding="utf-8")
-    console = Console(soft_wrap=True, highlight=False)
-    if config.json_output:
-        console.print_json(text)
+    """Print measurements as the settings ask."""
+    console = terminal()
+    if as_json:
+        console.print_json(json.dumps(results, indent=2))
         return
     for table in tables(results):
         console.print(table)

@@ -30,7 +30,8 @@ class ThroughputConfig(Config):
 
     sweep: tuple[str, ...] = ()
     """Values of a setting to go through, as name=value,value; give it again for more settings, and
-    every combination is measured. Example: --sweep batch_size=16,32 --sweep compile=on,off."""
+    every combination is measured, or marked where the memory does not do for it. Example: --sweep
+    batch_size=16,32 --sweep compile=on,off."""
 
     baseline: Literal["naive", "naive_checkpointing", "naive_empty_cache", "all"] | None = None
     """Plain step to measure beside it: two eager halves that share nothing; the same with gradient
@@ -44,10 +45,10 @@ class ThroughputConfig(Config):
     """Steps of each way before them, which compile and allocate; memory is read then."""
 
     against: Path | None = None
-    """JSON of an earlier measurement; ratios to its cases of the same settings are shown."""
+    """JSON of an earlier measurement; ratios to its cases that did the same work are shown."""
 
     output: Path | None = None
-    """File for the results as JSON; absent: none."""
+    """File for the results as JSON, written after every case; absent: none."""
 
     profile: bool = False
     """List the kernels of one step by the time they take."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adios_tme.benchmark.contender import BuildContender, Contender
 from adios_tme.benchmark.naive import NaivePlayers, naive_step
-from adios_tme.benchmark.throughput import FAST, OnProgress, measure
+from adios_tme.benchmark.throughput import FAST, OnProgress, OnResults, measure
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed import World, choose_device
@@ -19,8 +19,17 @@ from adios_tme.training.step import train_step
 from adios_tme.training.views import random_crops
 
 
-def measure_throughput(config: ThroughputConfig, on_progress: OnProgress) -> dict[str, Any]:
+def measure_throughput(
+    config: ThroughputConfig,
+    on_progress: OnProgress,
+    on_results: OnResults = lambda results: None,
+) -> dict[str, Any]:
     """Measure the step of a run, and the baselines that are asked for.
+
+    Args:
+        config: What to measure.
+        on_progress: Told the cases that are done and all.
+        on_results: Given the results so far after every case.
 
     Raises:
         ConfigError: If settings do not go together, or do not fit the machine.
@@ -32,7 +41,7 @@ def measure_throughput(config: ThroughputConfig, on_progress: OnProgress) -> dic
     if config.baseline == "all":
         asked = [name for name in BASELINES if device.type == "cuda" or "cache" not in name]
     ways |= {name: BASELINES[name] for name in asked}
-    return measure(config, device, ways, on_progress)
+    return measure(config, device, ways, on_progress, on_results)
 
 
 def step_of_a_run(config: TrainConfig, device: torch.device) -> Contender:

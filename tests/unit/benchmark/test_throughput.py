@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
-from adios_tme.benchmark.contender import Clock
+from adios_tme.benchmark.contender import Clock, Contender
 from adios_tme.benchmark.cost import StepCost
-from adios_tme.benchmark.machine import PeakMemory
-from adios_tme.benchmark.throughput import cases
+from adios_tme.benchmark.machine import PEAK_SIDE, PeakMemory
+from adios_tme.benchmark.throughput import FAST, measure
+from adios_tme.benchmark.throughput_cases import cases
 from adios_tme.benchmark.throughput_report import measured_in_words, throughput_tables
-from adios_tme.config.load import build, nest
-from adios_tme.config.throughput import ThroughputConfig
-from adios_tme.errors import ConfigError, DataError
+from adios_tme.config.train import TrainConfig
 from adios_tme.launch.throughput import measure_throughput, naive, step_of_a_run
-from tests.factories import run_command, tiny_config
+from tests.factories import TINY_SPEED, run_command, speed_settings, tiny_config
 
 CPU = torch.device("cpu")
-TINY = {
-    "arch": "vit_tiny",
-    "embed_dim": 64,
-    "num_heads": 1,
-    "depth": 4,
-    "patch_size": 4,
-    "img_size": 32,
-    "batch_size": 4,
-    "mask_model_type": "adios",
-    "crops_per_mask": 0,
-    "steps": 1,
-    "device": "cpu",
-}
 
 
-def settings(**flags: Any) -> ThroughputConfig:
-    return build(ThroughputConfig, nest(ThroughputConfig, TINY | flags))
-
-
-def test_a_sweep_is_every_combination() -> None:
-    found = cases(settings(sweep=("batch_size=2,8", "precision=fp32,bf16")))
-    pairs = [(case.config.data.batch_size_per_gpu, case.config.compute.precision) for case in found]
-    assert pairs == [(2, "fp32"), (2, "bf16"), (8, "fp32"), (8, "bf16")]
-    assert found[1].settings["precision"] == "bf16"
-    (one,) = cases(settings())
-    assert one.config.model.embed_dim == 64
-    (other,) = cases(settings(sweep=("num-masks=5",)))
-    assert other.settings["num_masks"] == 5
-
-
-@pytest.mark.parametrize(
-    ("sweep", "message"),
-    [
-        ("batch_size", "expected name=value,value"),
-        ("colour=red", "colour is no setting of a run"),
-        ("precision=fp64", "expected one of"),
-    ],
-)
-def test_a_sweep_that_makes_no_sense_is_refused(sweep: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        cases(settings(sweep=(sweep,)))
+@pytest.fixture(autouse=True)
+def _quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller product stands for the peak of the machine, which nothing here depends on."""
+    monkeypatch.setitem(PEAK_SIDE, "cpu", 128)
 
 
 @pytest.mark.parametrize("way", [step_of_a_run, naive])
@@ -94,9 +60,9 @@ def test_the_high_water_of_memory_is_seen() -> None:
 
 
 def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -> None:
-    first = measure_throughput(settings(baseline="naive"), lambda done, total: None)
+    first = measure_throughput(speed_settings(baseline="naive"), lambda done, total: None)
     (case,) = first["cases"]
-    (expected,) = cases(settings())
+    (expected,) = cases(speed_settings())
     assert case["gflop_per_image"] == pytest.approx(
         StepCost.of(expected.config).flops / 1e9, rel=1e-3
     )
@@ -111,27 +77,62 @@ def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -
 
     saved = tmp_path / "first.json"
     saved.write_text(json.dumps(first))
-    second = measure_throughput(settings(against=saved), lambda done, total: None)
+    second = measure_throughput(speed_settings(against=saved), lambda done, total: None)
     ratio = second["cases"][0]["against"]
     assert ratio["speed"] == pytest.approx(
         second["cases"][0]["images_per_second"] / case["images_per_second"]
     )
     assert ratio["flops"] == 1
+    other = measure_throughput(speed_settings(against=saved, depth=3), lambda done, total: None)
+    assert other["cases"][0]["differs_from_earlier"] == {"model.depth": [4, 3]}
+    assert "the nearest had other settings: model.depth 4 before, 3 here." in printed(other)
     assert "vit_tiny, adios, 32 px, N 3, K 0, batch 4" in measured_in_words(second)
     assert len(list(throughput_tables(first))) == 2
 
 
-def test_an_earlier_measurement_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
-        measure_throughput(settings(against=tmp_path / "none.json"), lambda done, total: None)
-    other = tmp_path / "other.json"
-    other.write_text("[]")
-    with pytest.raises(DataError, match="is not a measurement"):
-        measure_throughput(settings(against=other), lambda done, total: None)
+def test_a_case_out_of_memory_is_marked_and_the_others_stay() -> None:
+    kept: list[str] = []
+    config = speed_settings(sweep=("batch_size=4,1000000000",))
+    results = measure_throughput(
+        config, lambda done, total: None, lambda results: kept.append(json.dumps(results))
+    )
+    first, second = results["cases"]
+    assert [first["out_of_memory"], second["out_of_memory"]] == [False, True]
+    assert second["settings"]["batch_size_per_gpu"] == 10**9
+    assert [len(json.loads(text)["cases"]) for text in kept] == [1, 2]
+    text = printed(results)
+    assert "2 out of memory" in text
+    assert "batch 1000000000" in text
+
+
+def test_a_baseline_out_of_memory_leaves_the_step_of_a_run() -> None:
+    def too_large(config: TrainConfig, device: torch.device) -> Contender:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    results = measure(speed_settings(), CPU, {FAST: step_of_a_run, "naive": too_large})
+    (case,) = results["cases"]
+    assert case["images_per_second"] > 0
+    assert case["baselines"] == {"naive": {"out_of_memory": True}}
+    assert "1 naive out of memory" in printed(results)
+
+
+def test_another_error_of_a_step_is_not_taken_for_missing_memory() -> None:
+    def broken(config: TrainConfig, device: torch.device) -> Contender:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        measure(speed_settings(), CPU, {FAST: broken})
+
+
+def printed(results: dict[str, Any]) -> str:
+    with StringIO() as stream:
+        console = Console(file=stream, width=200)
+        console.print(*throughput_tables(results), measured_in_words(results))
+        return stream.getvalue()
 
 
 def test_the_command_prints_json_and_writes_it(tmp_path: Path) -> None:
-    flags = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
+    flags = [part for name, value in TINY_SPEED.items() for part in (f"--{name}", str(value))]
     output = tmp_path / "sub" / "speed.json"
     done = run_command(
         "benchmark", "throughput", *flags, "--profile", "--json", "--output", str(output)
@@ -146,7 +147,7 @@ def test_the_command_prints_json_and_writes_it(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_events_time_a_step_on_cuda() -> None:
     results = measure_throughput(
-        settings(device="cuda", baseline="all", profile=True), lambda done, total: None
+        speed_settings(device="cuda", baseline="all", profile=True), lambda done, total: None
     )
     (case,) = results["cases"]
     assert set(case["baselines"]) == {"naive", "naive_checkpointing", "naive_empty_cache"}

@@ -1,0 +1,64 @@
+"""The JSON file of a measurement: checked before it begins, whole whenever it is looked at."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adios_tme.errors import DataError
+from adios_tme.outputs import check_output, writing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """Where results go, if anywhere."""
+
+    path: Path | None
+
+    @classmethod
+    def checked(cls, path: Path | None) -> ResultsFile:
+        """The file that settings name, once it is known that it can be written.
+
+        Raises:
+            DataError: If it cannot be.
+        """
+        if path is not None:
+            check_output(path)
+        return cls(path)
+
+    def write(self, results: dict[str, Any]) -> None:
+        """Write results in place of those that are there.
+
+        Raises:
+            DataError: If they cannot be written; what was there stays.
+        """
+        if self.path is None:
+            return
+        text = json.dumps(results, indent=2) + "\n"
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not self.path.is_file():
+                self.path.write_text(text, encoding="utf-8")  # a pipe or a device stays what it is
+            else:
+                _replace(self.path.resolve(), text)
+
+    def try_to_write(self, results: dict[str, Any]) -> None:
+        """Write results that are not all yet; a failure is a warning, as they are kept."""
+        try:
+            self.write(results)
+        except DataError as error:
+            logger.warning("%s The measurement goes on.", error)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""The benchmarks' commands around what they measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adios_tme.benchmark import loading
+from adios_tme.benchmark.throughput import measure
+from adios_tme.cli import benchmark
+from adios_tme.config.loading import LoadingConfig
+from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.errors import ConfigError, DataError
+from adios_tme.launch import throughput
+from tests.factories import speed_settings
+
+HERE = Path(__file__).parent
+RESULTS = {"cases": [{"out_of_memory": False}, {"out_of_memory": True}]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda: benchmark.throughput(ThroughputConfig(output=HERE)),
+        lambda: benchmark.data(LoadingConfig(data_path=HERE, output=HERE)),
+    ],
+)
+def test_nothing_is_measured_for_an_output_that_cannot_be(
+    command: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> None:
+        pytest.fail("measured")
+
+    monkeypatch.setattr(throughput, "measure_throughput", measured)
+    monkeypatch.setattr(loading, "measure_loading", measured)
+    with pytest.raises(DataError, match="cannot be written"):
+        command()
+
+
+def test_results_are_told_even_where_they_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "speed.json"
+
+    def measured(*_: object) -> dict[str, Any]:
+        output.mkdir()
+        return RESULTS
+
+    monkeypatch.setattr(throughput, "measure_throughput", measured)
+    with pytest.raises(DataError, match=r"speed.json: cannot be written \(.*\)\. Give another"):
+        benchmark.throughput(ThroughputConfig(output=output, json_output=True))
+    assert json.loads(capsys.readouterr().out) == RESULTS
+
+
+@pytest.mark.parametrize("too_large", [False, True])
+def test_only_a_measurement_without_any_figure_fails(
+    too_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {"cases": [{"out_of_memory": True}]} if too_large else RESULTS
+    monkeypatch.setattr(throughput, "measure_throughput", lambda *_: results)
+    config = ThroughputConfig(output=tmp_path / "speed.json", json_output=True)
+    expected = (
+        pytest.raises(ConfigError, match="Lower --batch-size") if too_large else nullcontext()
+    )
+    with expected:
+        benchmark.throughput(config)
+    assert json.loads((tmp_path / "speed.json").read_text()) == results
+
+
+def test_names_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "runs[best]/[/x]:cat:"
+    results = measure(speed_settings(batch_size=10**9), torch.device("cpu"), {})
+    results["cases"][0]["settings"]["mask_encoder_checkpoint"] = name
+    monkeypatch.setattr(throughput, "measure_throughput", lambda *_: results)
+    with pytest.raises(ConfigError):
+        benchmark.throughput(ThroughputConfig())
+    assert f"mask_encoder_checkpoint {name}" in capsys.readouterr().out
