@@ -24,6 +24,7 @@ from adios_tme.benchmark.monuseg import MoNuSeg
 from adios_tme.benchmark.pannuke import PanNuke
 from adios_tme.benchmark.predict import MaskPredictor, Predict
 from adios_tme.benchmark.protocol import CONFIDENCE, NUM_RESAMPLES, calibration_part
+from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.benchmark.scores import ORACLE_THRESHOLD, THRESHOLDS
 from adios_tme.benchmark.scoring import Cost, Scorer, scoring_pool
 from adios_tme.checkpoint import (
@@ -106,8 +107,8 @@ def score_run(
     num_masks = int(read_checkpoint(checkpoints[0].path)["config"]["mask"]["num_masks"])
     protocol = _protocol(config, images, int(calibration.sum()), num_masks)
     zoom, windows = _look(config, images)
-    path = config.output / RESULTS_NAME
-    baselines, done = _read_finished(path, protocol)
+    output = ResultsFile.checked(config.output / RESULTS_NAME)
+    baselines, done = _read_finished(config.output / RESULTS_NAME, protocol)
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
@@ -127,7 +128,7 @@ def score_run(
             scores = scorer.score(predict, str(checkpoint.path), count)
             done[checkpoint.key] = asdict(scores)
             results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
-            write_results(results, path)
+            output.write(as_json(results))
     return results
 
 
@@ -228,23 +229,6 @@ def _baselines(scorer: Scorer, num_masks: int) -> Iterator[tuple[str, Predict]]:
     yield "otsu_haematoxylin", otsu_on_haematoxylin
     yield "kmeans_hed", kmeans_in_hed(chosen_on, num_masks, scorer.seed)
     yield "everything_foreground", everything_foreground
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Write the JSON file, whole or not at all.
-
-    Raises:
-        DataError: If it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(as_json(results), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: the results cannot be written ({error.strerror}). Give another --output."
-        ) from error
 
 
 def as_json(results: Results) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rich.console import Console
-
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
+from adios_tme.outputs import writing
 from adios_tme.viz.progress import progress_bar
+from adios_tme.viz.terminal import terminal
 
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96
@@ -31,10 +31,10 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.viz.curves import draw_curves
     from adios_tme.viz.masks import draw_masks
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal()
     folder = config.run.output_dir
     tissue = SamplePaths(folder / "tissue" / "patches", folder / "tissue" / "nuclei")
-    with RunLock(folder, owner_of_this_run()):
+    with RunLock(folder, owner_of_this_run()), writing(folder / "tissue"):
         if config.run.overwrite:
             clear_run(folder)  # now, and not once the new tissue is there
         if not (folder / "tissue").exists():
@@ -49,8 +49,9 @@ def run_demo(config: TrainConfig) -> None:
     console.print("3/4 Drawing")
     generator = load_mask_model(checkpoint)
     images = load_images(tissue.nuclei / "images", 6, generator.img_size)
-    draw_masks(images, generator(images), folder / "masks.png", "Masks learnt without labels")
-    draw_curves([folder], folder / "curves.png")
+    with writing(folder):
+        draw_masks(images, generator(images), folder / "masks.png", "Masks learnt without labels")
+        draw_curves([folder], folder / "curves.png")
 
     with progress_bar("4/4 Scoring") as on_progress:
         scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=folder / "nuclei")
