@@ -24,9 +24,9 @@ def check_output(path: Path, suffixes: tuple[str, ...] = ()) -> None:
     if suffixes:
         check_suffix(path, suffixes)
     with writing(path):
-        if path.exists():
+        if path.is_file() or path.is_dir():
             path.open("ab").close()
-        else:
+        elif not path.exists():  # a pipe or a device is not tried: opening it would wait
             folder = next(parent for parent in path.parents if parent.exists())
             tempfile.TemporaryFile(dir=folder).close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,9 @@ def test_what_the_disk_refuses_is_a_message(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(DataError, match=r"folder: cannot be written \(Is a dir"), writing(path):
         path.write_bytes(b"")
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_output(tmp_path / "pipe")
