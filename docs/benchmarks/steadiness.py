@@ -18,7 +18,7 @@ import torch
 from adios_tme.benchmark.watch import evaluator
 from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
-from adios_tme.data.indexing import open_or_build
+from adios_tme.data.indexing import open_indexes, open_or_build
 from adios_tme.data.synthetic import SamplePaths, write_sample
 from adios_tme.distributed import World
 from adios_tme.models.generator import MaskGenerator
@@ -93,8 +93,9 @@ def play(variant: str, seed: int, steps: int, paths: SamplePaths) -> dict[str, A
     networks = {"weights": run.bare_mask_model}
     networks |= {f"average {decay}": average.network for decay, average in averages.items()}
     curves: dict[str, list[dict[str, float]]] = {name: [] for name in networks}
-    index = open_or_build(config.data, config.run.output_dir).index
-    with Feed(config, world, index, 0) as feed:
+    open_or_build(config.data, config.run.output_dir)
+    index = open_indexes(config.data, config.run.output_dir)
+    with Feed(config, world, index, run.batches.images_per_pass, first_sample=0) as feed:
         for images in feed:
             if run.is_finished:
                 break
