@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lr 3e-4": {"optim": {"lr": 3e-4, "min_lr": 3e-4}},
     "alpha 0.1": {"loss": {"alpha_sparsity": 0.1}},
     "alpha 2": {"loss": {"alpha_sparsity": 2.0}},
+    "sinh_squared": {"loss": {"sparsity_penalty_type": "sinh_squared"}},
     "mask lr ratio 0.1": {"optim": {"mask_lr_ratio": 0.1}},
     "mask lr ratio 1": {"optim": {"mask_lr_ratio": 1.0}},
     "mask update freq 4": {"mask": {"mask_update_freq": 4}},
