@@ -44,6 +44,20 @@ def check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
         )
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in place of the one that is there; it is whole or as it was.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the disk refuses while the block writes a file or folder into a message.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adios_tme.errors import DataError
-from adios_tme.outputs import check_output, writing
+from adios_tme.outputs import check_output, write_whole, writing
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ResultsFile:
             if self.path.exists() and not self.path.is_file():
                 self.path.write_text(text, encoding="utf-8")  # a pipe or a device stays what it is
             else:
-                _replace(self.path.resolve(), text)
+                write_whole(self.path.resolve(), text)
 
     def try_to_write(self, results: dict[str, Any]) -> None:
         """Write results that are not all yet; a failure is a warning, as they are kept."""
@@ -53,12 +53,3 @@ class ResultsFile:
             self.write(results)
         except DataError as error:
             logger.warning("%s The measurement goes on.", error)
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from adios_tme.config.base import Config
 from adios_tme.errors import ConfigError
+from adios_tme.outputs import write_whole
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 
@@ -191,9 +192,4 @@ def _unknown(location: tuple[int | str, ...], config: type[Config]) -> str:
 def write_yaml(config: Config, path: Path) -> None:
     """Write a resolved tree as a file that ``--config`` takes back; it is whole or as it was."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text)
