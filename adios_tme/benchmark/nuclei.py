@@ -191,11 +191,17 @@ def _protocol(
 
 
 def _fingerprint(folder: Path, without: Path) -> str:
-    """A hash of the names, sizes and times of all files below a folder, but not of their bytes."""
+    """A hash of the names, sizes and times of all files below a folder, but not of their bytes.
+
+    Args:
+        folder: Of the labelled images.
+        without: Where results of this benchmark are written, which do not count.
+    """
     digest = hashlib.sha256()
     folder, without = folder.resolve(), without.resolve()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_relative_to(without):
+        is_result = path.parent == without and Path(RESULTS_NAME).stem in path.name
+        if path.is_file() and not is_result:
             found = path.stat()
             facts = (str(path.relative_to(folder)), found.st_size, found.st_mtime_ns)
             digest.update(repr(facts).encode("utf-8", "surrogateescape"))

@@ -204,7 +204,7 @@ def test_a_mistake_is_one_message_and_leaves_no_trace(
     flags: dict[str, Any], code: int, text: str, tmp_path: Path
 ) -> None:
     if "device" in flags and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
+        pytest.skip("asks for CUDA where there is none, and this machine has it")
     make_dataset(tmp_path / "data")
     settings = tiny_settings(tmp_path / "data", tmp_path / "run") | flags
     assert text in fail(code, "train", *as_flags(settings))
@@ -265,7 +265,7 @@ def test_a_flipped_byte_in_a_patch_is_logged_and_survived(tmp_path: Path) -> Non
     assert metrics(tmp_path / "run")[-1]["num_damaged"] >= 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to folders whatever their mode")
 def test_a_data_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data").chmod(0o555)
     succeed("train", *as_flags(tiny_settings(tmp_path / "data", tmp_path / "run")))

@@ -17,8 +17,6 @@ from adios_tme.data.synthetic import write_sample
 from adios_tme.errors import LaunchError
 from tests.factories import make_dataset
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-
 
 def be_killed(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

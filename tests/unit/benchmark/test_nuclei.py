@@ -283,7 +283,7 @@ def test_other_weights_and_other_labels_are_scored_again(
     run_with_two_checkpoints: Path, tmp_path: Path
 ) -> None:
     run, labels = run_with_two_checkpoints, labelled(tmp_path)
-    config = NucleiConfig(run=run, labels=labels, output=labels / "scores")
+    config = NucleiConfig(run=run, labels=labels, output=labels)  # its files are no labels
 
     def score() -> tuple[Results, int]:
         steps: list[int] = []
