@@ -46,5 +46,5 @@ class TrainingStoppedError(AdiosError):
         return type(self), (str(self), self.signal_number)
 
 
-class WorldChangedError(AdiosError):
+class MembershipChangedError(AdiosError):
     """Machines came: the state is saved, and training processes begin again among more."""

@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from adios_tme.config.data import PatchSelection
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.dataset import OpenArchives
 from adios_tme.data.decode import MAX_PIXELS, decode_image
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.indexing import build_index
-from adios_tme.data.listing import metadata_path, read_listing, read_metadata
+from adios_tme.data.index_builder import build_index
 from adios_tme.data.members import MAX_MEMBER_BYTES
+from adios_tme.data.pickle_list import metadata_path, read_listing, read_metadata
 from adios_tme.errors import DataError
 
 
@@ -25,7 +25,7 @@ def fuzz_image(content: bytes) -> None:
     """An image is decoded within the limit of pixels, or is damage."""
     try:
         pixels = decode_image(content, needed_px=16)
-    except DamagedPatchError:
+    except CorruptPatchError:
         return
     assert pixels.shape[2] == 3
     assert pixels.size <= 3 * MAX_PIXELS
@@ -82,7 +82,7 @@ def _read_all(index: DatasetIndex) -> None:
             assert isinstance(patch.slide, str)
             try:
                 content = archives.read(patch)
-            except DamagedPatchError:
+            except CorruptPatchError:
                 continue
             assert len(content) == patch.member.size <= MAX_MEMBER_BYTES
     finally:

@@ -1,4 +1,4 @@
-"""What the machine can do and what it is: matrix peak, memory, versions."""
+"""What the machine can do: its matrix peak, and the memory that is used."""
 
 from __future__ import annotations
 
@@ -10,43 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import timm
 import torch
-
-from adios_tme import __version__
 
 #: Side of the square product that stands for the matrix peak.
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 PEAK_REPEATS = 7
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """Device, cores and versions, as they stand beside every number."""
-    facts: dict[str, Any] = {
-        "adios_tme": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-    }
-    if device.type == "cuda":
-        facts["device"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = torch.version.cuda
-    return facts
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:

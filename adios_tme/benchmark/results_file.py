@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adios_tme.errors import DataError
-from adios_tme.outputs import check_output, write_whole, writing
+from adios_tme.files import check_output, write_whole, writing
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from adios_tme.cli.sample import sample_app
 from adios_tme.cli.train import train_app
 from adios_tme.cli.viz import viz_app
 from adios_tme.errors import AdiosError
-from adios_tme.viz.terminal import terminal
+from adios_tme.terminal import terminal
 
 app = command_group(
     "adios-tme",
@@ -30,7 +30,7 @@ def version(
 ) -> None:
     """Learn masks and encoders from H&E patches without labels, by adversarial masking (ADIOS)."""
     if show:
-        from adios_tme import __version__
+        from adios_tme.version import __version__
 
         typer.echo(f"adios-tme {__version__}")
         raise typer.Exit

@@ -16,8 +16,7 @@ from adios_tme.config.data import cores_at_hand
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError
-from adios_tme.viz.progress import progress_bar
-from adios_tme.viz.terminal import terminal
+from adios_tme.terminal import progress_bar, terminal
 
 benchmark_app = typer.Typer()
 _group = command_group("benchmark", "Measure what masks are worth, and how fast training goes.")
@@ -26,16 +25,16 @@ benchmark_app.add_typer(_group)
 
 def nuclei(config: NucleiConfig) -> None:
     """Score a run, print what it is worth, and write the files."""
-    from adios_tme.benchmark.nuclei import as_json, score_run
-    from adios_tme.benchmark.report import (
+    from adios_tme.benchmark.nuclei.report import (
         channels_table,
-        cost_in_words,
-        in_words,
+        cost_summary,
         results_table,
+        summary,
         tissues_table,
         write_report,
     )
-    from adios_tme.distributed import choose_device
+    from adios_tme.benchmark.nuclei.run import as_json, score_run
+    from adios_tme.distributed.world import choose_device
 
     with progress_bar("Scoring") as on_progress:
         results = score_run(config, choose_device(config.device), on_progress)
@@ -47,21 +46,21 @@ def nuclei(config: NucleiConfig) -> None:
     for table in (results_table(results), channels_table(results), tissues_table(results)):
         if table:
             console.print(table)
-    console.print(in_words(results))
+    console.print(summary(results))
     if config.profile:
-        console.print(cost_in_words(results, config.num_workers or cores_at_hand()))
+        console.print(cost_summary(results, config.num_workers or cores_at_hand()))
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")
 
 
 def throughput(config: ThroughputConfig) -> None:
     """Time the training step and print what it reaches."""
-    from adios_tme.benchmark.throughput_report import measured_in_words, throughput_tables
-    from adios_tme.launch.throughput import measure_throughput
+    from adios_tme.benchmark.throughput.report import throughput_summary, throughput_tables
+    from adios_tme.benchmark.throughput.variants import measure_throughput
 
     output = ResultsFile.checked(config.output)
     with progress_bar("Measuring") as on_progress:
         results = measure_throughput(config, on_progress, output.try_to_write)
-    _tell(results, throughput_tables, measured_in_words, as_json=config.json_output)
+    _tell(results, throughput_tables, throughput_summary, as_json=config.json_output)
     output.write(results)
     if all(case["out_of_memory"] for case in results["cases"]):
         raise ConfigError("No case fits the memory of the device. Lower --batch-size.")
@@ -69,20 +68,20 @@ def throughput(config: ThroughputConfig) -> None:
 
 def data(config: LoadingConfig) -> None:
     """Measure the loader and print what it reaches."""
-    from adios_tme.benchmark.loading import measure_loading
-    from adios_tme.benchmark.loading_report import loading_in_words, loading_tables
+    from adios_tme.benchmark.data.measure import measure_loading
+    from adios_tme.benchmark.data.report import loading_summary, loading_tables
 
     output = ResultsFile.checked(config.output)
     with progress_bar("Measuring") as on_progress:
         results = measure_loading(config, on_progress)
-    _tell(results, loading_tables, loading_in_words, as_json=config.json_output)
+    _tell(results, loading_tables, loading_summary, as_json=config.json_output)
     output.write(results)
 
 
 def _tell(
     results: dict[str, Any],
     tables: Callable[[dict[str, Any]], Iterable[Table]],
-    in_words: Callable[[dict[str, Any]], str],
+    summary: Callable[[dict[str, Any]], str],
     *,
     as_json: bool,
 ) -> None:
@@ -93,7 +92,7 @@ def _tell(
         return
     for table in tables(results):
         console.print(table)
-    console.print(in_words(results))
+    console.print(summary(results))
 
 
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)

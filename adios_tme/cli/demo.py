@@ -8,9 +8,8 @@ from pathlib import Path
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
-from adios_tme.outputs import writing
-from adios_tme.viz.progress import progress_bar
-from adios_tme.viz.terminal import terminal
+from adios_tme.files import writing
+from adios_tme.terminal import progress_bar, terminal
 
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96
@@ -20,16 +19,16 @@ PARTIAL_TISSUE = ".tissue.partial"
 
 def run_demo(config: TrainConfig) -> None:
     """Generate tissue, train on it, draw, score, and say what the numbers mean."""
-    from adios_tme.benchmark.nuclei import score_run
-    from adios_tme.benchmark.report import in_words, results_table, write_report
-    from adios_tme.checkpoint import load_mask_model
+    from adios_tme.benchmark.nuclei.report import results_table, summary, write_report
+    from adios_tme.benchmark.nuclei.run import score_run
     from adios_tme.data.images import load_images
     from adios_tme.data.synthetic import SamplePaths
     from adios_tme.launch.local import train
-    from adios_tme.training.folder import clear_run
-    from adios_tme.training.lock import RunLock, owner_of_this_run
+    from adios_tme.pretrained import load_mask_model
+    from adios_tme.run_folder.layout import clear_run
+    from adios_tme.run_folder.lock import RunLock, owner_of_this_run
     from adios_tme.viz.curves import draw_curves
-    from adios_tme.viz.masks import draw_masks
+    from adios_tme.viz.masks import plot_masks
 
     console = terminal()
     folder = config.run.output_dir
@@ -50,7 +49,7 @@ def run_demo(config: TrainConfig) -> None:
     generator = load_mask_model(checkpoint)
     images = load_images(tissue.nuclei / "images", 6, generator.img_size)
     with writing(folder):
-        draw_masks(images, generator(images), folder / "masks.png", "Masks learnt without labels")
+        plot_masks(images, generator(images), folder / "masks.png", "Masks learnt without labels")
         draw_curves([folder], folder / "curves.png")
 
     with progress_bar("4/4 Scoring") as on_progress:
@@ -58,7 +57,7 @@ def run_demo(config: TrainConfig) -> None:
         results = score_run(scored, on_progress=on_progress)
     write_report(results, folder / "nuclei")
     console.print(results_table(results))
-    console.print(in_words(results))
+    console.print(summary(results))
     margin = results.newest["fixed"]["iou"]["mean"] - results.newest["random_channel_iou"]
     console.print(f"Margin of the fixed channel over a random one: {margin:+.3f} IoU.")
     console.print(

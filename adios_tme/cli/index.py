@@ -12,13 +12,12 @@ from rich.table import Table
 from adios_tme.cli.options import settings_command
 from adios_tme.config.data import IndexConfig, cores_at_hand
 from adios_tme.errors import DataError
-from adios_tme.outputs import check_output, writing
-from adios_tme.viz.progress import progress_bar
-from adios_tme.viz.terminal import terminal
+from adios_tme.files import check_output, writing
+from adios_tme.terminal import progress_bar, terminal
 
 if TYPE_CHECKING:
     from adios_tme.data.index import DatasetIndex
-    from adios_tme.data.indexing import BuildReport
+    from adios_tme.data.index_builder import BuildReport
 
 index_app = typer.Typer()
 
@@ -62,7 +61,7 @@ def _check_outputs(config: IndexConfig) -> None:
 
 
 def _build(config: IndexConfig) -> BuildReport:
-    from adios_tme.data.indexing import index_archives
+    from adios_tme.data.index_builder import index_archives
 
     output = None if config.format == "pickle" else config.output
     with progress_bar("Reading archives") as on_progress:
@@ -77,7 +76,7 @@ def _build(config: IndexConfig) -> BuildReport:
 
 
 def _facts(config: IndexConfig, report: BuildReport) -> dict[str, Any]:
-    from adios_tme.data.indexing import PICKLE_NAME, write_pickle
+    from adios_tme.data.index_builder import PICKLE_NAME, write_pickle
 
     path = report.index.path
     if config.format == "pickle":

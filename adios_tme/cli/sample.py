@@ -6,9 +6,8 @@ import typer
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.sample import SampleConfig
-from adios_tme.outputs import writing
-from adios_tme.viz.progress import progress_bar
-from adios_tme.viz.terminal import terminal
+from adios_tme.files import writing
+from adios_tme.terminal import progress_bar, terminal
 
 sample_app = typer.Typer()
 

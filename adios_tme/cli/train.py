@@ -6,7 +6,7 @@ import typer
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.train import TrainConfig
-from adios_tme.viz.terminal import terminal
+from adios_tme.terminal import terminal
 
 train_app = typer.Typer()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.viz import VizCurvesConfig, VizMasksConfig
-from adios_tme.outputs import check_output, writing
-from adios_tme.viz.terminal import terminal
+from adios_tme.files import check_output, writing
+from adios_tme.terminal import terminal
 
 viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 
@@ -13,18 +13,18 @@ viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 @settings_command(viz_app, "masks", VizMasksConfig)
 def masks(config: VizMasksConfig) -> None:
     """Draw the masks of some images."""
-    from adios_tme.checkpoint import load_mask_model
     from adios_tme.data.images import load_images
-    from adios_tme.distributed import choose_device
+    from adios_tme.distributed.world import choose_device
+    from adios_tme.pretrained import load_mask_model
     from adios_tme.viz.figure import SUFFIXES
-    from adios_tme.viz.masks import draw_masks
+    from adios_tme.viz.masks import plot_masks
 
     check_output(config.output, SUFFIXES)
     generator = load_mask_model(config.checkpoint, choose_device(config.device))
     images = load_images(config.images, config.num_images, generator.img_size)
     drawn = generator(images.to(generator.normalise.mean.device))
     with writing(config.output):
-        draw_masks(images, drawn, config.output, title=str(config.checkpoint))
+        plot_masks(images, drawn, config.output, title=str(config.checkpoint))
     terminal().print(f"Wrote {config.output}")
 
 

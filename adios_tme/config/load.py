@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from adios_tme.config.base import Config
 from adios_tme.errors import ConfigError
-from adios_tme.outputs import write_whole
+from adios_tme.files import write_whole
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 

@@ -9,13 +9,13 @@ from pydantic import model_validator
 
 from adios_tme.config.base import Config
 from adios_tme.config.data import DataConfig
+from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.load import merge
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.run import ComputeConfig, RunConfig
-from adios_tme.config.watch import WatchConfig
 
 #: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
 DEMO: dict[str, Any] = {
@@ -67,7 +67,7 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     compute: ComputeConfig = ComputeConfig()
     run: RunConfig = RunConfig()
-    watch: WatchConfig = WatchConfig()
+    watch: EvaluationConfig = EvaluationConfig()
     launch: LaunchConfig = LaunchConfig()
     cluster: ClusterConfig = ClusterConfig()
 

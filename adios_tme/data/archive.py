@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import (
     DEFLATED,
     MAX_DIRECTORY_BYTES,
@@ -249,28 +249,28 @@ def read_member(handle: int, member: Member) -> bytes:
         member: As the index says.
 
     Raises:
-        DamagedPatchError: If the archive does not hold what the index says.
+        CorruptPatchError: If the archive does not hold what the index says.
         OSError: If reading fails.
     """
     check_claims(member)
     if member.method not in (STORED, DEFLATED):
-        raise DamagedPatchError(f"unknown compression method {member.method}")
+        raise CorruptPatchError(f"unknown compression method {member.method}")
     name = encoded(member.name)
     header = os.pread(handle, _LOCAL.size + len(name), member.offset)
     if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
-        raise DamagedPatchError("no member at its place in the archive")
+        raise CorruptPatchError("no member at its place in the archive")
     _, _, flags, method, *_, name_length, extra_length = _LOCAL.unpack_from(header)
     if flags & _ENCRYPTED:
-        raise DamagedPatchError("encrypted")
+        raise CorruptPatchError("encrypted")
     if method != member.method or name_length != len(name) or header[_LOCAL.size :] != name:
-        raise DamagedPatchError("local header disagrees with the directory")
+        raise CorruptPatchError("local header disagrees with the directory")
     start = member.offset + _LOCAL.size + name_length + extra_length
     packed = os.pread(handle, member.compressed_size, start)
     if len(packed) < member.compressed_size:
-        raise DamagedPatchError("truncated")
+        raise CorruptPatchError("truncated")
     unpacked = _unpack(packed, member)
     if crc32(unpacked) != member.crc32:
-        raise DamagedPatchError("wrong CRC")
+        raise CorruptPatchError("wrong CRC")
     return unpacked
 
 
@@ -281,7 +281,7 @@ def _unpack(packed: bytes, member: Member) -> bytes:
         try:
             unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.size + 1)
         except zlib.error as error:
-            raise DamagedPatchError(f"cannot be inflated ({error})") from error
+            raise CorruptPatchError(f"cannot be inflated ({error})") from error
     if len(unpacked) != member.size:
-        raise DamagedPatchError("not of the declared size")
+        raise CorruptPatchError("not of the declared size")
     return unpacked

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels, decode_image, resize_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
 from adios_tme.data.members import OPEN_FLAGS, Kind
-from adios_tme.data.mix import PatchMix
+from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.sources import READERS
 
 #: Archives that a process keeps open at a time.
@@ -38,7 +38,7 @@ class OpenArchives:
         """The file of a patch, checked as far as its archive allows.
 
         Raises:
-            DamagedPatchError: If it cannot be read.
+            CorruptPatchError: If it cannot be read.
         """
         try:
             try:
@@ -49,9 +49,9 @@ class OpenArchives:
                 self.close()  # others took the file descriptors; give back ours and try again
                 return self._read(patch)
         except OSError as error:
-            raise DamagedPatchError(f"cannot be opened or read ({error.strerror})") from error
+            raise CorruptPatchError(f"cannot be opened or read ({error.strerror})") from error
         except (ValueError, OverflowError) as error:  # a path or a place that no file can have
-            raise DamagedPatchError(f"index is damaged ({error})") from error
+            raise CorruptPatchError(f"index is damaged ({error})") from error
 
     def _read(self, patch: Patch) -> bytes:
         return READERS[patch.archive.kind](self.handle(patch.archive), patch.member)
@@ -60,7 +60,7 @@ class OpenArchives:
         """A file descriptor of an archive that is still what was indexed.
 
         Raises:
-            DamagedPatchError: If it has changed.
+            CorruptPatchError: If it has changed.
             OSError: If it is gone or cannot be opened.
         """
         if self._owner != os.getpid():
@@ -97,7 +97,7 @@ def _open(archive: ArchiveEntry) -> int:
         unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
     if not unchanged:
         os.close(handle)
-        raise DamagedPatchError("archive has changed since it was indexed")
+        raise CorruptPatchError("archive has changed since it was indexed")
     return handle
 
 
@@ -109,8 +109,8 @@ class PatchDataset(Dataset[Tensor]):
         img_size: Side to which they are resized, in pixels.
     """
 
-    def __init__(self, index: DatasetIndex | PatchMix, img_size: int = 224) -> None:
-        self.mix = index if isinstance(index, PatchMix) else PatchMix([index])
+    def __init__(self, index: DatasetIndex | PatchMixture, img_size: int = 224) -> None:
+        self.mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
         self.img_size = img_size
         self._archives = OpenArchives()
 
@@ -124,7 +124,7 @@ class PatchDataset(Dataset[Tensor]):
             uint8 (3, S, S).
 
         Raises:
-            DamagedPatchError: If it cannot be read.
+            CorruptPatchError: If it cannot be read.
             IndexError: If there is no such row.
         """
         pixels = resize_image(self.read(row, self.img_size), self.img_size)
@@ -138,7 +138,7 @@ class PatchDataset(Dataset[Tensor]):
             needed_px: See `adios_tme.data.decode.decode_image`.
 
         Raises:
-            DamagedPatchError: If it cannot be read.
+            CorruptPatchError: If it cannot be read.
         """
         return self.read_patch(self.mix.patch(row), needed_px)
 
@@ -150,7 +150,7 @@ class PatchDataset(Dataset[Tensor]):
         """The file of one patch.
 
         Raises:
-            DamagedPatchError: If it cannot be read.
+            CorruptPatchError: If it cannot be read.
         """
         return self._archives.read(self.mix.patch(row))
 

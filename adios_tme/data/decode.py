@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 
 #: Largest image that is decoded; a declared size is a claim and costs memory before it is checked.
 MAX_PIXELS = 1 << 26
@@ -56,7 +56,7 @@ def decode_image(content: bytes, needed_px: int | None = None) -> Pixels:
             from the whole one by less than a level on average. None: always the whole image.
 
     Raises:
-        DamagedPatchError: If it is no image, is damaged, or is larger than the pixel limit.
+        CorruptPatchError: If it is no image, is damaged, or is larger than the pixel limit.
     """
     png_size = _plain_png_size(content)
     if png_size is not None:
@@ -66,7 +66,7 @@ def decode_image(content: bytes, needed_px: int | None = None) -> Pixels:
     if not content.startswith(_JPEG_SIGNATURE):
         return _by_pillow(content)
     if content.count(_START_OF_SCAN) > MAX_SCANS:
-        raise DamagedPatchError(f"a JPEG of more than {MAX_SCANS} scans")
+        raise CorruptPatchError(f"a JPEG of more than {MAX_SCANS} scans")
     jpeg_size = _plain_jpeg_size(content)
     if jpeg_size is None:
         return _by_pillow(content)
@@ -81,12 +81,12 @@ def decode_file(path: Path) -> Pixels:
     """Decode an image file to RGB (H, W, 3).
 
     Raises:
-        DamagedPatchError: If it cannot be read or decoded.
+        CorruptPatchError: If it cannot be read or decoded.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DamagedPatchError(f"cannot be read ({error.strerror})") from error
+        raise CorruptPatchError(f"cannot be read ({error.strerror})") from error
     return decode_image(content)
 
 
@@ -163,21 +163,21 @@ def _decoder_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except DamagedPatchError:
+    except CorruptPatchError:
         raise
     except UnidentifiedImageError as error:
-        raise DamagedPatchError("not a PNG, JPEG, WebP or TIFF image") from error
+        raise CorruptPatchError("not a PNG, JPEG, WebP or TIFF image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DamagedPatchError(f"larger than {MAX_PIXELS} pixels") from error
+        raise CorruptPatchError(f"larger than {MAX_PIXELS} pixels") from error
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise DamagedPatchError(f"not a whole {what} ({_first_line(error)})") from error
+        raise CorruptPatchError(f"not a whole {what} ({_first_line(error)})") from error
 
 
 def _check_pixels(height: int, width: int) -> None:
     if not 0 < height * width <= MAX_PIXELS:
-        raise DamagedPatchError(f"{width} x {height} px, more than {MAX_PIXELS} pixels or none")
+        raise CorruptPatchError(f"{width} x {height} px, more than {MAX_PIXELS} pixels or none")
 
 
 def _first_line(error: BaseException) -> str:

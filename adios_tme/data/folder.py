@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.members import (
     NOT_REGULAR,
@@ -56,22 +56,22 @@ def read_file(folder: int, member: Member) -> bytes:
         member: As the index says.
 
     Raises:
-        DamagedPatchError: If it is not what the index says.
+        CorruptPatchError: If it is not what the index says.
         OSError: If it cannot be opened or read.
     """
     check_claims(member)
     if not member.name or {"/", "\0"} & set(member.name):
-        raise DamagedPatchError("its name is not that of a file in the folder")
+        raise CorruptPatchError("its name is not that of a file in the folder")
     handle = os.open(os.fsencode(member.name), OPEN_FLAGS, dir_fd=folder)
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise DamagedPatchError(REFUSALS[NOT_REGULAR])
+            raise CorruptPatchError(REFUSALS[NOT_REGULAR])
         if found.st_size != member.size:
-            raise DamagedPatchError("file has changed since it was indexed")
+            raise CorruptPatchError("file has changed since it was indexed")
         content = os.pread(handle, member.size, 0)
     finally:
         os.close(handle)
     if len(content) < member.size:
-        raise DamagedPatchError("truncated")
+        raise CorruptPatchError("truncated")
     return content

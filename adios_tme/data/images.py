@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adios_tme.data.archive import read_directory, read_member
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels, decode_file, decode_image, is_image_name, resize_image
 from adios_tme.errors import DataError
 
@@ -57,7 +57,7 @@ def _spread(items: list[T], count: int) -> list[T]:
 def _read_file(path: Path) -> Pixels:
     try:
         return decode_file(path)
-    except DamagedPatchError as error:
+    except CorruptPatchError as error:
         raise DataError(f"{path}: {error}. Give other images.") from error
 
 
@@ -71,5 +71,5 @@ def _read_archive(path: Path, num_images: int) -> list[Pixels]:
                 read_member(file.fileno(), member) for member in _spread(images, num_images)
             ]
         return [decode_image(content) for content in contents]
-    except (OSError, DamagedPatchError) as error:
+    except (OSError, CorruptPatchError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Give other images.") from error

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from adios_tme.data.index import ARCHIVE_COLUMNS, BLOBS, FORMAT, PATCH_COLUMNS, ArchiveEntry
 from adios_tme.data.members import Directory
 from adios_tme.errors import DataError
+from adios_tme.files import partial_name, replacing
 
 _CODES = {"uint64": "U64", "int64": "I64", "uint32": "U32", "uint8": "U8"}
 _COPY_BYTES = 16 << 20
@@ -114,20 +115,16 @@ class IndexWriter:
         Raises:
             DataError: If the disk does not take them.
         """
-        joined = self._partial("index")
         try:
-            with joined.open("wb") as file:
+            with replacing(self.output) as partial, partial.open("wb") as file:
                 file.write(self._header(metadata))
                 for spool in self._spools.values():
                     spool.seek(0)
                     shutil.copyfileobj(spool, file, _COPY_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
-            joined.replace(self.output)
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            joined.unlink(missing_ok=True)
 
     def _header(self, metadata: dict[str, str]) -> bytes:
         header: dict[str, object] = {"__metadata__": {"format": FORMAT} | metadata}
@@ -145,7 +142,7 @@ class IndexWriter:
         return len(text).to_bytes(8, "little") + text
 
     def _partial(self, name: str) -> Path:
-        return self.output.with_name(f".{self.output.name}.{os.getpid()}.{name}.partial")
+        return partial_name(self.output, name)
 
     def _discard(self) -> None:
         with suppress(OSError):  # a full disk refuses once more what it has refused before

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.data.damage import Damage, DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.order import shuffled_rows
+from adios_tme.distributed.pool import process_pool
 from adios_tme.errors import DataError
-from adios_tme.processes import process_pool
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Verification:
 
     num_patches: int
     num_bytes: int
-    damaged: tuple[Damage, ...]
+    damaged: tuple[CorruptPatch, ...]
 
     def reasons(self) -> Counter[str]:
         """How often each kind of damage was met, details in brackets left out."""
@@ -48,7 +48,7 @@ class _Read(NamedTuple):
     """What reading some rows has found."""
 
     num_bytes: int
-    damaged: list[Damage]
+    damaged: list[CorruptPatch]
 
 
 def verify_index(
@@ -66,7 +66,7 @@ def verify_index(
     """
     rows = np.arange(len(index))
     num_bytes = 0
-    damaged: list[Damage] = []
+    damaged: list[CorruptPatch] = []
     for read in _in_processes(_verify, index, rows, num_workers, on_progress):
         num_bytes += read.num_bytes
         damaged.extend(read.damaged)
@@ -76,11 +76,11 @@ def verify_index(
 def _verify(path: Path, rows: list[int]) -> _Read:
     dataset = _dataset(path)
     num_bytes = 0
-    damaged: list[Damage] = []
+    damaged: list[CorruptPatch] = []
     for row, patch in zip(rows, dataset.mix.patches(rows), strict=True):
         try:
             dataset.read_patch(patch)
-        except DamagedPatchError as error:
+        except CorruptPatchError as error:
             damaged.append(dataset.mix.damage(row, str(error)))
         num_bytes += patch.member.size
     return _Read(num_bytes, damaged)
@@ -184,7 +184,7 @@ def read_sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> list[Pi
     for row in sample(index, num_samples, seed).tolist():
         try:
             images.append(dataset.read(row))
-        except DamagedPatchError:
+        except CorruptPatchError:
             continue  # counted by the statistics
     dataset.close()
     return images
@@ -198,7 +198,7 @@ def _measure(path: Path, rows: list[int]) -> Statistics:
         found.scales.update(scale_in_name(name))
         try:
             pixels = dataset.read_patch(patch)
-        except DamagedPatchError:
+        except CorruptPatchError:
             found.num_damaged += 1
             continue
         height, width, _ = pixels.shape

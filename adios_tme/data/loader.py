@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from adios_tme.data.damage import Damage, DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels, resize_image, resize_images
 from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.members import printable
-from adios_tme.data.mix import PatchMix
+from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.order import Rows
 from adios_tme.errors import DataError
 
@@ -63,7 +63,7 @@ class Batch:
     """Places of images of another size, with those images, uint8 (S, S, 3)."""
     rows: Tensor
     """int64 (B,): the patches that are shown."""
-    damaged: tuple[Damage, ...]
+    damaged: tuple[CorruptPatch, ...]
 
     def on(self, device: torch.device, img_size: int) -> Tensor:
         """The images on a device, in memory of their own.
@@ -103,7 +103,7 @@ class PatchLoader:
 
     def __init__(
         self,
-        index: DatasetIndex | PatchMix,
+        index: DatasetIndex | PatchMixture,
         *,
         img_size: int,
         batch_size: int,
@@ -116,7 +116,7 @@ class PatchLoader:
         resize_in_worker: bool = True,
         pin_memory: bool = False,
     ) -> None:
-        mix = index if isinstance(index, PatchMix) else PatchMix([index])
+        mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
         patches = PatchDataset(mix, img_size)
         order = _Order(mix, seed, shuffle_block)
         shape = (img_size, img_size) if resize_in_worker else _usual_size(patches)
@@ -166,7 +166,7 @@ class PatchLoader:
 class _Order:
     """Which patch each sample of the run is."""
 
-    mix: PatchMix
+    mix: PatchMixture
     seed: int
     shuffle_block: int
 
@@ -177,7 +177,7 @@ class _Order:
 #: What a worker is asked for: the slot to fill, the batch's first sample, and its rows.
 Planned = tuple[int, int, list[int]]
 #: What a worker says of a batch: the slot that it filled, images of another size, rows, damage.
-Filled = tuple[int, dict[int, Tensor], list[int], tuple[Damage, ...]]
+Filled = tuple[int, dict[int, Tensor], list[int], tuple[CorruptPatch, ...]]
 
 
 class _Plan:
@@ -222,7 +222,7 @@ class _Batches(Dataset[Filled]):
         shape = places.shape[1:]
         odd: dict[int, Tensor] = {}
         shown: list[int] = []
-        damaged: list[Damage] = []
+        damaged: list[CorruptPatch] = []
         for place, patch in enumerate(self.mix.patches(rows)):
             pixels, row = self._read(first + place, rows[place], patch, damaged)
             shown.append(row)
@@ -236,7 +236,7 @@ class _Batches(Dataset[Filled]):
         return slot, odd, shown, tuple(damaged)
 
     def _read(
-        self, sample: int, row: int, patch: Patch, damaged: list[Damage]
+        self, sample: int, row: int, patch: Patch, damaged: list[CorruptPatch]
     ) -> tuple[Pixels, int]:
         """The patch of a sample, or of the next one in the order that can be read."""
         for step in range(MAX_REPLACEMENTS):
@@ -245,7 +245,7 @@ class _Batches(Dataset[Filled]):
                 patch = self.mix.patch(row)
             try:
                 return self.patches.read_patch(patch, self.patches.img_size), row
-            except DamagedPatchError as error:
+            except CorruptPatchError as error:
                 damaged.append(self.mix.damage(row, str(error)))
         last = damaged[-1]
         raise DataError(
@@ -261,7 +261,7 @@ def _usual_size(patches: PatchDataset) -> tuple[int, int]:
     for row in np.linspace(0, len(patches) - 1, NUM_PROBED, dtype=int):
         try:
             height, width, _ = patches.read(int(row), patches.img_size).shape
-        except DamagedPatchError:
+        except CorruptPatchError:
             continue  # told when its turn comes
         sizes.append((height, width))
     return max(sizes, key=sizes.count, default=(patches.img_size, patches.img_size))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.errors import DataError
 
 #: Largest file, packed or unpacked, that is taken for a patch.
@@ -180,12 +180,12 @@ def check_claims(member: Member) -> None:
     """Whether a member may be read at all, by what is said of it.
 
     Raises:
-        DamagedPatchError: If it was marked as refused, or claims to be too large.
+        CorruptPatchError: If it was marked as refused, or claims to be too large.
     """
     if member.method in REFUSALS:
-        raise DamagedPatchError(REFUSALS[member.method])
+        raise CorruptPatchError(REFUSALS[member.method])
     if max(member.size, member.compressed_size) > MAX_MEMBER_BYTES:
-        raise DamagedPatchError(f"declares {member.size} bytes, more than {MAX_MEMBER_BYTES}")
+        raise CorruptPatchError(f"declares {member.size} bytes, more than {MAX_MEMBER_BYTES}")
 
 
 def damaged_archive(path: Path, reason: str) -> DataError:

@@ -10,8 +10,8 @@ from pathlib import Path
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.folder import read_file, read_folder
-from adios_tme.data.listing import read_listing
 from adios_tme.data.members import Directory, Kind, Member
+from adios_tme.data.pickle_list import read_listing
 from adios_tme.data.tar import read_tar_directory, read_tar_member
 from adios_tme.errors import ConfigError, DataError
 

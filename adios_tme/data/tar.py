@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import (
     NOT_REGULAR,
     OUTSIDE,
@@ -158,16 +158,16 @@ def read_tar_member(handle: int, member: Member) -> bytes:
         member: As the index says.
 
     Raises:
-        DamagedPatchError: If the tar does not hold what the index says.
+        CorruptPatchError: If the tar does not hold what the index says.
         OSError: If reading fails.
     """
     check_claims(member)
     content = os.pread(handle, BLOCK_BYTES + member.size, member.offset)
     header = parse_header(content[:BLOCK_BYTES])
     if header is None or header.kind not in _REGULAR:
-        raise DamagedPatchError("no member at its place in the archive")
+        raise CorruptPatchError("no member at its place in the archive")
     if header.size not in (member.size, 0):  # zero where a pax record has the size
-        raise DamagedPatchError("header disagrees with the index")
+        raise CorruptPatchError("header disagrees with the index")
     if len(content) < BLOCK_BYTES + member.size:
-        raise DamagedPatchError("truncated")
+        raise CorruptPatchError("truncated")
     return content[BLOCK_BYTES:]

@@ -20,21 +20,21 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
-from adios_tme.benchmark.watch import evaluator
+from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed import was_launched
+from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling
+from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.world import was_launched
 from adios_tme.errors import (
     AdiosError,
     ConfigError,
     LaunchError,
+    MembershipChangedError,
     TrainingStoppedError,
-    WorldChangedError,
 )
 from adios_tme.launch.rendezvous import SAVE_SECONDS, register
-from adios_tme.training.link import LauncherLink
-from adios_tme.training.log import terminal_log
+from adios_tme.run_folder.log import terminal_log
 from adios_tme.training.loop import run_training
-from adios_tme.training.signals import ECHO_SECONDS, STOPPING, handling
 
 #: Time that workers have to leave before they are killed.
 SHUTDOWN_SECONDS = 10
@@ -87,7 +87,7 @@ class Launch:
     ) -> None:
         self.config = config
         start_deaf_tracker()
-        self.link = LauncherLink(num_processes)
+        self.link = WorkerChannel(num_processes)
         self._elastic = _elastic_config(config, num_processes, rendezvous or {})
         self._elastic.rdzv_backend = register(self.link)
         self._asked_at = 0.0
@@ -195,14 +195,14 @@ def _elastic_config(
     )
 
 
-def _worker(config: TrainConfig, link: LauncherLink) -> str:
+def _worker(config: TrainConfig, link: WorkerChannel) -> str:
     """One training process; what it returns reaches the launcher, and so do errors of ours."""
     if link.request > signal.SIGHUP:
         link.tell(_stopped_at_once(link.request))
         return ""
     try:
         return str(run_training(config, link=link, evaluate=evaluator(config)))
-    except WorldChangedError as change:
+    except MembershipChangedError as change:
         link.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another
         sys.exit(str(change))

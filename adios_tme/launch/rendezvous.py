@@ -21,9 +21,9 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
 
+from adios_tme.distributed.stop import CHANGE_WORLD, GO_ON
+from adios_tme.distributed.worker_channel import WorkerChannel
 from adios_tme.errors import LaunchError
-from adios_tme.training.link import LauncherLink
-from adios_tme.training.signals import CHANGE_WORLD, GO_ON
 
 BACKEND = "adios_tme"
 #: Time that workers have to finish their step and save before a machine joins all the same.
@@ -35,7 +35,7 @@ ANSWER_SECONDS = 60
 logger = logging.getLogger(__name__)
 
 
-def register(link: LauncherLink) -> str:
+def register(link: WorkerChannel) -> str:
     """Make the rendezvous known to torch for one launch, and return its name."""
 
     def create(parameters: RendezvousParameters) -> RendezvousHandler:
@@ -55,7 +55,7 @@ class SavingRendezvous(RendezvousHandler):
         link: Shared with the workers of this machine.
     """
 
-    def __init__(self, inner: RendezvousHandler, link: LauncherLink) -> None:
+    def __init__(self, inner: RendezvousHandler, link: WorkerChannel) -> None:
         self._inner = inner
         self._link = link
         self._num_starts = 0

@@ -12,11 +12,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from adios_tme.models.layers import conv_block, recomputed
 from adios_tme.models.vit import VisionTransformer
+from adios_tme.models.weights import Weights, take_fitting
 
 #: Channels after each doubling of the resolution; further doublings keep the last.
 WIDTHS = (256, 128, 64, 32)
@@ -106,31 +106,16 @@ class ViTUNet(nn.Module):
         masks: Tensor = logits.float().softmax(dim=1)
         return masks
 
-    def load_encoder(self, weights: dict[str, Tensor]) -> list[str]:
+    def load_encoder(self, weights: Weights) -> list[str]:
         """Start the encoder from a student's, its positions resampled to this image size.
 
         Args:
             weights: State of a `VisionTransformer`.
 
         Returns:
-            Names of the tensors that did not fit and keep their first values.
+            Why each tensor that did not fit was not used, or keeps its first values.
         """
-        own = self.encoder.state_dict()
-        fitting = {name: weight for name, weight in weights.items() if name in own}
-        position = fitting.get("pos_embed")
-        if position is not None and position.shape[-1] == self.encoder.embed_dim:
-            side = math.isqrt(position.shape[1])
-            fitting["pos_embed"] = resample_abs_pos_embed(
-                position,
-                new_size=list(self.encoder.patch_embed.grid_size),
-                old_size=[side, side],
-                num_prefix_tokens=0,
-            )
-        fitting = {
-            name: weight for name, weight in fitting.items() if weight.shape == own[name].shape
-        }
-        self.encoder.load_state_dict(fitting, strict=False)
-        return sorted((own.keys() | weights.keys()) - fitting.keys())
+        return take_fitting(self.encoder, weights, "encoder", "the student").misfits
 
     def _run(self, part: nn.Module, x_BCHW: Tensor) -> Tensor:
         return recomputed(part, x_BCHW, when=self.grad_checkpointing and self.training)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adios_tme.losses.contrastive import simclr_loss
-from adios_tme.losses.sparsity import sparsity_penalty
-from adios_tme.training.schedule import Schedule
+from adios_tme.masking.views import apply_masks
+from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.sparsity import sparsity_penalty
+from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run, random_state, set_random_state
 from adios_tme.training.step import Report, student_embeddings
 from adios_tme.training.update import Updater, frozen
-from adios_tme.training.views import hide
 
 RandomState = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
     draws = [random_state(run.world.device)]
     masks: list[Tensor] = []
     for images_BCHW in batches:
-        masks.append(run.draw_masks(images_BCHW, with_graph=False).detach())
+        masks.append(run.predict_masks(images_BCHW, with_graph=False).detach())
         draws.append(random_state(run.world.device))
     student_loss, student_norm = _update_student(run, batches, masks, now)
     if not now.mask_is_due:
@@ -94,12 +94,12 @@ def _update_mask_model(
         if run.shares_masks:  # the draws of the student's half, dropout and all
             after = random_state(device)
             set_random_state(draws[number], device)
-        masks_BNHW = run.draw_masks(batches[number], with_graph=torch.is_grad_enabled())
+        masks_BNHW = run.predict_masks(batches[number], with_graph=torch.is_grad_enabled())
         if run.shares_masks:
             set_random_state(after, device)
         areas.append(sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type))
         with run.autocast():
-            hidden = judge(hide(batches[number], masks_BNHW))
+            hidden = judge(apply_masks(batches[number], masks_BNHW))
         hidden_VBD: Tensor = hidden.unflatten(0, (-1, len(batches[number])))
         return hidden_VBD
 

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.augment import augment
-from adios_tme.data.damage import DamagedPatchError, DamageLog
+from adios_tme.data.corrupt import CorruptLog, CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
-from adios_tme.data.handover import Handover, resizes_in_worker
 from adios_tme.data.loader import PatchLoader
 from adios_tme.data.members import printable
-from adios_tme.data.mix import PatchMix
-from adios_tme.distributed import World
+from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.prefetch import Prefetcher, resizes_in_worker
+from adios_tme.distributed.world import World
 from adios_tme.models.layers import Normalise
+from adios_tme.run_folder.layout import CORRUPT
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +42,13 @@ class Feed:
         self,
         config: TrainConfig,
         world: World,
-        index: PatchMix,
+        index: PatchMixture,
         batch_size: int,
         first_sample: int,
     ) -> None:
         self.index = index
         self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
-        self.damage = DamageLog(config.run.output_dir / "corrupt.jsonl")
+        self.damage = CorruptLog(config.run.output_dir / CORRUPT)
         self.wait_seconds = 0.0
         self.rows: list[int] = []
         """Rows of the index that the newest batch shows."""
@@ -83,7 +84,7 @@ class Feed:
     def __iter__(self) -> Iterator[Tensor]:
         """Normalised images (B, 3, H, W) on the device."""
         batches = iter(self._loader)
-        handover = Handover(self._device, self._config.data.img_size)
+        handover = Prefetcher(self._device, self._config.data.img_size)
         while True:
             start = time.perf_counter()
             batch, images = handover.take(batches)
@@ -110,6 +111,6 @@ class Feed:
         for row in np.linspace(0, len(self.index) - 1, min(count, len(self.index)), dtype=int):
             try:
                 images.append(dataset[int(row)])
-            except DamagedPatchError:
+            except CorruptPatchError:
                 continue  # the loader logs it when its turn comes
         return torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8)

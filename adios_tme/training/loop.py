@@ -9,26 +9,28 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adios_tme.checkpoint import NEWEST, CheckpointWriter
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed import any_rank, barrier, on_first_rank, process_group
+from adios_tme.distributed.collectives import any_rank, barrier, on_first_rank
+from adios_tme.distributed.hang_watch import HangWatch
+from adios_tme.distributed.stop import CHANGE_WORLD, GIVE_UP, GO_ON, StopRequest, stop_on_signal
+from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.world import process_group
 from adios_tme.errors import (
     CheckpointError,
     DataError,
+    MembershipChangedError,
     TrainingDivergedError,
     TrainingStoppedError,
-    WorldChangedError,
 )
+from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
+from adios_tme.run_folder.layout import NEWEST
+from adios_tme.run_folder.lock import RunLock, owner_of_this_run
+from adios_tme.run_folder.log import run_log
+from adios_tme.run_folder.prepare import resume_source
 from adios_tme.training.accumulate import accumulated_step
 from adios_tme.training.feed import Feed
-from adios_tme.training.folder import resume_source
-from adios_tme.training.link import LauncherLink
-from adios_tme.training.lock import RunLock, owner_of_this_run
-from adios_tme.training.log import run_log
-from adios_tme.training.metrics import Evaluate, Recorder
-from adios_tme.training.peers import Peers
-from adios_tme.training.samples import SampleLog, roll_back
-from adios_tme.training.signals import CHANGE_WORLD, GIVE_UP, GO_ON, StopRequest, stop_on_signal
+from adios_tme.training.recorder import Evaluate, Recorder
+from adios_tme.training.sample_log import SampleLog, roll_back
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
@@ -37,7 +39,7 @@ from adios_tme.training.step import train_step
 def run_training(
     config: TrainConfig,
     *,
-    link: LauncherLink | None = None,
+    link: WorkerChannel | None = None,
     evaluate: Evaluate | None = None,
 ) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
@@ -54,13 +56,13 @@ def run_training(
             one cannot be written.
         TrainingDivergedError: If gradients stay non-finite.
         TrainingStoppedError: After a signal, once the checkpoint is saved.
-        WorldChangedError: When the launcher wants to start more processes, likewise.
+        MembershipChangedError: When the launcher wants to start more processes, likewise.
     """
     timeout = config.launch.collective_timeout_seconds
     with (
         process_group(config.compute.device, timeout) as world,
         stop_on_signal(link) as stop,
-        Peers(world, timeout) as peers,
+        HangWatch(world, timeout) as peers,
         _claimed_folder(config) as lock,
     ):
         index = open_index(config, world)
@@ -111,7 +113,7 @@ def _claimed_folder(config: TrainConfig) -> Iterator[RunLock | None]:
 
         def take_and_prepare() -> None:
             lock.append(stack.enter_context(RunLock(config.run.output_dir, owner)))
-            claim(config, goes_on=not lock[0].is_new_launch)
+            claim(config, resumes=not lock[0].is_new_launch)
 
         on_first_rank(take_and_prepare)
         yield lock[0] if lock else None
@@ -176,13 +178,15 @@ def check_finished(run: Run, verdict: int, stop: StopRequest) -> None:
 
     Raises:
         TrainingStoppedError: After a signal.
-        WorldChangedError: When processes are to begin again among more.
+        MembershipChangedError: When processes are to begin again among more.
     """
     if run.is_finished:
         return
     if verdict == CHANGE_WORLD:
         barrier()  # nobody begins again before the first rank has written
-        raise WorldChangedError(f"Saved at iteration {run.iteration}, to go on with more machines.")
+        raise MembershipChangedError(
+            f"Saved at iteration {run.iteration}, to go on with more machines."
+        )
     name = signal.Signals(stop.number).name
     raise TrainingStoppedError(
         f"{name}: stopped after iteration {run.iteration}; the checkpoint is saved. "

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
-from adios_tme.checkpoint import find_checkpoint, read_checkpoint
 from adios_tme.config.train import TrainConfig
-from adios_tme.data.damage import Damage, DamageLog
-from adios_tme.data.indexing import open_indexes, open_or_build
-from adios_tme.data.mix import PatchMix
-from adios_tme.distributed import World, on_first_rank, trips_over_the_killed
-from adios_tme.errors import CheckpointError, ConfigError
+from adios_tme.data.corrupt import CorruptLog, CorruptPatch
+from adios_tme.data.index_builder import open_indexes, open_or_build
+from adios_tme.data.mixture import PatchMixture
+from adios_tme.distributed.collectives import on_first_rank
+from adios_tme.distributed.world import World, torchrun_shares_store
+from adios_tme.errors import ConfigError
 from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.pretrained import init_from, init_mask_encoder
+from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
+from adios_tme.run_folder.layout import CORRUPT
+from adios_tme.run_folder.log import run_log
+from adios_tme.run_folder.prepare import check_same_shape, prepare_folder, resume_source
+from adios_tme.terminal import progress_bar
 from adios_tme.training.feed import Feed
-from adios_tme.training.folder import check_same_shape, prepare_folder, resume_source
-from adios_tme.training.init_from import init_from
-from adios_tme.training.log import run_log
 from adios_tme.training.state import Run
-from adios_tme.viz.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 
-def claim(config: TrainConfig, *, goes_on: bool = False) -> None:
+def claim(config: TrainConfig, *, resumes: bool = False) -> None:
     """Index the patches, then make the output folder this run's.
 
     Args:
         config: Settings of the run.
-        goes_on: Whether this launch had the folder before, and only its processes are new.
+        resumes: Whether this launch had the folder before, and only its processes are new.
 
     Raises:
         ConfigError: If the patches are missing, or the folder holds another run.
@@ -39,18 +40,18 @@ def claim(config: TrainConfig, *, goes_on: bool = False) -> None:
     with progress_bar("Indexing archives") as on_progress:
         reports = open_or_build(config.data, output_dir, on_progress)
     requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-    prepare_folder(config, goes_on=goes_on or requeued)
-    damage = DamageLog(output_dir / "corrupt.jsonl")
+    prepare_folder(config, resumes=resumes or requeued)
+    damage = CorruptLog(output_dir / CORRUPT)
     with run_log(output_dir):
         for report in reports:
             if report.num_scanned:
                 logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
             for fault in report.faults:
                 logger.warning("Left out: %s", fault.message)
-            damage.note(Damage(str(fault.path), "", fault.message) for fault in report.faults)
+            damage.note(CorruptPatch(str(fault.path), "", fault.message) for fault in report.faults)
 
 
-def open_index(config: TrainConfig, world: World) -> PatchMix:
+def open_index(config: TrainConfig, world: World) -> PatchMixture:
     """Open the indexes that the first rank has brought up to date.
 
     Raises:
@@ -84,39 +85,25 @@ def start(config: TrainConfig, world: World) -> Run:
         )
         logger.info("Resumed %s at iteration %d; %s", source, run.iteration, randomness)
     elif settings.init_from is not None:
-        init_from(run, settings.init_from)
+        take_weights(run, settings.init_from)
     elif config.mask.mask_encoder_checkpoint is not None:
         source = find_checkpoint(config.mask.mask_encoder_checkpoint)
-        load_mask_encoder(run, source)
+        assert isinstance(run.bare_mask_model, ViTUNet)
+        init_mask_encoder(run.bare_mask_model, source)
         logger.info("Started the mask model's encoder from the student in %s", source)
     else:
         logger.info("Started from seed %d", settings.seed)
     return run
 
 
-def load_mask_encoder(run: Run, source: Path) -> None:
-    """Give the vit_unet's encoder the weights of a trained student's.
-
-    Raises:
-        CheckpointError: If it is damaged, or its encoder is of another shape.
-    """
-    student = read_checkpoint(source)["student"]
-    weights = {
-        name.removeprefix("encoder."): weight
-        for name, weight in student.items()
-        if name.startswith("encoder.")
-    }
-    network = run.bare_mask_model
-    assert isinstance(network, ViTUNet)
-    misfits = network.load_encoder(weights)
-    if misfits:
-        mask = run.config.mask
-        raise CheckpointError(
-            f"{source}: its student does not fit the mask model's encoder "
-            f"({mask.mask_encoder_dim} wide, {mask.mask_encoder_depth} deep; first misfit: "
-            f"{misfits[0]}). Match --mask-encoder-dim, --mask-encoder-depth, --patch-size and "
-            f"--num-register-tokens to that run."
-        )
+def take_weights(run: Run, source: str) -> None:
+    """Take weights from elsewhere, and log what did not fit."""
+    misfits = init_from(run.bare_student, run.bare_mask_model, source)
+    if run.averaged_mask_model:
+        run.averaged_mask_model.restart(run.bare_mask_model)
+    logger.info("Started from the weights of %s; %d tensors did not fit", source, len(misfits))
+    for misfit in misfits:
+        logger.warning("%s", misfit)
 
 
 def announce(run: Run, feed: Feed) -> None:
@@ -134,7 +121,7 @@ def announce(run: Run, feed: Feed) -> None:
         str(run.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,
     )
-    if trips_over_the_killed():
+    if torchrun_shares_store():
         logger.warning(
             "torchrun shares its store with the training processes, which may then not meet again "
             "after one is killed. Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun starts."

@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from adios_tme import __version__
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed import World, from_all_ranks
+from adios_tme.distributed.collectives import from_all_ranks
+from adios_tme.distributed.world import World
+from adios_tme.masking.controls import random_partition
 from adios_tme.models.build import build_mask_model, build_student, choose_precision
+from adios_tme.models.ema import MovingAverage
 from adios_tme.models.student import Student
 from adios_tme.optim.build import build_optimizer
-from adios_tme.training.average import MovingAverage
+from adios_tme.optim.schedule import Schedule, schedule_at
 from adios_tme.training.batches import plan_batches
-from adios_tme.training.random_masks import random_partition
-from adios_tme.training.schedule import Schedule, schedule_at
 from adios_tme.training.update import Updater
+from adios_tme.version import __version__
 
 
 class Run:
@@ -101,7 +102,7 @@ class Run:
         enabled = self.dtype is not torch.float32
         return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=enabled)
 
-    def draw_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
+    def predict_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
         """Masks (B, N, H, W) of a batch, with or without a graph for the mask half."""
         mask = self.config.mask
         if mask.mask_source != "learned":

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adios_tme.losses.contrastive import simclr_loss
-from adios_tme.losses.sparsity import sparsity_penalty
-from adios_tme.training.schedule import Schedule
+from adios_tme.masking.views import apply_masks, random_crops
+from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.sparsity import sparsity_penalty
+from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run
 from adios_tme.training.update import frozen
-from adios_tme.training.views import hide, random_crops
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Report:
 
 def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
     """Update the student, then (when due) the mask model, on one batch of normalised images."""
-    masks_BNHW = run.draw_masks(images_BCHW, with_graph=now.mask_is_due and run.shares_masks)
+    masks_BNHW = run.predict_masks(images_BCHW, with_graph=now.mask_is_due and run.shares_masks)
     student_loss = student_disagreement(run, images_BCHW, masks_BNHW.detach(), now.temperature)
     student_norm = run.update_student(student_loss, now.lr)
     if not now.mask_is_due:
         return Report(student_loss.detach(), student_norm, masks_BNHW.detach())
 
     if not run.shares_masks:
-        masks_BNHW = run.draw_masks(images_BCHW, with_graph=True)
+        masks_BNHW = run.predict_masks(images_BCHW, with_graph=True)
     # The judge stays frozen until the backward pass is over: checkpointed blocks run again in it.
     with frozen(run.bare_student) as judge:
         fooled = judged_disagreement(run, judge, images_BCHW, masks_BNHW, now.temperature)
@@ -74,7 +74,7 @@ def student_embeddings(
 ) -> Tensor:
     """Embeddings (1 + V, B, D) of the clean view, the masked views and their crops, in one call."""
     num_images = len(images_BCHW)
-    whole = hide(images_BCHW, masks_BNHW, with_clean=True)
+    whole = apply_masks(images_BCHW, masks_BNHW, with_clean=True)
     crops = [
         random_crops(whole[num_images:], run.crop_size)
         for _ in range(run.config.mask.crops_per_mask)
@@ -92,6 +92,6 @@ def judged_disagreement(
     with run.autocast():
         with torch.no_grad():
             clean_BD = judge(images_BCHW)
-        hidden = judge(hide(images_BCHW, masks_BNHW))
+        hidden = judge(apply_masks(images_BCHW, masks_BNHW))
     hidden_VBD = hidden.unflatten(0, (-1, len(images_BCHW)))
     return simclr_loss(clean_BD, hidden_VBD, temperature).sum()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adios_tme.errors import DataError
-from adios_tme.outputs import check_suffix
+from adios_tme.files import check_suffix
 
 SUFFIXES = (".png",)
 TILE_PX = 160

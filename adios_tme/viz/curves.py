@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adios_tme.errors import DataError
-from adios_tme.outputs import check_suffix
+from adios_tme.files import check_suffix
+from adios_tme.run_folder.layout import METRICS
 from adios_tme.viz.figure import SUFFIXES, colour, save_figure
-
-METRICS_NAME = "metrics.jsonl"
 
 Line = dict[str, Any]
 
@@ -75,7 +74,7 @@ def read_metrics(run: Path) -> list[Line]:
     Raises:
         DataError: If there is no log, nothing in it, or something that is no line of metrics.
     """
-    path = run / METRICS_NAME
+    path = run / METRICS
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from adios_tme.outputs import check_suffix
+from adios_tme.files import check_suffix
 
 SUFFIXES = (".png", ".svg")
 DOTS_PER_INCH = 120

@@ -21,7 +21,7 @@ CELL_INCHES = 1.7
 GAP = 0.03
 
 
-def draw_masks(images_BCHW: Tensor, masks_BNHW: Tensor, path: Path, title: str = "") -> None:
+def plot_masks(images_BCHW: Tensor, masks_BNHW: Tensor, path: Path, title: str = "") -> None:
     """Draw images and their masks as one picture.
 
     Args:
@@ -39,7 +39,7 @@ def draw_masks(images_BCHW: Tensor, masks_BNHW: Tensor, path: Path, title: str =
 
 
 def mask_figure(images_BCHW: Tensor, masks_BNHW: Tensor, title: str = "") -> Figure:
-    """The picture that `draw_masks` writes."""
+    """The picture that `plot_masks` writes."""
     if len(images_BCHW) != len(masks_BNHW) or images_BCHW.shape[2:] != masks_BNHW.shape[2:]:
         raise ValueError(
             f"images {tuple(images_BCHW.shape)} and masks {tuple(masks_BNHW.shape)} differ."

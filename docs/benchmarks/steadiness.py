@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from adios_tme.benchmark.watch import evaluator
+from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
-from adios_tme.data.indexing import open_indexes, open_or_build
+from adios_tme.data.index_builder import open_indexes, open_or_build
 from adios_tme.data.synthetic import SamplePaths, write_sample
-from adios_tme.distributed import World
+from adios_tme.distributed.world import World
+from adios_tme.models.ema import MovingAverage
 from adios_tme.models.generator import MaskGenerator
-from adios_tme.training.average import MovingAverage
 from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from adios_tme.checkpoint import read_checkpoint
+from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import as_flags, make_archive, make_dataset, run_command, tiny_settings
 
 

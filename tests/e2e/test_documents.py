@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 import adios_tme
-from adios_tme.benchmark.pannuke import PanNuke
+from adios_tme.benchmark.nuclei.pannuke import PanNuke
 from adios_tme.cli.app import app
 from adios_tme.config.data import PatchSelection
 from tests.factories import make_archive

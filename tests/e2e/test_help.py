@@ -120,6 +120,6 @@ def test_help_is_grouped() -> None:
 
 
 def test_the_version_is_printed() -> None:
-    from adios_tme import __version__
+    from adios_tme.version import __version__
 
     assert run_command("--version").stdout.strip() == f"adios-tme {__version__}"

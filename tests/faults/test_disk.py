@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from adios_tme.checkpoint import list_checkpoints, newest_whole_checkpoint, read_checkpoint
 from adios_tme.errors import CheckpointError
+from adios_tme.run_folder.checkpoints import (
+    list_checkpoints,
+    newest_whole_checkpoint,
+    read_checkpoint,
+)
 from adios_tme.training.loop import run_training
 from tests.factories import as_flags, make_dataset, run_command, tiny_config, tiny_settings
 from tests.faults.launching import launched
@@ -76,7 +80,7 @@ def test_a_checkpoint_cut_at_a_random_byte_costs_its_iterations_and_nothing_else
 KILL_WITHIN_WRITES = """
 import os, random, signal, sys
 from pathlib import Path
-from adios_tme import checkpoint
+from adios_tme.run_folder import checkpoint_writer, checkpoints
 from adios_tme.cli.app import main
 import adios_tme.launch.local
 from adios_tme.training import loop
@@ -86,7 +90,7 @@ sys.argv[1:3] = []
 
 def train_and_die(seed):
     draw, writes = random.Random(seed), 0
-    real = checkpoint.write_checkpoint
+    real = checkpoints.write_checkpoint
 
     def write(state, run_dir):
         nonlocal writes
@@ -105,7 +109,7 @@ def train_and_die(seed):
         if writes == 2:
             os.kill(os.getpid(), signal.SIGKILL)  # the write was whole: at its very end
 
-    checkpoint.write_checkpoint = write
+    checkpoint_writer.write_checkpoint = write
     main()
 
 NAMES = {"write", "seek", "read", "flush", "fsync", "replace", "link", "unlink", "open", "close"}
@@ -120,8 +124,8 @@ for seed in range(num_tries):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
     partial += bool(list(run.glob(".checkpoint*.partial")))
-    whole = checkpoint.newest_whole_checkpoint(run)
-    newest = checkpoint.list_checkpoints(run)[-1]
+    whole = checkpoints.newest_whole_checkpoint(run)
+    newest = checkpoints.list_checkpoints(run)[-1]
     assert whole == newest[1], (whole, newest)  # never a damaged one in its place
     print(seed, newest[0], partial, flush=True)
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from adios_tme.checkpoint import read_checkpoint
+from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import as_flags, make_dataset, tiny_settings
 from tests.faults.launching import (
     Started,

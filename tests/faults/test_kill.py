@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from adios_tme.checkpoint import list_checkpoints, read_checkpoint
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import Kind
 from adios_tme.data.sources import READERS
 from adios_tme.errors import TrainingDivergedError
+from adios_tme.run_folder.checkpoints import list_checkpoints, read_checkpoint
 from adios_tme.training.loop import run_training
 from tests.factories import (
     as_flags,
@@ -105,11 +105,11 @@ def test_killed_and_resumed_is_the_same_as_straight(mask_model: str, tmp_path: P
 
 KILL_IN_SECOND_WRITE = """
 import os, signal, sys
-from adios_tme import checkpoint
+from adios_tme.run_folder import checkpoints
 from adios_tme.cli.app import main
 
 writes = 0
-real = checkpoint._save_with_hash
+real = checkpoints._save_with_hash
 
 def save(state, file):
     global writes
@@ -120,7 +120,7 @@ def save(state, file):
         os.kill(os.getpid(), signal.SIGKILL)
     real(state, file)
 
-checkpoint._save_with_hash = save
+checkpoints._save_with_hash = save
 main()
 """
 
@@ -221,7 +221,7 @@ def test_batches_of_nan_stop_the_run_and_name_the_last_good_checkpoint(
 
 
 def test_too_much_damage_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adios_tme.data.damage.FEWEST_JUDGED", 10)
+    monkeypatch.setattr("adios_tme.data.corrupt.FEWEST_JUDGED", 10)
     make_dataset(tmp_path / "data")
     config = tiny_config(tmp_path / "data", tmp_path / "run", total_iterations=50)
     monkeypatch.setitem(READERS, Kind.ZIP, _fail_on("patch_001"))
@@ -234,7 +234,7 @@ def _fail_on(part: str) -> Callable[..., bytes]:
 
     def read(handle: int, member: Any) -> bytes:
         if part in member.name:
-            raise DamagedPatchError("made up")
+            raise CorruptPatchError("made up")
         return read_member(handle, member)
 
     return read

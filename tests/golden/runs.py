@@ -161,7 +161,7 @@ def _write_kept(folder: Path) -> None:
     Those are zero, so that the file is small: names, shapes and formats are what a later release
     has to read.
     """
-    from adios_tme.checkpoint import read_checkpoint, write_checkpoint
+    from adios_tme.run_folder.checkpoints import read_checkpoint, write_checkpoint
 
     make_dataset(folder / "data")
     _train(folder, folder / "run", KEPT)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from adios_tme.losses.contrastive import simclr_loss
-from adios_tme.losses.sparsity import sparsity_penalty
+from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.sparsity import sparsity_penalty
 
 
 def nt_xent_by_loops(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adios_tme.benchmark.instances import compare
-from adios_tme.benchmark.scores import score_pixels
+from adios_tme.benchmark.nuclei.instance_scores import compare
+from adios_tme.benchmark.nuclei.pixel_scores import score_pixels
 
 Labels = NDArray[np.int32]
 

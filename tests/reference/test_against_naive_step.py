@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adios_tme.benchmark.naive import NaivePlayers, naive_step
-from adios_tme.distributed import World
+from adios_tme.benchmark.throughput.plain_step import PlainNetworks, plain_step
+from adios_tme.distributed.world import World
+from adios_tme.masking.views import random_crops
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
-from adios_tme.training.views import random_crops
 from tests.factories import tiny_config
 
 CPU = torch.device("cpu")
@@ -57,12 +57,12 @@ def test_losses_and_gradients_equal_the_naive_steps(flags: dict[str, Any], tmp_p
     ]
     report = train_step(run, images, now := run.schedule())
 
-    naive = NaivePlayers.build(config, CPU, lambda views: random_crops(views, run.crop_size))
+    naive = PlainNetworks.build(config, CPU, lambda views: random_crops(views, run.crop_size))
     theirs = [
         gradients_of_updates(naive.student_optimizer, naive.student),
         gradients_of_updates(naive.mask_optimizer, naive.mask_model),
     ]
-    student_loss, mask_loss = naive_step(naive, images, now.temperature)
+    student_loss, mask_loss = plain_step(naive, images, now.temperature)
 
     torch.testing.assert_close(report.student_loss, student_loss, rtol=1e-6, atol=0)
     torch.testing.assert_close(report.mask_loss, mask_loss, rtol=1e-6, atol=0)

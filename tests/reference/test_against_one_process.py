@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed import World, process_group
-from adios_tme.losses.contrastive import simclr_loss
+from adios_tme.distributed.world import World, process_group
+from adios_tme.objectives.simclr import simclr_loss
 from adios_tme.training import step
 from adios_tme.training.state import Run
 from tests.factories import tiny_config

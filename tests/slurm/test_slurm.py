@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from adios_tme.checkpoint import read_checkpoint
 from adios_tme.launch.slurm import TrainJob
+from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import (
     as_flags,
     command,

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from adios_tme.benchmark import loading
-from adios_tme.benchmark.throughput import measure
+from adios_tme.benchmark.data import measure as loading
+from adios_tme.benchmark.throughput import variants
+from adios_tme.benchmark.throughput.measure import measure
 from adios_tme.cli import benchmark
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError, DataError
-from adios_tme.launch import throughput
 from tests.factories import speed_settings
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def test_nothing_is_measured_for_an_output_that_cannot_be(
     def measured(*_: object) -> None:
         pytest.fail("measured")
 
-    monkeypatch.setattr(throughput, "measure_throughput", measured)
+    monkeypatch.setattr(variants, "measure_throughput", measured)
     monkeypatch.setattr(loading, "measure_loading", measured)
     with pytest.raises(DataError, match="cannot be written"):
         command()
@@ -52,7 +52,7 @@ def test_results_are_told_even_where_they_cannot_be_written(
         output.mkdir()
         return RESULTS
 
-    monkeypatch.setattr(throughput, "measure_throughput", measured)
+    monkeypatch.setattr(variants, "measure_throughput", measured)
     with pytest.raises(DataError, match=r"speed.json: cannot be written \(.*\)\. Give another"):
         benchmark.throughput(ThroughputConfig(output=output, json_output=True))
     assert json.loads(capsys.readouterr().out) == RESULTS
@@ -63,7 +63,7 @@ def test_only_a_measurement_without_any_figure_fails(
     too_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = {"cases": [{"out_of_memory": True}]} if too_large else RESULTS
-    monkeypatch.setattr(throughput, "measure_throughput", lambda *_: results)
+    monkeypatch.setattr(variants, "measure_throughput", lambda *_: results)
     config = ThroughputConfig(output=tmp_path / "speed.json", json_output=True)
     expected = (
         pytest.raises(ConfigError, match="Lower --batch-size") if too_large else nullcontext()
@@ -79,7 +79,7 @@ def test_names_are_printed_as_they_are(
     name = "runs[best]/[/x]:cat:"
     results = measure(speed_settings(batch_size=10**9), torch.device("cpu"), {})
     results["cases"][0]["settings"]["mask_encoder_checkpoint"] = name
-    monkeypatch.setattr(throughput, "measure_throughput", lambda *_: results)
+    monkeypatch.setattr(variants, "measure_throughput", lambda *_: results)
     with pytest.raises(ConfigError):
         benchmark.throughput(ThroughputConfig())
     assert f"mask_encoder_checkpoint {name}" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adios_tme.data.archive import read_directory, read_member
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import Member
 from adios_tme.errors import DataError
 from tests.factories import make_archive, png
@@ -95,7 +95,7 @@ def test_damage_is_told_apart(tmp_path: Path) -> None:
 
     def after(change: bytes, at: int, member: Member = member) -> str:
         path.write_bytes(whole[:at] + change + whole[at + len(change) :])
-        with pytest.raises(DamagedPatchError) as caught:
+        with pytest.raises(CorruptPatchError) as caught:
             read(path, member)
         return str(caught.value)
 
@@ -109,5 +109,5 @@ def test_damage_is_told_apart(tmp_path: Path) -> None:
     assert "declared size" in after(b"", 0, member._replace(size=999))
     assert "declares" in after(b"", 0, member._replace(size=1 << 40))
     path.write_bytes(whole[: start + 3])
-    with pytest.raises(DamagedPatchError, match="truncated"):
+    with pytest.raises(CorruptPatchError, match="truncated"):
         read(path, member)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import decode_image
 from tests.factories import png
 
@@ -34,14 +34,14 @@ def claiming(width: int, height: int) -> bytes:
     ],
 )
 def test_damage_is_one_kind_of_error(content: bytes, reason: str) -> None:
-    with pytest.raises(DamagedPatchError, match=reason):
+    with pytest.raises(CorruptPatchError, match=reason):
         decode_image(content)
 
 
 def test_a_truncated_jpeg_is_refused() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(stream, format="JPEG")
-    with pytest.raises(DamagedPatchError, match="not a whole JPEG"):
+    with pytest.raises(CorruptPatchError, match="not a whole JPEG"):
         decode_image(stream.getvalue()[:300])
 
 
@@ -52,6 +52,6 @@ def test_a_flipped_byte_is_an_error_or_an_image() -> None:
         content[place] ^= 0x55
         try:
             pixels = decode_image(bytes(content))
-        except DamagedPatchError:
+        except CorruptPatchError:
             continue
         assert pixels.ndim == 3

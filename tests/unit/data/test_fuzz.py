@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adios_tme.data.indexing import build_index
+from adios_tme.data.index_builder import build_index
 from tests.factories import make_archive, png
 from tests.fuzz import TARGETS
 

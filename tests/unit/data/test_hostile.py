@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from adios_tme.data.damage import Damage, DamagedPatchError, DamageLog
+from adios_tme.data.corrupt import CorruptLog, CorruptPatch, CorruptPatchError
 from adios_tme.data.dataset import OpenArchives, PatchDataset
 from adios_tme.data.decode import decode_image
-from adios_tme.data.indexing import build_index, index_archives
+from adios_tme.data.index_builder import build_index, index_archives
 from adios_tme.data.loader import PatchLoader
 from tests.factories import make_archive, png
 from tests.hostile import ARCHIVES, PATCHES, Case, png_of_zeros, readable_oddities, streamed
@@ -32,7 +32,7 @@ def test_a_bad_patch_is_told_and_replaced(case: Case, tmp_path: Path) -> None:
     loader = PatchLoader(index, img_size=8, batch_size=len(index), seed=1)
     batch = next(iter(loader))
     assert batch.images.shape[0] == len(index)
-    log = DamageLog(tmp_path / "corrupt.jsonl")
+    log = CorruptLog(tmp_path / "corrupt.jsonl")
     log.record(batch.damaged)
     told = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert {entry["name"] for entry in told} == set(case.names)
@@ -69,10 +69,10 @@ def test_data_descriptors_are_read(tmp_path: Path) -> None:
 
 
 def test_the_log_holds_any_name(tmp_path: Path) -> None:
-    log = DamageLog(tmp_path / "corrupt.jsonl")
+    log = CorruptLog(tmp_path / "corrupt.jsonl")
     names = ["\udce9\x00\n\x1b[31m", "x" * 65535]
-    log.record(Damage("a.zip", name, "gone") for name in names)
-    assert DamageLog(log.path).record([Damage("a.zip", names[0], "gone")]) == []
+    log.record(CorruptPatch("a.zip", name, "gone") for name in names)
+    assert CorruptLog(log.path).record([CorruptPatch("a.zip", names[0], "gone")]) == []
     assert [json.loads(line)["name"] for line in log.path.read_text().splitlines()] == names
 
 
@@ -82,10 +82,10 @@ def test_an_archive_that_is_shortened_while_it_is_read(tmp_path: Path) -> None:
     dataset.content(0)  # opens it
     os.truncate(path, dataset.mix.patch(2).member.offset + 10)
     assert dataset.content(0) == png(32, seed=0)
-    with pytest.raises(DamagedPatchError, match=r"no member|truncated"):
+    with pytest.raises(CorruptPatchError, match=r"no member|truncated"):
         dataset.content(2)
     os.truncate(path, 0)
-    with pytest.raises(DamagedPatchError, match="no member"):
+    with pytest.raises(CorruptPatchError, match="no member"):
         dataset.content(0)
 
 
@@ -97,7 +97,7 @@ def test_an_archive_that_is_replaced_while_it_is_read(tmp_path: Path) -> None:
     other.replace(path)
     assert dataset.content(1) == png(32, seed=1)  # the one that was opened
     dataset.close()
-    with pytest.raises(DamagedPatchError, match="has changed since it was indexed"):
+    with pytest.raises(CorruptPatchError, match="has changed since it was indexed"):
         dataset.content(1)
 
 
@@ -107,7 +107,7 @@ def test_an_archive_that_turns_into_something_else(become: object, tmp_path: Pat
     dataset = PatchDataset(build_index(tmp_path))
     path.unlink()
     become(path)  # type: ignore[operator]
-    with pytest.raises(DamagedPatchError, match="has changed since it was indexed"):
+    with pytest.raises(CorruptPatchError, match="has changed since it was indexed"):
         dataset.content(0)
 
 
@@ -118,14 +118,14 @@ def test_a_file_that_changes_after_indexing(tmp_path: Path) -> None:
     dataset = PatchDataset(build_index(tmp_path))
     assert dataset.content(0) == png(16)
     path.write_bytes(png(24))
-    with pytest.raises(DamagedPatchError, match="file has changed"):
+    with pytest.raises(CorruptPatchError, match="file has changed"):
         dataset.content(0)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DamagedPatchError, match="no regular file"):
+    with pytest.raises(CorruptPatchError, match="no regular file"):
         dataset.content(0)
     shutil.rmtree(path.parent)
-    with pytest.raises(DamagedPatchError, match="cannot be opened"):
+    with pytest.raises(CorruptPatchError, match="cannot be opened"):
         PatchDataset(dataset.mix).content(0)
 
 
@@ -146,7 +146,7 @@ def test_when_file_handles_run_out_ours_are_given_back(tmp_path: Path) -> None:
         archives.close()
         with pytest.raises(OSError, match="Too many open files"):
             take_all_handles(tmp_path, held)
-        with pytest.raises(DamagedPatchError, match="Too many open files"):
+        with pytest.raises(CorruptPatchError, match="Too many open files"):
             OpenArchives().read(index.patch(3))
     finally:
         for handle in held:
@@ -161,7 +161,7 @@ def test_a_claim_beyond_the_end_is_truncation(tmp_path: Path) -> None:
     member = patch.member._replace(size=200 << 20, compressed_size=200 << 20)
     lying = patch._replace(member=member)
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(DamagedPatchError, match="truncated"):
+    with pytest.raises(CorruptPatchError, match="truncated"):
         OpenArchives().read(lying)
 
 

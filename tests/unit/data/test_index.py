@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from adios_tme.config.data import PatchSelection
 from adios_tme.data.index import INDEX_NAME, DatasetIndex
-from adios_tme.data.indexing import build_index, index_archives, write_pickle
+from adios_tme.data.index_builder import build_index, index_archives, write_pickle
 from adios_tme.errors import ConfigError, DataError
 from tests.factories import make_archive, make_dataset, png
 

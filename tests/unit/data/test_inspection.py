@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adios_tme.data.damage import Damage
-from adios_tme.data.indexing import build_index
+from adios_tme.data.corrupt import CorruptPatch
+from adios_tme.data.index_builder import build_index
 from adios_tme.data.inspection import (
     measure_index,
     read_sample,
@@ -36,8 +36,8 @@ def test_every_damaged_patch_is_found(num_workers: int, tmp_path: Path) -> None:
     )
     assert found.num_patches == 158
     assert found.damaged == (
-        Damage("slide.tar", BAD, "is a link or no regular file"),
-        Damage("slide.zip", BAD, "wrong CRC"),
+        CorruptPatch("slide.tar", BAD, "is a link or no regular file"),
+        CorruptPatch("slide.zip", BAD, "wrong CRC"),
     )
     assert found.reasons() == {"is a link or no regular file": 1, "wrong CRC": 1}
     assert seen[-1] == (158, 158)

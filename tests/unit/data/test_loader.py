@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from adios_tme.data.damage import DamagedPatchError
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.dataset import OpenArchives, PatchDataset
 from adios_tme.data.decode import decode_image
-from adios_tme.data.handover import Handover
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.indexing import build_index
+from adios_tme.data.index_builder import build_index
 from adios_tme.data.loader import BATCHES_PLANNED, Batch, PatchLoader
 from adios_tme.data.order import sample_rows
+from adios_tme.data.prefetch import Prefetcher
 from adios_tme.errors import DataError
 from tests.factories import make_archive, make_dataset, png
 
@@ -191,7 +191,7 @@ def test_a_gpu_gets_the_same_images(resize_in_worker: bool, tmp_path: Path) -> N
         resize_in_worker=resize_in_worker,
         pin_memory=True,
     )
-    handover, batches = Handover(torch.device("cuda"), 16), iter(loader)
+    handover, batches = Prefetcher(torch.device("cuda"), 16), iter(loader)
     for _ in range(20):
         batch, images = handover.take(batches)
         expected = torch.stack([dataset[row] for row in batch.rows.tolist()]).int()
@@ -240,10 +240,10 @@ def test_a_changed_archive_is_not_trusted(tmp_path: Path) -> None:
     make_dataset(tmp_path, num_archives=1)
     dataset = PatchDataset(build_index(tmp_path))
     make_archive(tmp_path / "slide_000.zip", num_patches=9, seed=4)
-    with pytest.raises(DamagedPatchError, match="has changed since it was indexed"):
+    with pytest.raises(CorruptPatchError, match="has changed since it was indexed"):
         dataset[0]
     (tmp_path / "slide_000.zip").unlink()
-    with pytest.raises(DamagedPatchError, match="cannot be opened"):
+    with pytest.raises(CorruptPatchError, match="cannot be opened"):
         dataset[0]
 
 

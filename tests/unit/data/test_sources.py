@@ -11,7 +11,7 @@ import pytest
 from adios_tme.config.data import PatchSelection
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.indexing import build_index, index_archives
+from adios_tme.data.index_builder import build_index, index_archives
 from adios_tme.data.members import Kind
 from tests.factories import make_archive, png
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.measure import label as connected
 
-from adios_tme.data.indexing import build_index
+from adios_tme.data.index_builder import build_index
 from adios_tme.data.synthetic import render_tissue, write_sample
 from adios_tme.errors import ConfigError
 

@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
-from adios_tme.distributed import World
+from adios_tme.distributed.world import World
 from adios_tme.models.build import build_student
 from adios_tme.models.student import Student
 from adios_tme.training.state import Run

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from adios_tme.benchmark.cost import kept_bytes
-from adios_tme.checkpoint import write_checkpoint
-from adios_tme.distributed import World
+from adios_tme.benchmark.throughput.cost import kept_bytes
+from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
-from adios_tme.training.start import load_mask_encoder
+from adios_tme.pretrained import init_mask_encoder
+from adios_tme.run_folder.checkpoints import write_checkpoint
 from adios_tme.training.state import Run
 from tests.factories import tiny_config
 
@@ -112,14 +112,16 @@ def test_the_encoder_starts_from_the_student_of_a_run(tmp_path: Path) -> None:
     path = write_checkpoint(student_run.state(), tmp_path)
     masks = {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4}
     run = Run.build(tiny_config(tmp_path, tmp_path, seed=5, **masks), world)
-    load_mask_encoder(run, path)
+    assert isinstance(run.bare_mask_model, ViTUNet)
+    init_mask_encoder(run.bare_mask_model, path)
     expected = student_run.bare_student.encoder.state_dict()
-    for name, weight in run.bare_mask_model.encoder.state_dict().items():  # type: ignore[union-attr]
+    for name, weight in run.bare_mask_model.encoder.state_dict().items():
         assert torch.equal(weight, expected[name]), name
 
     other = Run.build(tiny_config(tmp_path, tmp_path, **masks | {"mask_encoder_depth": 8}), world)
+    assert isinstance(other.bare_mask_model, ViTUNet)
     with pytest.raises(CheckpointError, match="does not fit the mask model's encoder"):
-        load_mask_encoder(other, path)
+        init_mask_encoder(other.bare_mask_model, path)
 
 
 def test_the_generator_takes_any_size_and_both_number_formats() -> None:

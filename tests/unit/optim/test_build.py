@@ -8,10 +8,9 @@ from torch import nn
 
 from adios_tme.config.optim import OptimConfig
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.optim.build import build_optimizer
-from adios_tme.optim.groups import parameter_groups
+from adios_tme.optim.build import build_optimizer, parameter_groups
 from adios_tme.optim.lars import LARS
-from adios_tme.optim.schedules import half_cosine, warmup_cosine
+from adios_tme.optim.schedule import half_cosine, warmup_cosine
 
 
 def test_matrices_and_kernels_decay_and_nothing_else() -> None:

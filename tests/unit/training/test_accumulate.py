@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adios_tme.distributed import World
+from adios_tme.distributed.world import World
 from adios_tme.training import accumulate, step
 from adios_tme.training.batches import Batches, plan_batches
 from adios_tme.training.state import Run

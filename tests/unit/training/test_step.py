@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adios_tme.distributed import World
-from adios_tme.losses.contrastive import simclr_loss
-from adios_tme.losses.sparsity import sparsity_penalty
+from adios_tme.distributed.world import World
+from adios_tme.masking.views import apply_masks
+from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.training.state import Run
 from adios_tme.training.step import student_disagreement, train_step
 from adios_tme.training.update import frozen
-from adios_tme.training.views import hide
 from tests.factories import tiny_config
 
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
@@ -61,7 +61,7 @@ def test_each_player_minimises_its_own_loss(tmp_path: Path) -> None:
     # The mask half sees the student that has just moved.
     with torch.no_grad():
         clean = run.bare_student(images)
-        hidden = run.bare_student(hide(images, masks)).unflatten(0, (3, 4))
+        hidden = run.bare_student(apply_masks(images, masks)).unflatten(0, (3, 4))
         fooled = simclr_loss(clean, hidden, now.temperature).sum()
         expected = 0.3 * sparsity_penalty(masks) - fooled
     assert report.mask_loss is not None
@@ -113,9 +113,9 @@ def test_the_mask_half_leaves_no_gradient_on_the_student(tmp_path: Path) -> None
     train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
     after_student_half = [weight.grad.clone() for weight in run.bare_student.parameters()]  # type: ignore[union-attr]
     run.update_student.optimizer.zero_grad()
-    masks = run.draw_masks(torch.randn(4, 3, 32, 32), with_graph=True)
+    masks = run.predict_masks(torch.randn(4, 3, 32, 32), with_graph=True)
     with frozen(run.bare_student) as judge:
-        judge(hide(torch.randn(4, 3, 32, 32), masks)).sum().backward()
+        judge(apply_masks(torch.randn(4, 3, 32, 32), masks)).sum().backward()
     assert all(weight.grad is None for weight in run.bare_student.parameters())
     assert all(weight.requires_grad for weight in run.bare_student.parameters())
     assert len(after_student_half) > 0

@@ -13,7 +13,7 @@ from PIL import Image
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.viz.curves import PANELS, curves_figure, draw_curves, read_metrics
 from adios_tme.viz.figure import PALETTE
-from adios_tme.viz.masks import OVERLAY_WEIGHT, draw_masks, mask_figure, overlay
+from adios_tme.viz.masks import OVERLAY_WEIGHT, mask_figure, overlay, plot_masks
 
 LINE = {
     "iteration": 10,
@@ -63,7 +63,7 @@ def test_the_overlay_mixes_each_masks_colour() -> None:
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_pictures_are_written_as_their_name_says(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"masks.{suffix}"
-    draw_masks(*images_and_masks(), path)
+    plot_masks(*images_and_masks(), path)
     if suffix == "png":
         with Image.open(path) as picture:
             assert picture.width > 400
@@ -73,7 +73,7 @@ def test_pictures_are_written_as_their_name_says(suffix: str, tmp_path: Path) ->
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"masks\.jpg: .* ends in \.png or \.svg"):
-        draw_masks(*images_and_masks(), tmp_path / "masks.jpg")
+        plot_masks(*images_and_masks(), tmp_path / "masks.jpg")
 
 
 def test_images_and_masks_must_fit() -> None:

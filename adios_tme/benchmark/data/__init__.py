@@ -1,0 +1,1 @@
+"""``adios-tme benchmark data``: the loader beside its decoder."""

@@ -1,0 +1,142 @@
+"""How fast patches are read, decoded and handed over, beside what they could be.
+
+Every way takes its turns in one run, and what is compared are medians over the turns: on a machine
+that does other work as well, ratios hold where seconds do not.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import kornia_rs
+import numpy as np
+import PIL
+import torch
+
+from adios_tme.benchmark.data.archives import measure_archives, measure_index
+from adios_tme.benchmark.data.bench import Bench, pillow_decode, reads
+from adios_tme.benchmark.data.decoders import measure_decoders
+from adios_tme.benchmark.interleave import (
+    Way,
+    cpu_milliseconds,
+    cpu_ratio,
+    each,
+    interleave,
+    milliseconds,
+    rounded,
+    speed_ratio,
+    wall,
+)
+from adios_tme.config.loading import LoadingConfig
+from adios_tme.data.dataset import OpenArchives
+from adios_tme.data.decode import decode_image, resize_image
+from adios_tme.environment import describe_machine
+
+Progress = Callable[[int, int], None]
+
+
+def measure_loading(config: LoadingConfig, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Measure a data set's loader.
+
+    Args:
+        config: What is measured, and how long.
+        on_progress: Called with the parts done and their number.
+
+    Returns:
+        Plain values, as they are written to JSON; times in milliseconds a patch. What goes by CPU
+        time is None where the system does not tell it.
+
+    Raises:
+        ConfigError: If the folder is missing.
+        DataError: If it holds no patch that can be read.
+    """
+    torch.set_num_threads(1)  # as in a worker
+    parts: tuple[Callable[[Bench], dict[str, Any]], ...] = (
+        _measure_loader,
+        measure_archives,
+        measure_decoders,
+        measure_index,
+    )
+    with tempfile.TemporaryDirectory(prefix="adios_tme_") as folder:
+        bench = Bench.build(config, Path(folder))
+        results: dict[str, Any] = {
+            "machine": describe_machine(torch.device("cpu")) | _versions(),
+            "settings": config.model_dump(mode="json", exclude={"output", "json_output"}),
+            "patches": bench.facts(),
+        }
+        for number, part in enumerate(parts, start=1):
+            results |= part(bench)
+            if on_progress:
+                on_progress(number, len(parts))
+    return results
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "cores": str(os.cpu_count()),
+        "kornia_rs": kornia_rs.__version__,
+        "pillow": PIL.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _measure_loader(bench: Bench) -> dict[str, Any]:
+    """Stages one by one, and the loader beside its decoder."""
+    config = bench.config
+    images = [decode_image(content) for content in bench.contents]
+    slots = np.empty((config.batch_size, *images[0].shape), dtype=np.uint8)
+    resized = [resize_image(image, config.img_size) for image in images]
+
+    mix, archives = bench.dataset.mix, OpenArchives()
+    starts = range(0, len(bench.rows), config.batch_size)
+    batches = [bench.rows[start : start + config.batch_size] for start in starts]
+
+    def hand_over(number: int) -> None:
+        image = images[number]
+        if image.shape == slots.shape[1:]:
+            slots[number % config.batch_size] = image
+
+    with ExitStack() as stack:
+
+        def loader(num_workers: int, resize_in_worker: bool) -> Way:
+            way = reads(bench.index, config, num_workers, resize_in_worker)
+            return stack.enter_context(way)
+
+        costs = interleave(
+            bench.config.num_rounds,
+            {
+                "decode": each(decode_image, bench.contents),
+                "one_worker": loader(1, False),
+                "one_worker_resizing": loader(1, True),
+                "all_workers": loader(config.num_workers, False),
+                "look_up": each(mix.patches, batches, num_patches=len(bench.rows)),
+                "read": each(archives.read, mix.patches(bench.rows)),
+                "resize": each(lambda image: resize_image(image, config.img_size), images),
+                "hand_over": each(hand_over, list(range(len(images)))),
+                "pillow_decode": each(pillow_decode, bench.contents),
+                "pillow_way": each(bench.pillow, bench.contents),
+            },
+        )
+    archives.close()
+    assert resized[0].shape[0] == config.img_size
+    speeds = ("decode", "one_worker", "one_worker_resizing", "all_workers", "pillow_way")
+    stages = ("look_up", "read", "decode", "resize", "hand_over", "pillow_decode", "pillow_way")
+    return {
+        "images_per_second": {name: rounded(1 / wall(costs[name])) for name in speeds},
+        "split_ms": {name: milliseconds(costs[name]) for name in stages},
+        "split_cpu_ms": {name: cpu_milliseconds(costs[name]) for name in stages},
+        "ratios": {
+            "one_worker_of_decode_ceiling": speed_ratio(costs, "one_worker", "decode"),
+            "one_worker_of_decode_ceiling_by_cpu": cpu_ratio(costs, "one_worker", "decode"),
+            "one_worker_resizing_of_decode_ceiling": speed_ratio(
+                costs, "one_worker_resizing", "decode"
+            ),
+            "one_worker_over_pillow_way": speed_ratio(costs, "one_worker", "pillow_way"),
+            "all_workers_over_one": speed_ratio(costs, "all_workers", "one_worker"),
+        },
+    }

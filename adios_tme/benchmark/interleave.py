@@ -1,0 +1,90 @@
+"""Ways to do the same, timed in turns: what is compared are medians over the turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Cost(NamedTuple):
+    """What one patch took, in seconds."""
+
+    wall: float
+    cpu: float | None
+    """Of the process that does the work; steadier than the wall on a busy machine. None where the
+    system does not tell."""
+
+
+Way = Callable[[], Cost]
+
+
+def interleave(num_rounds: int, ways: dict[str, Way]) -> dict[str, list[Cost]]:
+    """Costs of each way, turn by turn; a first turn warms up."""
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    for turn in range(num_rounds + 1):
+        for name, way in ways.items():
+            cost = way()
+            if turn:
+                costs[name].append(cost)
+    return costs
+
+
+def each(
+    function: Callable[[Any], object], items: list[Any], num_patches: int | None = None
+) -> Way:
+    """The way that does something to every item in this process; an item may be many patches."""
+    num_patches = num_patches or len(items)
+
+    def way() -> Cost:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for item in items:
+            function(item)
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        return Cost(spent[0] / num_patches, spent[1] / num_patches)
+
+    return way
+
+
+def wall(costs: list[Cost]) -> float:
+    """Median seconds of a patch."""
+    return statistics.median(cost.wall for cost in costs)
+
+
+def cpu(costs: list[Cost]) -> float | None:
+    """Median CPU seconds of a patch; None where the system does not tell."""
+    known = [cost.cpu for cost in costs if cost.cpu]
+    return statistics.median(known) if len(known) == len(costs) else None
+
+
+def milliseconds(costs: list[Cost]) -> float:
+    """Median milliseconds of a patch."""
+    return rounded(wall(costs) * 1000)
+
+
+def cpu_milliseconds(costs: list[Cost]) -> float | None:
+    """Median CPU milliseconds of a patch; None where the system does not tell."""
+    seconds = cpu(costs)
+    return None if seconds is None else rounded(seconds * 1000)
+
+
+def speed_ratio(costs: dict[str, list[Cost]], fast: str, slow: str) -> float:
+    """How many times as fast one way is as another, the median over their turns."""
+    pairs = zip(costs[fast], costs[slow], strict=True)
+    return rounded(statistics.median(theirs.wall / ours.wall for ours, theirs in pairs))
+
+
+def cpu_ratio(costs: dict[str, list[Cost]], fast: str, slow: str) -> float | None:
+    """The same by CPU time; None where the system does not tell that of both."""
+    ratios = [
+        theirs.cpu / ours.cpu
+        for ours, theirs in zip(costs[fast], costs[slow], strict=True)
+        if ours.cpu and theirs.cpu
+    ]
+    return rounded(statistics.median(ratios)) if len(ratios) == len(costs[fast]) else None
+
+
+def rounded(value: float) -> float:
+    """Four digits that mean something."""
+    return float(f"{value:.4g}")

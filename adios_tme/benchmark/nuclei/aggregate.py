@@ -1,0 +1,194 @@
+"""From scores of single images to what is reported: two protocols, kept apart.
+
+*Oracle*: the best channel of each image at threshold 0.5, over all images. *Fixed*: one channel and
+threshold, chosen on the calibration part and scored on the rest.
+
+Shape legend: I images, N channels, T thresholds, S scores, R resamples or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adios_tme.benchmark.nuclei.instance_scores import InstanceScores
+from adios_tme.benchmark.nuclei.pixel_scores import (
+    ORACLE_THRESHOLD,
+    THRESHOLDS,
+    Choice,
+    Floats,
+    ImageScores,
+)
+from adios_tme.errors import DataError
+
+PIXEL_SCORES = ("iou", "dice", "precision", "recall")
+SCORES = (*PIXEL_SCORES, "auprc", "aji", "pq", "dq", "sq")
+NUM_RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """What one method reached; ready for JSON."""
+
+    channel: int
+    """Of the fixed protocol, counted from 1 as pictures do."""
+    threshold: float
+    fixed: dict[str, Any]
+    """Each score over the test part: mean, std, and a bootstrap interval from low to high."""
+    oracle: dict[str, Any]
+    """The same over all images."""
+    random_channel_iou: float
+    """A channel drawn blindly, at its own best threshold, over the test part."""
+    channels: list[dict[str, float | None]]
+    """For each channel the share of images in which it is the oracle's choice, and the means of its
+    scores at threshold 0.5 over all images."""
+    tissues: dict[str, Any]
+    """For each tissue its test images and the means of the fixed scores."""
+    mean_over_tissues: dict[str, float | None]
+    """Means of those means: each tissue counts alike."""
+
+
+def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np.bool_]:
+    """Which images channel and threshold are chosen on.
+
+    Args:
+        parts: The part of the data set that each image belongs to.
+        chosen: A share of the images between 0 and 1, or the name of a part.
+        seed: Of the images that a share draws.
+
+    Raises:
+        DataError: If there are too few images for two groups, or no such part.
+    """
+    num_images = len(parts)
+    if num_images < 2:
+        raise DataError(
+            f"labels: {num_images} image cannot be split into calibration and test. "
+            f"Give two labelled images or more."
+        )
+    try:
+        share = float(chosen)
+    except ValueError:
+        picked: NDArray[np.bool_] = np.array([part == chosen for part in parts])
+        if picked.all() or not picked.any():
+            names = sorted(set(parts) - {""})
+            raise DataError(
+                f"calibration: {chosen!r} is {'the only' if picked.all() else 'no'} part of this "
+                f"data set. Use a share such as 0.2"
+                f"{', or one of ' + ', '.join(names) if len(names) > 1 else ''}."
+            ) from None
+        return picked
+    if not 0 < share < 1:
+        raise DataError(f"calibration: {chosen} is no share. Use a number between 0 and 1.")
+    num_chosen = min(num_images - 1, max(1, round(share * num_images)))
+    drawn = np.zeros(num_images, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(num_images)[:num_chosen]] = True
+    return drawn
+
+
+def choose(iou_INT: Floats) -> Choice:
+    """The channel and threshold with the highest mean IoU."""
+    mean_NT = iou_INT.mean(axis=0)
+    channel, threshold = np.unravel_index(mean_NT.argmax(), mean_NT.shape)
+    return Choice(int(channel), int(threshold))
+
+
+def summarise(
+    scores: Sequence[ImageScores],
+    calibration_I: NDArray[np.bool_],
+    choice: Choice,
+    tissues: Sequence[str | None],
+    seed: int,
+) -> MethodScores:
+    """Apply both protocols to the images of one method.
+
+    Args:
+        scores: Of every image; those of the test part with the scores of ``choice``.
+        calibration_I: The images it was chosen on.
+        choice: Channel and threshold of the fixed protocol.
+        tissues: Organ of each image, where it is known.
+        seed: Of the bootstrap.
+    """
+    iou_INT = np.stack([each.pixels.iou for each in scores])
+    test = np.flatnonzero(~calibration_I).tolist()
+    fixed_IS = np.array([_row(scores[image], choice, scores[image].fixed) for image in test])
+    oracle_IS = np.array(
+        [_row(each, Choice(each.best_channel, ORACLE_THRESHOLD), each.oracle) for each in scores]
+    )
+    own_threshold_N = iou_INT[calibration_I].mean(axis=0).argmax(axis=1)
+    blind_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
+    by_tissue = _by_tissue(fixed_IS, [tissues[image] for image in test])
+    return MethodScores(
+        channel=choice.channel + 1,
+        threshold=float(THRESHOLDS[choice.threshold]),
+        fixed=_intervals(fixed_IS, seed),
+        oracle=_intervals(oracle_IS, seed),
+        random_channel_iou=float(blind_N.mean()),
+        channels=[_of_channel(scores, channel) for channel in range(iou_INT.shape[1])],
+        tissues=by_tissue,
+        mean_over_tissues=_over_tissues(by_tissue),
+    )
+
+
+def _row(each: ImageScores, choice: Choice, nuclei: InstanceScores | None) -> list[float]:
+    """The scores of an image for one channel and threshold, in the order of `SCORES`."""
+    assert nuclei is not None
+    pixels = [getattr(each.pixels, name)[choice.channel, choice.threshold] for name in PIXEL_SCORES]
+    auprc = each.pixels.auprc[choice.channel]
+    return [*pixels, auprc, nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq]
+
+
+def _of_channel(scores: Sequence[ImageScores], channel: int) -> dict[str, float | None]:
+    """What one channel is worth by itself, without looking for the best."""
+    at_half = Choice(channel, ORACLE_THRESHOLD)
+    rows_IS = np.array([_row(each, at_half, each.channels[channel]) for each in scores])
+    best = [each.best_channel == channel for each in scores]
+    return {"best_share": float(np.mean(best)), **_means(rows_IS)}
+
+
+def _means(rows_RS: Floats) -> dict[str, float | None]:
+    """Mean of each score over the rows that have it; None where none has."""
+    known = [column[~np.isnan(column)] for column in rows_RS.T]
+    means = [float(column.mean()) if len(column) else None for column in known]
+    return dict(zip(SCORES, means, strict=True))
+
+
+def _intervals(scores_IS: Floats, seed: int) -> dict[str, Any]:
+    """Mean, standard deviation and percentile bootstrap of each score over images."""
+    rng = np.random.default_rng(seed)
+    drawn_RI = rng.integers(0, len(scores_IS), (NUM_RESAMPLES, len(scores_IS)))
+    found: dict[str, Any] = {}
+    for name, values_I in zip(SCORES, scores_IS.T, strict=True):
+        known_I = values_I[~np.isnan(values_I)]
+        if not len(known_I):  # AUPRC of images without a nucleus
+            found[name] = {"mean": None, "std": None, "low": None, "high": None}
+            continue
+        resampled_R = np.nan_to_num(values_I)[drawn_RI].sum(axis=1)
+        counted_R = (~np.isnan(values_I))[drawn_RI].sum(axis=1)
+        means_R = resampled_R[counted_R > 0] / counted_R[counted_R > 0]
+        low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        found[name] = {
+            "mean": float(known_I.mean()),
+            "std": float(known_I.std()),
+            "low": float(low),
+            "high": float(high),
+        }
+    return found
+
+
+def _by_tissue(fixed_IS: Floats, tissues: Sequence[str | None]) -> dict[str, Any]:
+    names = np.array([tissue or "" for tissue in tissues])
+    found: dict[str, Any] = {}
+    for name in sorted(set(names) - {""}):
+        rows_IS = fixed_IS[names == name]
+        found[str(name)] = {"num_images": len(rows_IS), **_means(rows_IS)}
+    return found
+
+
+def _over_tissues(by_tissue: dict[str, Any]) -> dict[str, float | None]:
+    rows = [[tissue[name] for name in SCORES] for tissue in by_tissue.values()]
+    return _means(np.array(rows, dtype=float)) if rows else {}

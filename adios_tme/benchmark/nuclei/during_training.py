@@ -1,0 +1,53 @@
+"""Scores of masks on a few labelled images while a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from adios_tme.benchmark.nuclei.aggregate import choose
+from adios_tme.benchmark.nuclei.label_folder import LabelFolder
+from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS, score_pixels
+from adios_tme.config.train import TrainConfig
+from adios_tme.errors import DataError
+from adios_tme.inference.sliding_window import MaskPredictor
+from adios_tme.models.generator import MaskGenerator
+
+
+def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]] | None:
+    """A function that scores a mask model on the images that ``eval_labels`` asks for.
+
+    Channel and threshold are chosen on every other image and scored on the rest.
+
+    Raises:
+        DataError: If labels are missing or of the wrong kind.
+    """
+    watch = config.watch
+    if watch.eval_labels is None:
+        return None
+    folder = LabelFolder(watch.eval_labels)
+    if len(folder) < 2:
+        raise DataError(
+            f"{folder.path}: one labelled image cannot serve to choose channel and threshold and "
+            f"to score them. Give two or more, or drop --eval-labels."
+        )
+    places = np.linspace(0, len(folder) - 1, min(watch.eval_images, len(folder))).round()
+    images = [folder[int(place)] for place in places]
+    calibration = np.arange(len(images)) % 2 == 0
+
+    def evaluate(generator: MaskGenerator) -> dict[str, float]:
+        predict = MaskPredictor(generator)
+        iou_INT = np.stack(
+            [score_pixels(predict(image.pixels), image.labels > 0).iou for image in images]
+        )
+        chosen = choose(iou_INT[calibration])
+        fixed_I = iou_INT[~calibration, chosen.channel, chosen.threshold]
+        return {
+            "eval_fixed_iou": float(fixed_I.mean()),
+            "eval_oracle_iou": float(iou_INT[:, :, ORACLE_THRESHOLD].max(axis=1).mean()),
+            "eval_channel": chosen.channel + 1,
+            "eval_threshold": float(THRESHOLDS[chosen.threshold]),
+        }
+
+    return evaluate

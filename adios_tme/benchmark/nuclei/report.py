@@ -1,0 +1,182 @@
+"""The benchmark's results as a table, a CSV file and a plot, and in words."""
+
+from __future__ import annotations
+
+import csv
+import resource
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from adios_tme.benchmark.nuclei.aggregate import SCORES
+from adios_tme.benchmark.nuclei.run import RESULTS_NAME, Results
+from adios_tme.files import writing
+from adios_tme.viz.figure import colour, save_figure
+
+NAMES = {
+    "otsu_haematoxylin": "Otsu on haematoxylin",
+    "kmeans_hed": "k-means in HED",
+    "everything_foreground": "all foreground",
+}
+SHOWN = ("iou", "dice", "aji", "pq")
+#: Differences of IoU below this are called none.
+NOTABLE = 0.01
+
+
+def write_report(results: Results, output: Path) -> None:
+    """Write ``nuclei_benchmark.csv``, ``.png`` and ``.svg`` beside the JSON file.
+
+    Raises:
+        DataError: If one cannot be written.
+    """
+    stem = output / Path(RESULTS_NAME).stem
+    for suffix, write in ((".csv", write_csv), (".png", draw_results), (".svg", draw_results)):
+        path = stem.with_suffix(suffix)
+        with writing(path):
+            write(results, path)
+
+
+def results_table(results: Results) -> Table:
+    """One row per checkpoint, then the baselines; oracle and fixed figures in columns apart."""
+    protocol = results.protocol
+    num_test = protocol["num_images"] - protocol["num_calibration"]
+    table = _table(
+        f"Nuclei, {protocol['data_set']}: fixed on {num_test} images, chosen on "
+        f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}"
+    )
+    table.add_column("Method", no_wrap=True)
+    for name in ("IoU [95 %]", *(score.upper() for score in SHOWN[2:]), "Oracle IoU", "Blind"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for scores in results.checkpoints:
+        table.add_row(*_row(f"iteration {scores['iteration']}", scores))
+    table.add_section()
+    for name, scores in results.baselines.items():
+        table.add_row(*_row(NAMES[name], scores))
+    return table
+
+
+def channels_table(results: Results) -> Table:
+    """What each channel of the newest checkpoint is worth by itself."""
+    table = _table("Channels of the newest checkpoint at 0.5, over all images")
+    table.add_column("Channel")
+    for name in ("Best one of", *(score.upper() for score in SHOWN)):
+        table.add_column(name, justify="right")
+    for number, means in enumerate(results.newest["channels"], start=1):
+        share = f"{means['best_share']:.0%} of images"
+        table.add_row(str(number), share, *(f"{means[score]:.3f}" for score in SHOWN))
+    return table
+
+
+def _table(title: str) -> Table:
+    """Narrow enough for a terminal of eighty columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+
+
+def _row(name: str, scores: dict[str, Any]) -> list[str]:
+    fixed, oracle = scores["fixed"], scores["oracle"]["iou"]
+    interval = f"{fixed['iou']['mean']:.3f} [{fixed['iou']['low']:.3f}, {fixed['iou']['high']:.3f}]"
+    others = [f"{fixed[score]['mean']:.3f}" for score in SHOWN[2:]]
+    blind = f"{scores['random_channel_iou']:.3f}"
+    return [name, interval, *others, f"{oracle['mean']:.3f}±{oracle['std']:.3f}", blind]
+
+
+def summary(results: Results) -> str:
+    """What the newest checkpoint is worth beside the best baseline and a blind choice."""
+    scores = results.newest
+    model = scores["fixed"]["iou"]["mean"]
+    name, best = results.best_baseline
+    gap = model - best
+    if abs(gap) < NOTABLE:
+        verdict = f"as good as {NAMES[name]} ({best:.3f})"
+    else:
+        word = "better" if gap > 0 else "worse"
+        verdict = f"{abs(gap):.3f} {word} than {NAMES[name]} ({best:.3f}), the best baseline"
+    return (
+        f"Channel {scores['channel']} of iteration {scores['iteration']}, from "
+        f"{scores['threshold']:.2f} on, finds nuclei with IoU {model:.3f}: {verdict}. "
+        f"A channel drawn blindly reaches {scores['random_channel_iou']:.3f}."
+    )
+
+
+def tissues_table(results: Results) -> Table | None:
+    """The newest checkpoint by tissue; None where tissues are unknown."""
+    tissues = results.newest["tissues"]
+    if not tissues:
+        return None
+    table = _table("Fixed channel of the newest checkpoint by tissue")
+    table.add_column("Tissue")
+    for name in ("Images", *(score.upper() for score in SHOWN)):
+        table.add_column(name, justify="right")
+    for name, means in tissues.items():
+        table.add_row(name, str(means["num_images"]), *(f"{means[s]:.3f}" for s in SHOWN))
+    table.add_section()
+    over_tissues, over_images = results.newest["mean_over_tissues"], results.newest["fixed"]
+    table.add_row("mean over tissues", "", *(f"{over_tissues[s]:.3f}" for s in SHOWN))
+    table.add_row("mean over images", "", *(f"{over_images[s]['mean']:.3f}" for s in SHOWN))
+    return table
+
+
+def cost_summary(results: Results, num_workers: int) -> str:
+    """Where time and memory went."""
+    cost = results.cost
+    if not cost.num_images:
+        return "Nothing was scored now: everything was done before."
+    each = 1000 / cost.num_images
+    peaks = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return (
+        f"{cost.num_images} images: {cost.predict_seconds * each:.1f} ms an image to predict, "
+        f"{cost.score_seconds * each:.1f} ms an image and core to score, on {num_workers} "
+        f"processes. Peak memory {peaks[0] / 2**20:.2f} GiB here, {peaks[1] / 2**20:.2f} GiB in "
+        f"the largest child."
+    )
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """One line per method and protocol: mean, deviation and interval of each score."""
+    columns = ["method", "iteration", "protocol", "channel", "threshold", "random_channel_iou"]
+    columns += [f"{score}_{part}" for score in SCORES for part in ("mean", "std", "low", "high")]
+    methods = [("mask model", scores) for scores in results.checkpoints]
+    methods += list(results.baselines.items())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        for name, scores in methods:
+            for protocol in ("fixed", "oracle"):
+                cells = {
+                    f"{score}_{part}": value
+                    for score, parts in scores[protocol].items()
+                    for part, value in parts.items()
+                }
+                chosen = scores if protocol == "fixed" else {"iteration": scores.get("iteration")}
+                writer.writerow({**chosen, "method": name, "protocol": protocol, **cells})
+
+
+def draw_results(results: Results, path: Path) -> None:
+    """IoU against iteration with intervals, baselines as lines."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    ax = figure.subplots()
+    iterations = [scores["iteration"] for scores in results.checkpoints]
+    for number, (kind, label) in enumerate(
+        (("fixed", "fixed channel"), ("oracle", "oracle channel per image"))
+    ):
+        iou = [scores[kind]["iou"] for scores in results.checkpoints]
+        means = [each["mean"] for each in iou]
+        ax.plot(iterations, means, "o-", color=colour(number), label=label)
+        low, high = ([each[end] for each in iou] for end in ("low", "high"))
+        ax.fill_between(iterations, low, high, color=colour(number), alpha=0.2, linewidth=0)
+    blind = [scores["random_channel_iou"] for scores in results.checkpoints]
+    ax.plot(iterations, blind, ":", marker=".", color="grey", label="random channel")
+    for number, (name, method) in enumerate(results.baselines.items(), start=2):
+        value = method["fixed"]["iou"]["mean"]
+        ax.axhline(value, color=colour(number), linestyle="--", label=NAMES[name])
+    ax.set(xlabel="iteration", ylabel="IoU (bands: 95 % intervals)", ylim=(0, 1))
+    ax.set_title(f"Nuclei on {results.protocol['data_set']}", fontsize=10)
+    ax.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside right upper")
+    save_figure(figure, path)

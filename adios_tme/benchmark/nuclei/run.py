@@ -1,0 +1,301 @@
+"""The nuclei benchmark of every checkpoint of a run, beside what needs no training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from adios_tme.benchmark.nuclei.aggregate import CONFIDENCE, NUM_RESAMPLES, calibration_part
+from adios_tme.benchmark.nuclei.baselines import (
+    everything_foreground,
+    kmeans_in_hed,
+    otsu_on_haematoxylin,
+)
+from adios_tme.benchmark.nuclei.label_folder import LabelFolder, LabelledImages
+from adios_tme.benchmark.nuclei.monuseg import MoNuSeg
+from adios_tme.benchmark.nuclei.pannuke import PanNuke
+from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS
+from adios_tme.benchmark.nuclei.scorer import Cost, Scorer, scoring_pool
+from adios_tme.benchmark.results_file import ResultsFile
+from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.data import cores_at_hand
+from adios_tme.errors import CheckpointError, ConfigError, DataError
+from adios_tme.inference.sliding_window import MaskPredictor, Predict
+from adios_tme.pretrained import load_mask_model
+from adios_tme.run_folder.checkpoints import (
+    checkpoint_digest,
+    find_checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+)
+from adios_tme.version import __version__
+
+RESULTS_NAME = "nuclei_benchmark.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the benchmark reports; fields of the methods are those of `MethodScores`."""
+
+    protocol: dict[str, Any]
+    """What was compared with what: data set, split, thresholds, versions."""
+    baselines: dict[str, dict[str, Any]]
+    """Methods that need no training."""
+    checkpoints: tuple[dict[str, Any], ...]
+    """Scores of each checkpoint with its iteration, oldest first."""
+    cost: Cost = field(default_factory=Cost, compare=False)
+
+    @property
+    def newest(self) -> dict[str, Any]:
+        """Scores of the last checkpoint."""
+        return self.checkpoints[-1]
+
+    @property
+    def best_baseline(self) -> tuple[str, float]:
+        """The method without training that reached most, by fixed IoU."""
+        means = {name: method["fixed"]["iou"]["mean"] for name, method in self.baselines.items()}
+        return max(means.items(), key=lambda item: item[1])
+
+
+def open_labels(config: NucleiConfig) -> LabelledImages:
+    """The data set that the settings name.
+
+    Raises:
+        DataError: If its layout is another.
+    """
+    if config.pannuke is not None:
+        return PanNuke(config.pannuke)
+    if config.monuseg is not None:
+        return MoNuSeg(config.monuseg)
+    assert config.labels is not None
+    return LabelFolder(config.labels)
+
+
+def score_run(
+    config: NucleiConfig,
+    device: str | torch.device = "cpu",
+    on_progress: Progress | None = None,
+) -> Results:
+    """Score every ``checkpoint_iter_*.pth``; those that are scored under this protocol stay.
+
+    What was scored earlier counts as long as the weights, the labelled images, the settings and the
+    versions are the same.
+
+    Args:
+        config: Run, data set, protocol and output folder; written to after every checkpoint.
+        device: Where the mask models run.
+        on_progress: Called with the images done and their number over all that is to be scored.
+
+    Raises:
+        DataError: If labels are missing or of the wrong kind, or the output folder holds the scores
+            of another run or data set.
+        CheckpointError: If there is no checkpoint, one is damaged, or its masks are not finite.
+    """
+    images = open_labels(config)
+    calibration = calibration_part(images.parts, config.calibration, config.seed)
+    checkpoints = _checkpoints(config.run)
+    num_masks = int(read_checkpoint(checkpoints[0].path)["config"]["mask"]["num_masks"])
+    protocol = _protocol(config, images, int(calibration.sum()), num_masks)
+    zoom, windows = _look(config, images)
+    output = ResultsFile.checked(config.output / RESULTS_NAME)
+    baselines, done = _read_finished(config.output / RESULTS_NAME, protocol)
+    num_workers = config.num_workers or cores_at_hand()
+    with scoring_pool(num_workers) as pool:
+        scorer = Scorer(images, calibration, config.seed, pool, num_workers)
+        todo = [item for item in checkpoints if item.key not in done]
+        methods = {
+            name: predict
+            for name, predict in _baselines(scorer, num_masks)
+            if name not in baselines
+        }
+        total = (len(todo) + len(methods)) * len(images)
+        count = _Count(total, on_progress)
+        for name, predict in methods.items():
+            baselines[name] = asdict(scorer.score(predict, name, count))
+        results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
+        for checkpoint in todo:
+            predict = MaskPredictor(load_mask_model(checkpoint.path, device), windows, zoom)
+            scores = scorer.score(predict, str(checkpoint.path), count)
+            done[checkpoint.key] = asdict(scores)
+            results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
+            output.write(as_json(results))
+    return results
+
+
+class _Checkpoint(NamedTuple):
+    """What is scored: weights, and the iteration after which they were saved."""
+
+    iteration: int
+    path: Path
+    sha256: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others, wherever the file lies."""
+        return self.iteration, self.sha256
+
+
+class _Count:
+    """Counts images for a progress bar."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self._total = total
+        self._on_progress = on_progress
+        self._done = 0
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._on_progress:
+            self._on_progress(self._done, self._total)
+
+
+def _protocol(
+    config: NucleiConfig, images: LabelledImages, num_calibration: int, num_masks: int
+) -> dict[str, Any]:
+    """Every fact that a number depends on."""
+    run = config.run.resolve()
+    return {
+        "run": str(run.parent if run.is_file() else run),
+        "data_set": images.kind,
+        "path": str(images.path.resolve()),
+        "files": _fingerprint(images.path, without=config.output),
+        "num_images": len(images),
+        "num_calibration": num_calibration,
+        "calibration": config.calibration,
+        "seed": config.seed,
+        "num_masks": num_masks,
+        "view": "windows" if config.scale is not None else config.view,
+        "scale": config.scale,
+        "label_scale": _label_scale(config, images),
+        "oracle_threshold": float(THRESHOLDS[ORACLE_THRESHOLD]),
+        "thresholds": THRESHOLDS.tolist(),
+        "confidence": CONFIDENCE,
+        "num_resamples": NUM_RESAMPLES,
+        "versions": {
+            "adios_tme": __version__,
+            "torch": metadata.version("torch"),
+            "scikit-image": metadata.version("scikit-image"),
+            "scipy": metadata.version("scipy"),
+        },
+    }
+
+
+def _fingerprint(folder: Path, without: Path) -> str:
+    """A hash of the names, sizes and times of all files below a folder, but not of their bytes.
+
+    Args:
+        folder: Of the labelled images.
+        without: Where results of this benchmark are written, which do not count.
+    """
+    digest = hashlib.sha256()
+    folder, without = folder.resolve(), without.resolve()
+    for path in sorted(folder.rglob("*")):
+        is_result = path.parent == without and Path(RESULTS_NAME).stem in path.name
+        if path.is_file() and not is_result:
+            found = path.stat()
+            facts = (str(path.relative_to(folder)), found.st_size, found.st_mtime_ns)
+            digest.update(repr(facts).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _label_scale(config: NucleiConfig, images: LabelledImages) -> float | None:
+    """Microns per pixel of the labelled images."""
+    return config.label_scale or images.microns_per_pixel
+
+
+def _look(config: NucleiConfig, images: LabelledImages) -> tuple[float, bool | None]:
+    """How images are enlarged, and whether they are looked at through windows.
+
+    Raises:
+        ConfigError: If their scale is asked for and unknown.
+    """
+    if config.scale is None:
+        return 1.0, {"auto": None, "whole": False, "windows": True}[config.view]
+    scale = _label_scale(config, images)
+    if scale is None:
+        raise ConfigError(
+            f"{images.path}: the scale of its images is unknown. "
+            f"Give --label-scale in microns per pixel, or drop --scale."
+        )
+    return scale / config.scale, True
+
+
+def _baselines(scorer: Scorer, num_masks: int) -> Iterator[tuple[str, Predict]]:
+    chosen_on = (scorer.images[int(n)].pixels for n in np.flatnonzero(scorer.calibration))
+    yield "otsu_haematoxylin", otsu_on_haematoxylin
+    yield "kmeans_hed", kmeans_in_hed(chosen_on, num_masks, scorer.seed)
+    yield "everything_foreground", everything_foreground
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """What the JSON file holds: all but the cost, which is another one each time."""
+    content = asdict(results)
+    del content["cost"]
+    return content
+
+
+def _checkpoints(run: Path) -> list[_Checkpoint]:
+    if run.is_file():
+        kept = [(int(read_checkpoint(run)["iteration"]), run)]
+    else:
+        kept = list_checkpoints(run)
+    if not kept:
+        find_checkpoint(run)  # says what is missing
+        raise CheckpointError(
+            f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
+        )
+    return [_Checkpoint(iteration, path, checkpoint_digest(path)) for iteration, path in kept]
+
+
+Done = dict[tuple[int, str], dict[str, Any]]
+"""Scores by `_Checkpoint.key`."""
+
+
+def _read_finished(path: Path, protocol: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Done]:
+    """Baselines and checkpoints scored earlier under the same protocol; none if it is another.
+
+    Raises:
+        DataError: If they are another run's or of other images.
+    """
+    if not path.is_file():
+        return {}, {}
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        before, baselines = saved["protocol"], saved["baselines"]
+        done = {
+            (each.pop("iteration"), each.pop("sha256", "")): each for each in saved["checkpoints"]
+        }
+        subjects = [(facts.get("run"), facts["path"]) for facts in (before, protocol)]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: is not a result of this benchmark. Remove it, or give another --output."
+        ) from error
+    if subjects[0] != subjects[1]:
+        raise DataError(
+            f"{path}: holds scores of {subjects[0][0] or 'a run'} on {subjects[0][1]}. "
+            f"Give another --output, or remove it."
+        )
+    return (baselines, done) if before == protocol else ({}, {})
+
+
+def _in_order(checkpoints: list[_Checkpoint], done: Done) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "iteration": checkpoint.iteration,
+            "sha256": checkpoint.sha256,
+            **done[checkpoint.key],
+            "checkpoint": str(checkpoint.path),
+        }
+        for checkpoint in checkpoints
+        if checkpoint.key in done
+    )

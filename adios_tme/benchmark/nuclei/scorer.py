@@ -1,0 +1,130 @@
+"""Scoring a method on a data set: one process looks, the others score."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adios_tme.benchmark.nuclei.aggregate import MethodScores, choose, summarise
+from adios_tme.benchmark.nuclei.label_folder import LabelledImages
+from adios_tme.benchmark.nuclei.pixel_scores import Choice, ImageScores, score_image
+from adios_tme.distributed.pool import process_pool
+from adios_tme.errors import CheckpointError
+from adios_tme.inference.sliding_window import Predict
+
+#: Images that wait for a free process, for each of them; bounds the memory.
+WAITING = 4
+
+
+@dataclass
+class Cost:
+    """Where the time of a benchmark went."""
+
+    num_images: int = 0
+    predict_seconds: float = 0.0
+    score_seconds: float = 0.0
+    """Processor time, summed over processes."""
+
+
+class _InThisProcess(Executor):
+    """Does at once what a pool would do later."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+@contextmanager
+def scoring_pool(num_workers: int) -> Iterator[Executor]:
+    """Processes that score images while this one looks at the next.
+
+    Raises:
+        LaunchError: If one of them is killed.
+    """
+    if num_workers < 2:
+        yield _InThisProcess()
+        return
+    with process_pool(num_workers, "Scoring images") as pool:
+        yield pool
+
+
+@dataclass
+class Scorer:
+    """Scores methods on the same images by the same protocol.
+
+    Args:
+        images: The data set.
+        calibration: Which of them channel and threshold are chosen on.
+        seed: Of the bootstrap.
+        pool: Who scores.
+        cost: Where time is written down.
+    """
+
+    images: LabelledImages
+    calibration: NDArray[np.bool_]
+    seed: int
+    pool: Executor
+    num_workers: int
+    cost: Cost = field(default_factory=Cost)
+
+    def score(
+        self, predict: Predict, what: str, on_image: Callable[[], None] = lambda: None
+    ) -> MethodScores:
+        """Look at the calibration part, choose channel and threshold, then look at the rest.
+
+        Raises:
+            CheckpointError: If masks are not finite.
+            DataError: If an image cannot be read.
+        """
+        chosen_on = np.flatnonzero(self.calibration).tolist()
+        rest = np.flatnonzero(~self.calibration).tolist()
+        found: dict[int, tuple[ImageScores, str | None]] = {}
+        choice: Choice | None = None
+        for numbers in (chosen_on, rest):
+            for number, scored in self._each(predict, numbers, choice, what):
+                found[number] = scored
+                on_image()
+            if choice is None:
+                choice = choose(np.stack([found[number][0].pixels.iou for number in chosen_on]))
+        assert choice is not None
+        scores = [found[number][0] for number in range(len(self.images))]
+        tissues = [found[number][1] for number in range(len(self.images))]
+        return summarise(scores, self.calibration, choice, tissues, self.seed)
+
+    def _each(
+        self, predict: Predict, numbers: Sequence[int], choice: Choice | None, what: str
+    ) -> Iterator[tuple[int, tuple[ImageScores, str | None]]]:
+        waiting: deque[tuple[int, str | None, Future[ImageScores]]] = deque()
+
+        def oldest() -> tuple[int, tuple[ImageScores, str | None]]:
+            number, tissue, job = waiting.popleft()
+            scores = job.result()
+            self.cost.num_images += 1
+            self.cost.score_seconds += scores.seconds
+            return number, (scores, tissue)
+
+        for number in numbers:
+            image = self.images[number]
+            start = time.perf_counter()
+            masks_NHW = predict(image.pixels)
+            self.cost.predict_seconds += time.perf_counter() - start
+            if not np.isfinite(masks_NHW).all():
+                raise CheckpointError(
+                    f"{what}: its masks on {image.name} are not finite. "
+                    f"Use a checkpoint from before the run diverged."
+                )
+            job = self.pool.submit(score_image, masks_NHW, image.labels, choice)
+            waiting.append((number, image.tissue, job))
+            if len(waiting) >= WAITING * self.num_workers:
+                yield oldest()
+        while waiting:
+            yield oldest()

@@ -1,0 +1,1 @@
+"""``adios-tme benchmark throughput``: the training step timed, and its cost on paper."""

@@ -1,0 +1,115 @@
+"""The plain way to step, which the step of a run must equal and is measured against.
+
+Two halves that share nothing. The student embeds all views in one call and every token is carried
+to the end; the mask model draws its masks again for its own half, where the clean view has a
+gradient like the others and the student's weights get gradients that nobody uses.
+
+Shape legend: B images, N masks, C channels, H x W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adios_tme.config.train import TrainConfig
+from adios_tme.models.build import build_mask_model, build_student, choose_precision
+from adios_tme.models.student import Student
+from adios_tme.objectives.sparsity import sparsity_penalty
+from adios_tme.optim.build import build_optimizer
+
+Crop = Callable[[Tensor], Tensor]
+"""From views (B, C, H, W) to one crop of each."""
+
+
+@dataclass
+class PlainNetworks:
+    """Both networks and their optimisers."""
+
+    student: Student
+    mask_model: nn.Module
+    student_optimizer: torch.optim.Optimizer
+    mask_optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    crop: Crop
+
+    @classmethod
+    def build(cls, config: TrainConfig, device: torch.device, crop: Crop) -> PlainNetworks:
+        """The players of a run with the same settings and seed, at their first weights."""
+        torch.manual_seed(config.run.seed)
+        img_size, compute = config.data.img_size, config.compute
+        student = build_student(config.model, img_size, compute, device).train()
+        mask_model = build_mask_model(config.mask, config.model, img_size, compute, device).train()
+        torch.manual_seed(config.run.seed + 1)
+        lr = config.optim.lr
+        return cls(
+            student,
+            mask_model,
+            build_optimizer(student, config.optim, lr),
+            build_optimizer(mask_model, config.optim, lr * config.optim.mask_lr_ratio),
+            config,
+            crop,
+        )
+
+
+def plain_step(
+    players: PlainNetworks, images_BCHW: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Update the student, then the mask model, on one batch of normalised images.
+
+    Returns:
+        Loss of the student and of the mask model.
+    """
+    config = players.config
+    dtype = choose_precision(config.compute.precision, images_BCHW.device)
+    with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
+        with torch.no_grad():
+            masks_BNHW = players.mask_model(images_BCHW)
+        crops = config.mask.crops_per_mask
+        student_loss = plain_loss(players, images_BCHW, masks_BNHW, temperature, crops)
+    _update(players, players.student_optimizer, players.student, student_loss)
+
+    with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
+        masks_BNHW = players.mask_model(images_BCHW)
+        fooled = plain_loss(players, images_BCHW, masks_BNHW, temperature, crops=0)
+        area = sparsity_penalty(masks_BNHW, config.loss.sparsity_penalty_type)
+        mask_loss = config.loss.alpha_sparsity * area - fooled
+    _update(players, players.mask_optimizer, players.mask_model, mask_loss)
+    return student_loss.detach(), mask_loss.detach()
+
+
+def plain_loss(
+    players: PlainNetworks, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float, crops: int
+) -> Tensor:
+    """NT-Xent of the clean view to each masked view, and to so many crops of each."""
+    masked = [images_BCHW * (1 - mask_BHW.unsqueeze(1)) for mask_BHW in masks_BNHW.unbind(1)]
+    cropped = [players.crop(torch.cat(masked)) for _ in range(crops)]
+    views = [images_BCHW, *masked, *cropped]
+    tokens = players.student.encoder(views)
+    embeddings = torch.cat([players.student.head(view[:, 0]) for view in tokens])
+    clean_BD, *hidden = embeddings.split(len(images_BCHW))
+    return torch.stack([nt_xent(clean_BD, view_BD, temperature) for view_BD in hidden]).sum()
+
+
+def nt_xent(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
+    """Equation 1 of Chen et al. 2020 (arXiv:2002.05709) as one square matrix of both views."""
+    z = F.normalize(torch.cat([one_BD, other_BD]).float(), dim=1)
+    similarity = z @ z.T / temperature
+    similarity = similarity.masked_fill(torch.eye(len(z), device=z.device).bool(), float("-inf"))
+    places = torch.arange(len(z), device=z.device)
+    return F.cross_entropy(similarity, places.roll(len(one_BD)))
+
+
+def _update(
+    players: PlainNetworks, optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor
+) -> None:
+    players.student_optimizer.zero_grad()
+    players.mask_optimizer.zero_grad()
+    loss.backward()
+    limit = players.config.optim.clip_grad or float("inf")
+    nn.utils.clip_grad_norm_(network.parameters(), limit)
+    optimizer.step()

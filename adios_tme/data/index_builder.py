@@ -1,0 +1,334 @@
+"""Building the dataset index: tables of contents alone, in parallel, changed archives only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
+from adios_tme.data.index import (
+    INDEX_NAME,
+    PATCH_COLUMNS,
+    ArchiveEntry,
+    DatasetIndex,
+    has_old_format,
+)
+from adios_tme.data.index_writer import IndexWriter
+from adios_tme.data.members import EMPTY, Directory, printable
+from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.pickle_list import Listing, write_listing
+from adios_tme.data.selection import describe, refuse_unsafe_names, select_patches
+from adios_tme.data.sources import Source, find_sources, is_listing
+from adios_tme.distributed.pool import process_pool
+from adios_tme.errors import ConfigError, DataError
+
+PICKLE_NAME = "dataset_index.pkl"
+#: Archives, and bytes of them, under which starting processes costs more than it saves.
+FEWEST_FOR_PROCESSES = 64
+LEAST_BYTES_FOR_PROCESSES = 16 << 30
+NUM_NAMES_SHOWN = 3
+
+Progress = Callable[[int, int], None]
+
+
+class Fault(NamedTuple):
+    """An archive that was left out, and why."""
+
+    path: Path
+    message: str
+
+
+@dataclass
+class Scan:
+    """What one archive holds, or why it cannot be read."""
+
+    entry: ArchiveEntry
+    members: Directory
+    names_seen: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What building the index found."""
+
+    index: DatasetIndex
+    num_scanned: int
+    faults: tuple[Fault, ...]
+
+
+def build_index(
+    data_path: Path,
+    selection: PatchSelection | None = None,
+    output: Path | None = None,
+    *,
+    rebuild: bool = False,
+) -> DatasetIndex:
+    """Index the patches below a folder, or bring their index up to date; see `index_archives`."""
+    return index_archives(Path(data_path), selection, output, rebuild=rebuild).index
+
+
+def index_archives(
+    data_path: Path,
+    selection: PatchSelection | None = None,
+    output: Path | None = None,
+    *,
+    rebuild: bool = False,
+    num_workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> BuildReport:
+    """Index archives and folders of images; only those that changed are read again.
+
+    Args:
+        data_path: Folder, searched with its subfolders for zip archives, tars and images; or a
+            ``dataset_index.pkl``, which names archives and their members.
+        selection: Which members count; default: names with ``_448_``. A list decides for itself.
+        output: The index file; default: inside ``data_path``, or beside the list.
+        rebuild: Read every archive.
+        num_workers: Processes; default: the cores at hand.
+        on_progress: Called with the archives done and their number.
+
+    Raises:
+        ConfigError: If the folder is missing, or the index file is a folder.
+        DataError: If no archive can be read or none holds a patch.
+        LaunchError: If one of the processes is killed.
+    """
+    selection = selection or PatchSelection()
+    output = output or index_path(data_path)
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
+    digest = _digest(data_path)
+    sources = find_sources(data_path)
+    old = None if rebuild else _reusable(output, selection, digest)
+    root = data_path.parent if is_listing(data_path) else data_path
+    kept = _unchanged(old, sources, root) if old else {}
+    to_scan = [source for source in sources if source.path not in kept]
+    if old and not to_scan and len(kept) == old.num_archives:
+        return BuildReport(old, 0, ())
+    scans = _scan_all(to_scan, selection, num_workers or cores_at_hand())
+    faults: list[Fault] = []
+    seen: list[str] = []
+    with IndexWriter(output) as writer:
+        for number, source in enumerate(sources):
+            number_there = kept.get(source.path)
+            scan = _rescan(old, number_there) if old and number_there is not None else next(scans)
+            seen.extend(scan.names_seen[: NUM_NAMES_SHOWN - len(seen)])
+            if scan.fault is None:
+                writer.append(_relative(source.path, root), scan.entry, scan.members)
+            else:
+                faults.append(Fault(source.path, scan.fault))
+            if on_progress:
+                on_progress(number + 1, len(sources))
+        if not writer.num_patches:
+            raise _nothing_found(data_path, selection, len(sources), seen, faults)
+        inside = output.parent.resolve() == root.resolve()
+        writer.finish(
+            {
+                "root": "." if inside else str(root.resolve()),
+                "selection": selection.model_dump_json(),
+                "listing_digest": digest,
+            }
+        )
+    return BuildReport(DatasetIndex.open(output), len(to_scan), tuple(faults))
+
+
+def open_or_build(
+    data: DataConfig, fallback_dir: Path, on_progress: Progress | None = None
+) -> list[BuildReport]:
+    """The indexes of a run's patches, one for each root, built or brought up to date.
+
+    Args:
+        data: Says where the patches are and which count.
+        fallback_dir: Where an index goes when its root cannot be written.
+        on_progress: See `index_archives`.
+
+    Raises:
+        ConfigError: If a folder is missing.
+        DataError: If no archive of a root can be read or none holds a patch.
+    """
+    return [
+        index_archives(root.path, data.patches, output, on_progress=on_progress)
+        for root, output in _outputs(data, fallback_dir)
+    ]
+
+
+def open_indexes(data: DataConfig, fallback_dir: Path) -> PatchMixture:
+    """Open what `open_or_build` has brought up to date, as one training set.
+
+    Raises:
+        DataError: If an index is missing or damaged.
+    """
+    indexes = [DatasetIndex.open(output) for _, output in _outputs(data, fallback_dir)]
+    return PatchMixture(indexes, [root.weight for root in data.roots])
+
+
+def _outputs(data: DataConfig, fallback_dir: Path) -> list[tuple[DataRoot, Path]]:
+    return [
+        (root, index_path(root.path, fallback_dir, number))
+        for number, root in enumerate(data.roots)
+    ]
+
+
+def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 0) -> Path:
+    """Where the index of some patches is, or would go.
+
+    Args:
+        data_path: Folder or list.
+        fallback_dir: Where it goes when it cannot stand beside the patches.
+        number: Of the root, among several in one run.
+    """
+    listed = is_listing(data_path)
+    folder = data_path.parent if listed else data_path
+    if fallback_dir is None or os.access(folder, os.W_OK) or not folder.exists():
+        return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
+    return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
+
+
+def listing_of(index: DatasetIndex) -> Listing:
+    """The list of ``(archive path, [names])`` that older trainers read."""
+    listing = []
+    for number in range(index.num_archives):
+        rows = index.archive_rows(number)
+        names = index.names(np.arange(rows.start, rows.stop))
+        listing.append((index.archive(number).full_path, names))
+    return listing
+
+
+def write_pickle(index: DatasetIndex, path: Path) -> None:
+    """Write an index as ``dataset_index.pkl`` and its ``_metadata.pkl``.
+
+    Raises:
+        DataError: If they cannot be written.
+    """
+    selection = index.selection
+    metadata: dict[str, str | int | float | bool | None] = {
+        "num_archives": index.num_archives,
+        "num_patches": len(index),
+        "patch_size_px": selection.patch_size_px,
+        "pattern": selection.pattern,
+        "all": selection.all,
+    }
+    write_listing(listing_of(index), metadata, path)
+
+
+def _digest(data_path: Path) -> str:
+    """Tells one list from another; empty for a folder."""
+    if not is_listing(data_path):
+        return ""
+    with data_path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path.resolve())
+
+
+def _reusable(output: Path, selection: PatchSelection, digest: str) -> DatasetIndex | None:
+    """An index that is already there and was made by the same rule."""
+    if not output.exists() or has_old_format(output):
+        return None
+    index = DatasetIndex.open(output)
+    return index if (index.selection, index.listing_digest) == (selection, digest) else None
+
+
+def _unchanged(index: DatasetIndex, sources: list[Source], root: Path) -> dict[Path, int]:
+    """Sources whose size and time are still as indexed, with their numbers there."""
+    numbers = {index.archive_path(number): number for number in range(index.num_archives)}
+    kept = {}
+    for source in sources:
+        number = numbers.get(_relative(source.path, root))
+        if number is not None and _matches(index.archive(number), source):
+            kept[source.path] = number
+    return kept
+
+
+def _matches(entry: ArchiveEntry, source: Source) -> bool:
+    try:
+        return entry.kind == source.kind and entry.matches(source.path.stat())
+    except OSError:  # scanning it says why
+        return False
+
+
+def _rescan(index: DatasetIndex, number: int) -> Scan:
+    """What scanning an unchanged archive would find, from the index."""
+    return Scan(index.archive(number), _directory_of(index, number))
+
+
+def _directory_of(index: DatasetIndex, number: int) -> Directory:
+    rows = index.archive_rows(number)
+    column = {name: index.columns[name][rows] for name in PATCH_COLUMNS}
+    start = int(index.columns["name_ends"][rows.start - 1]) if rows.start else 0
+    ends = column["name_ends"].astype(np.int64)
+    return Directory(
+        names=index.columns["names"][start : int(ends[-1]) if len(ends) else start].view(np.uint8),
+        name_ends=ends - start,
+        offset=column["offset"].astype(np.uint64),
+        compressed_size=column["compressed_size"].astype(np.uint64),
+        size=column["size"].astype(np.uint64),
+        crc32=column["crc32"].astype(np.uint32),
+        method=column["method"].astype(np.uint8),
+    )
+
+
+def _scan_all(sources: list[Source], selection: PatchSelection, num_workers: int) -> Iterator[Scan]:
+    scan = partial(_scan, selection=selection)
+    if num_workers < 2 or not _are_many(sources):
+        yield from map(scan, sources)
+        return
+    chunk = max(1, min(8, len(sources) // (4 * num_workers)))
+    with process_pool(num_workers, "Reading archives") as pool:
+        yield from pool.map(scan, sources, chunksize=chunk)
+
+
+def _are_many(sources: list[Source]) -> bool:
+    if len(sources) >= FEWEST_FOR_PROCESSES:
+        return True
+    files = (source.path for source in sources if source.path.is_file())
+    return len(sources) > 1 and sum(p.stat().st_size for p in files) > LEAST_BYTES_FOR_PROCESSES
+
+
+def _scan(source: Source, selection: PatchSelection) -> Scan:
+    entry = ArchiveEntry(str(source.path), 0, 0, source.kind)
+    try:
+        stat = source.path.stat()
+        members = source.list_members()
+    except OSError as error:
+        return Scan(entry, EMPTY, fault=f"{source.path}: cannot be read ({error.strerror}).")
+    except DataError as error:
+        return Scan(entry, EMPTY, fault=str(error))
+    entry = ArchiveEntry(str(source.path), stat.st_size, stat.st_mtime_ns, source.kind)
+    keep = select_patches(members, selection) if source.names is None else _named(members, source)
+    patches = refuse_unsafe_names(members.select(keep))
+    seen = tuple(members.name(row) for row in range(min(NUM_NAMES_SHOWN, len(members))))
+    return Scan(entry, patches, seen)
+
+
+def _named(members: Directory, source: Source) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Members that a list asks for."""
+    asked = source.names or frozenset()
+    return np.array([members.name(row) in asked for row in range(len(members))], dtype=bool)
+
+
+def _nothing_found(
+    data_path: Path,
+    selection: PatchSelection,
+    num_sources: int,
+    seen: list[str],
+    faults: list[Fault],
+) -> DataError:
+    if len(faults) == num_sources:
+        return DataError(f"{data_path}: no archive can be read. {faults[0].message}")
+    rule = "the names of the list" if is_listing(data_path) else describe(selection)
+    shown = ", ".join(printable(name) for name in seen)
+    return DataError(
+        f"{data_path}: no patch among {num_sources} archives. Asked for {rule}; "
+        f"names there are like {shown or 'none at all'}. "
+        f"Change --patch-size-px, give a --pattern, or take --all images."
+    )

@@ -1,0 +1,1 @@
+"""Processes: the group of a run, what they exchange, how they are watched and stopped, pools."""

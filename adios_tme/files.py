@@ -1,0 +1,99 @@
+"""Files as a command leaves them: tried before long work, whole or as they were, failures told."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adios_tme.errors import ConfigError, DataError
+
+
+def check_output(path: Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Raise unless a file can be written there; leaves no trace.
+
+    Args:
+        path: The file; its folders may be missing.
+        suffixes: With which its name may end, in lower case; none: with any.
+
+    Raises:
+        ConfigError: If its name ends otherwise.
+        DataError: If it cannot be written.
+    """
+    if suffixes:
+        check_suffix(path, suffixes)
+    with writing(path):
+        if path.is_file() or path.is_dir():
+            path.open("ab").close()
+        elif not path.exists():  # a pipe or a device is not tried: opening it would wait
+            folder = next(parent for parent in path.parents if parent.exists())
+            tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise unless a file's name ends in one of some suffixes.
+
+    Raises:
+        ConfigError: Naming the suffixes.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"{path}: is of no kind that can be written here. "
+            f"Give a name that ends in {' or '.join(suffixes)}."
+        )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file in place of the one that is there; it is whole or as it was.
+
+    The block writes to the name that it is given; once it ends, that file takes the place of the
+    other in one step. After an error, or a kill, the file that was there is untouched.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    partial = partial_name(path)
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path, part: str = "") -> Path:
+    """Name for a file that is not whole yet: hidden, and of this process alone.
+
+    Args:
+        path: The file that it becomes.
+        part: Tells several for the same file apart.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}{part and '.'}{part}.partial")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in place of the file that is there; see `replacing`.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while the block writes a file or folder into a message.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). Give another path."
+        ) from error

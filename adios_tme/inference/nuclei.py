@@ -1,0 +1,46 @@
+"""From a binary mask to single nuclei.
+
+Shape legend: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+#: Smoothing of the distance map before its peaks are sought, in pixels.
+SMOOTHING_PX = 1.0
+#: Two peaks stand at least about this far apart, in pixels.
+PEAK_DISTANCE_PX = 5
+#: Objects below this many pixels are no nuclei.
+SMALLEST_PX = 12
+
+Labels = NDArray[np.int32]
+
+
+def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
+    """Split a binary mask into nuclei by a watershed on the distance to its border.
+
+    Returns:
+        (H, W) ids from 1 on, 0 for the background; objects under a dozen pixels are dropped.
+    """
+    connected, num_objects = ndimage.label(mask_HW)
+    sizes = np.bincount(connected.ravel(), minlength=num_objects + 1)
+    if num_objects:
+        mask_HW = mask_HW & (sizes >= SMALLEST_PX)[connected]
+        connected = connected * mask_HW
+    if not mask_HW.any():
+        return np.zeros(mask_HW.shape, dtype=np.int32)
+    distance = ndimage.distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1].astype(np.float32)
+    height = ndimage.gaussian_filter(distance, SMOOTHING_PX)
+    highest = ndimage.maximum_filter(height, size=2 * PEAK_DISTANCE_PX + 1)
+    is_peak = (height == highest) & mask_HW
+    # A small object beside a large one is not the highest around, and is a nucleus all the same.
+    without = np.setdiff1d(connected, np.append(connected[is_peak], 0))
+    for place in ndimage.maximum_position(height, connected, without):
+        is_peak[place] = True
+    peaks, _ = ndimage.label(is_peak, structure=np.ones((3, 3)))
+    labels: Labels = watershed(-height, peaks, mask=mask_HW).astype(np.int32)
+    return labels

@@ -1,0 +1,1 @@
+"""What student and mask model minimise."""

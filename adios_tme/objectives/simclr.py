@@ -1,0 +1,72 @@
+"""The contrastive loss between an image and its hidden views.
+
+Shape legend: B images of this rank, A images of all ranks, V hidden views of each, D embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adios_tme.distributed.collectives import gather_batch
+from adios_tme.distributed.world import own_rank
+
+
+def simclr_loss(clean_BD: Tensor, hidden_BD: Tensor, temperature: float) -> Tensor:
+    """NT-Xent over the 2A embeddings of the clean and one hidden view of every rank's images.
+
+    Chen et al. 2020, arXiv:2002.05709, equation 1: positives both ways, self-pairs left out.
+    Each rank computes the rows of its own images alone; the gradient through the other ranks'
+    columns is exact (`adios_tme.distributed.collectives.gather_batch`). In single precision.
+
+    Args:
+        clean_BD: Embeddings of the whole images; any scale, normalised here.
+        hidden_BD: Embeddings of the same images, masked, in the same order; or (V, B, D) for
+            several hidden views, each compared with the clean one.
+        temperature: Softmax temperature, > 0.
+
+    Returns:
+        Scalar in nats, averaged over this rank's 2B rows, or (V,) of them; the mean over ranks is
+        the global loss.
+
+    Raises:
+        ValueError: If the batches differ in shape or the temperature is not above zero.
+    """
+    if hidden_BD.shape[-2:] != clean_BD.shape:
+        raise ValueError(
+            f"clean {tuple(clean_BD.shape)} and hidden {tuple(hidden_BD.shape)} embeddings differ."
+        )
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature} is not above zero.")
+    clean = F.normalize(clean_BD.float(), dim=-1)
+    hidden_VBD = F.normalize(hidden_BD.float(), dim=-1).reshape(-1, *clean.shape)
+    losses_V = _nt_xent(clean, hidden_VBD, temperature)
+    return losses_V if hidden_BD.ndim > 2 else losses_V.squeeze(0)
+
+
+def _nt_xent(clean_BD: Tensor, hidden_VBD: Tensor, temperature: float) -> Tensor:
+    num_own = len(clean_BD)
+    # One gather for all views: images first, so that ranks join along the batch.
+    own_BWD = torch.cat([clean_BD.unsqueeze(0), hidden_VBD]).transpose(0, 1)
+    all_WAD = gather_batch(own_BWD.contiguous()).transpose(0, 1)
+    all_clean_AD, all_hidden_VAD = all_WAD[0], all_WAD[1:]
+    clean_to_clean = clean_BD @ all_clean_AD.T / temperature
+    clean_to_hidden = clean_BD @ all_hidden_VAD.transpose(1, 2) / temperature
+    hidden_to_clean = hidden_VBD @ all_clean_AD.T / temperature
+    hidden_to_hidden = hidden_VBD @ all_hidden_VAD.transpose(1, 2) / temperature
+
+    place_B = own_rank() * num_own + torch.arange(num_own, device=clean_BD.device)
+    itself = place_B[:, None] == torch.arange(len(all_clean_AD), device=clean_BD.device)
+    clean_to_clean = clean_to_clean.masked_fill(itself, float("-inf")).expand_as(clean_to_hidden)
+    hidden_to_hidden = hidden_to_hidden.masked_fill(itself, float("-inf"))
+    rows = torch.cat(
+        [
+            torch.cat([clean_to_hidden, clean_to_clean], dim=2),
+            torch.cat([hidden_to_clean, hidden_to_hidden], dim=2),
+        ],
+        dim=1,
+    )  # (V, 2B, 2A): the positive of row b and of row B + b is column place_B[b]
+    positive = place_B.repeat(2).expand(len(rows), -1)
+    losses = F.cross_entropy(rows.transpose(1, 2), positive, reduction="none")
+    return losses.mean(dim=1)

@@ -1,0 +1,55 @@
+"""What changes from one iteration to the next: plain functions of the iteration, no state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adios_tme.config.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The settings of one step."""
+
+    lr: float
+    mask_lr: float
+    temperature: float
+    mask_is_due: bool
+
+
+def schedule_at(config: TrainConfig, iteration: int) -> Schedule:
+    """Settings of the step that follows ``iteration`` finished ones."""
+    optim, loss = config.optim, config.loss
+    total = optim.total_iterations
+    lr = warmup_cosine(iteration, total, optim.warmup_iterations, optim.lr, optim.min_lr)
+    return Schedule(
+        lr=lr,
+        mask_lr=lr * optim.mask_lr_ratio,
+        temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
+        mask_is_due=config.mask.mask_source == "learned"
+        and iteration % config.mask.mask_update_freq == 0,
+    )
+
+
+def half_cosine(step: int, total: int, start: float, end: float) -> float:
+    """Fall (or rise) from ``start`` at step 0 to ``end`` at step ``total`` by half a cosine.
+
+    Args:
+        step: Finished steps; beyond ``total`` the end value stays.
+        total: Steps of the whole way.
+        start: Value at step 0.
+        end: Value at step ``total``.
+    """
+    share = min(1.0, step / total) if total > 0 else 1.0
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def warmup_cosine(step: int, total: int, warmup: int, peak: float, end: float) -> float:
+    """Rise linearly to ``peak`` over the warm-up, then fall to ``end`` by half a cosine.
+
+    The first step already moves: it takes ``peak / warmup``.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return half_cosine(step - warmup, total - warmup, peak, end)

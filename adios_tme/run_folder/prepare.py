@@ -1,0 +1,133 @@
+"""The output folder of a run: whose it is, what it was made with, where to go on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adios_tme.config.load import leaves, read_yaml, write_yaml
+from adios_tme.config.train import TrainConfig
+from adios_tme.environment import environment
+from adios_tme.errors import ConfigError, DataError
+from adios_tme.files import write_whole
+from adios_tme.run_folder.checkpoints import (
+    find_checkpoint,
+    holds_checkpoint,
+    newest_whole_checkpoint,
+    remove_partial_writes,
+)
+from adios_tme.run_folder.layout import ENVIRONMENT, SETTINGS, clear_run
+
+#: Settings that shape the saved tensors: going on with others would not fit.
+SHAPING = (
+    "img_size",
+    "arch",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "num_register_tokens",
+    "tme_hidden_dim",
+    "tme_output_dim",
+    "tme_layers",
+    "mask_model_type",
+    "num_masks",
+    "mask_encoder_dim",
+    "mask_encoder_depth",
+    "freeze_mask_encoder",
+    "optimizer_type",
+    "use_lars",
+)
+
+
+def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
+    """Make the output folder ready: cleared, claimed or checked; settings and versions written.
+
+    Args:
+        config: Settings of the run.
+        resumes: Whether this launch had the folder before: then it is neither cleared nor refused.
+
+    Raises:
+        ConfigError: If it holds another run, or one that must not be resumed.
+        DataError: If it cannot be written.
+    """
+    folder = config.run.output_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.run.overwrite and not resumes:
+            clear_run(folder)
+        elif not resumes and ((folder / SETTINGS).exists() or holds_checkpoint(folder)):
+            _check_resumable(config)
+        remove_partial_writes(folder)
+        write_yaml(config, folder / SETTINGS)
+        write_whole(folder / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the output folder cannot be written ({error.strerror}). "
+            f"Give another --output-dir, or check permissions and space."
+        ) from error
+
+
+def resume_source(config: TrainConfig) -> Path | None:
+    """The checkpoint to go on from: the folder's own newest whole one, else the one named.
+
+    Raises:
+        CheckpointError: If the folder holds checkpoints and none is whole, or what is named holds
+            none.
+    """
+    own = newest_whole_checkpoint(config.run.output_dir)
+    if own is None and config.run.resume not in ("auto", "never"):
+        named = Path(config.run.resume)
+        return (newest_whole_checkpoint(named) if named.is_dir() else None) or find_checkpoint(
+            named
+        )
+    return own
+
+
+def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) -> None:
+    """Raise if settings that shape the saved tensors differ.
+
+    Raises:
+        ConfigError: Naming each difference.
+    """
+    paths = {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
+    differences = [
+        f"{name} is {old}, asked {new}"
+        for name in SHAPING
+        if (old := _lookup(saved, paths[name]))
+        != (new := _lookup(config.model_dump(mode="json"), paths[name]))
+    ]
+    if differences:
+        raise ConfigError(
+            f"{where}: holds a run with other settings ({'; '.join(differences)}). "
+            f"Give another --output-dir, or --overwrite to start afresh in this one."
+        )
+
+
+def _lookup(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = tree
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _check_resumable(config: TrainConfig) -> None:
+    folder = config.run.output_dir
+    if config.run.resume != "auto":
+        raise ConfigError(
+            f"{folder}: already holds a run, and resume={config.run.resume}. "
+            f"Give another --output-dir, --resume auto to go on, or --overwrite to start afresh."
+        )
+    settings = folder / SETTINGS
+    if not settings.exists():
+        return
+    try:
+        saved = read_yaml(settings, TrainConfig)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} To go on with the checkpoints of that folder, which have their settings "
+            f"inside, remove this file."
+        ) from error
+    if saved:  # an empty file says nothing; those of the checkpoint are compared later
+        check_same_shape(config, saved, folder)

@@ -1,0 +1,32 @@
+"""The terminal, as every command writes to it: text as it is, one style of bars and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """A console that shows text as it is, in tables and titles, too.
+
+    Names of patches, paths and messages may hold brackets or colons that rich would otherwise take
+    for markup or for the code of an emoji. Colour is asked for by ``style``.
+
+    Args:
+        stderr: Write to stderr instead of stdout.
+    """
+    return Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr if it is a terminal; the callback takes what is done and the total."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -1,0 +1,147 @@
+"""How the masks are doing: shares, sharpness, overlap, and whether they fool the student at all.
+
+Shape legend: B images, N masks, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adios_tme.masking.controls import misplaced
+from adios_tme.masking.views import apply_masks
+from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.training.state import Run
+
+#: A pixel is saturated when one mask has more than this of it.
+SATURATED = 0.95
+#: Share of the image below which, and above whose complement, a channel counts as collapsed.
+COLLAPSED = 0.01
+#: Soft intersection over union of two channels from which one counts as the other's double.
+DUPLICATE = 0.9
+#: Lines of the log over which the adversarial gap is averaged before it is complained about.
+GAP_LINES = 10
+
+
+@dataclass(frozen=True)
+class MaskDiagnostics:
+    """Facts about the masks of one batch, on the device."""
+
+    mask_coverage: Tensor
+    """(N,) mean share of the image."""
+    mask_coverage_spread: Tensor
+    """(N,) standard deviation of that share over images."""
+    mask_entropy: Tensor
+    """Mean entropy of a pixel's masks over log N: 0 is sharp, 1 is undecided."""
+    mask_saturation: Tensor
+    """Share of pixels that one mask has nearly to itself."""
+    mask_overlap: Tensor
+    """Largest soft intersection over union of two channels."""
+    adversarial_gap: Tensor
+    """Contrastive loss on these masks minus that on the same ones at random places, in nats."""
+
+
+@torch.no_grad()
+def measure_diagnostics(
+    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
+) -> MaskDiagnostics:
+    """Look at the masks of a batch; costs two forward passes of the student, moves no weight.
+
+    A collective: the contrastive loss gathers embeddings from every rank.
+    """
+    area_BN = masks_BNHW.mean(dim=(2, 3))
+    num_masks = masks_BNHW.shape[1]
+    entropy = -(masks_BNHW * masks_BNHW.clamp_min(1e-8).log()).sum(dim=1).mean()
+    return MaskDiagnostics(
+        mask_coverage=area_BN.mean(dim=0),
+        mask_coverage_spread=area_BN.std(dim=0, correction=0),
+        mask_entropy=entropy / torch.tensor(num_masks).log(),
+        mask_saturation=(masks_BNHW.amax(dim=1) > SATURATED).float().mean(),
+        mask_overlap=_largest_overlap(masks_BNHW),
+        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, temperature),
+    )
+
+
+def _largest_overlap(masks_BNHW: Tensor) -> Tensor:
+    """Soft intersection over union (sum of minima over sum of maxima) of the closest pair."""
+    num_masks = masks_BNHW.shape[1]
+    pairs = [
+        torch.minimum(masks_BNHW[:, one], masks_BNHW[:, other]).sum()
+        / torch.maximum(masks_BNHW[:, one], masks_BNHW[:, other]).sum()
+        for one in range(num_masks)
+        for other in range(one)
+    ]
+    return torch.stack(pairs).amax()
+
+
+def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float) -> Tensor:
+    student = run.bare_student
+    # A stream of its own, so that looking does not change what the run draws next.
+    generator = torch.Generator(images_BCHW.device).manual_seed(run.config.run.seed + run.iteration)
+    blind_BNHW = misplaced(masks_BNHW, generator)
+    student.eval()
+    try:
+        with run.autocast():
+            clean, learned, blind = student(
+                [
+                    images_BCHW,
+                    apply_masks(images_BCHW, masks_BNHW),
+                    apply_masks(images_BCHW, blind_BNHW),
+                ]
+            )
+    finally:
+        student.train()
+    fooled, unmoved = (
+        simclr_loss(clean, hidden.unflatten(0, (-1, len(clean))), temperature).mean()
+        for hidden in (learned, blind)
+    )
+    return fooled - unmoved
+
+
+class DiagnosticWarnings:
+    """Turns facts into warnings, each once until it has passed.
+
+    Args:
+        first_iteration: The gap is judged from here on; before it both players have hardly begun.
+    """
+
+    def __init__(self, first_iteration: int) -> None:
+        self._first_iteration = first_iteration
+        self._active: set[str] = set()
+        self._gaps: list[float] = []
+
+    def warnings(self, line: dict[str, Any]) -> list[str]:
+        """What is wrong now and was not before, in words; ``line`` is a line of metrics."""
+        found = dict(self._faults(line))
+        new = [text for kind, text in found.items() if kind not in self._active]
+        self._active = set(found)
+        return new
+
+    def _faults(self, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        for number, share in enumerate(line["mask_coverage"], start=1):
+            if not COLLAPSED <= share <= 1 - COLLAPSED:
+                yield (
+                    f"collapsed {number}",
+                    f"Mask {number} has collapsed: it covers {share:.1%} of the images. "
+                    f"Raise --alpha-sparsity, or lower --mask-lr-ratio.",
+                )
+        if line["mask_overlap"] is not None and line["mask_overlap"] > DUPLICATE:
+            yield (
+                "duplicate",
+                f"Two masks are nearly the same (overlap {line['mask_overlap']:.2f}). "
+                f"Use fewer with --num-masks, or raise --mask-lr-ratio.",
+            )
+        if line["iteration"] >= self._first_iteration and line["adversarial_gap"] is not None:
+            self._gaps = [*self._gaps, line["adversarial_gap"]][-GAP_LINES:]
+            mean = sum(self._gaps) / len(self._gaps)
+            if len(self._gaps) == GAP_LINES and mean <= 0:
+                yield (
+                    "gap",
+                    f"The student has caught up: these masks fool it no more than the same ones at "
+                    f"random places would (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
+                    f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
+                )

@@ -1,0 +1,158 @@
+"""The speed benchmark: cases, phases, counted work and ratios. What is fast is not tested."""
+
+from __future__ import annotations
+
+import json
+import os
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from adios_tme.benchmark.machine import PEAK_SIDE, PeakMemory
+from adios_tme.benchmark.throughput.cases import cases
+from adios_tme.benchmark.throughput.cost import StepCost
+from adios_tme.benchmark.throughput.measure import FAST, measure
+from adios_tme.benchmark.throughput.phases import Clock, StepVariant
+from adios_tme.benchmark.throughput.report import throughput_summary, throughput_tables
+from adios_tme.benchmark.throughput.variants import measure_throughput, naive, step_of_a_run
+from adios_tme.config.train import TrainConfig
+from tests.factories import TINY_SPEED, run_command, speed_settings, tiny_config
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller product stands for the peak of the machine, which nothing here depends on."""
+    monkeypatch.setitem(PEAK_SIDE, "cpu", 128)
+
+
+@pytest.mark.parametrize("way", [step_of_a_run, naive])
+def test_phases_share_a_step_without_rest(way: Any, tmp_path: Path) -> None:
+    clock = Clock(way(tiny_config(tmp_path, tmp_path), CPU), CPU)
+    seconds, phases = clock.time(torch.randn(4, 3, 32, 32))
+    assert sum(phases.values()) == pytest.approx(seconds)
+    assert list(phases) == [
+        "rest",
+        "mask forward",
+        "views",
+        "student forward",
+        "student backward",
+        "student update",
+        "judge forward",
+        "judge backward",
+        "mask backward",
+        "mask update",
+    ]
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK),
+    reason="needs Linux's /proc/self/clear_refs, which resets the high-water mark",
+)
+def test_the_high_water_of_memory_is_seen() -> None:
+    memory = PeakMemory(CPU)
+    torch.ones(2**24)  # 64 MiB, gone at once
+    peak = memory.read()
+    assert peak is not None
+    assert peak == pytest.approx(2**26, rel=0.2)  # the kernel counts in batches of pages
+
+
+def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -> None:
+    first = measure_throughput(speed_settings(baseline="naive"), lambda done, total: None)
+    (case,) = first["cases"]
+    (expected,) = cases(speed_settings())
+    assert case["gflop_per_image"] == pytest.approx(
+        StepCost.of(expected.config).flops / 1e9, rel=1e-3
+    )
+    assert case["gflop_per_image"] < case["floor_gflop_per_image"]
+    assert case["estimated_memory_gib"] == StepCost.of(expected.config).peak_bytes(4) / 2**30
+    naive_case = case["baselines"]["naive"]
+    assert naive_case["ratio"]["flops"] == pytest.approx(
+        case["gflop_per_image"] / naive_case["gflop_per_image"]
+    )
+    assert naive_case["ratio"]["flops"] < 0.85
+    assert case["images_per_second"] == pytest.approx(4 / case["step_seconds"])
+
+    saved = tmp_path / "first.json"
+    saved.write_text(json.dumps(first))
+    second = measure_throughput(speed_settings(against=saved), lambda done, total: None)
+    ratio = second["cases"][0]["against"]
+    assert ratio["speed"] == pytest.approx(
+        second["cases"][0]["images_per_second"] / case["images_per_second"]
+    )
+    assert ratio["flops"] == 1
+    other = measure_throughput(speed_settings(against=saved, depth=3), lambda done, total: None)
+    assert other["cases"][0]["differs_from_earlier"] == {"model.depth": [4, 3]}
+    assert "the nearest had other settings: model.depth 4 before, 3 here." in printed(other)
+    assert "vit_tiny, adios, 32 px, N 3, K 0, batch 4" in throughput_summary(second)
+    assert len(list(throughput_tables(first))) == 2
+
+
+def test_a_case_out_of_memory_is_marked_and_the_others_stay() -> None:
+    kept: list[str] = []
+    config = speed_settings(sweep=("batch_size=4,1000000000",))
+    results = measure_throughput(
+        config, lambda done, total: None, lambda results: kept.append(json.dumps(results))
+    )
+    first, second = results["cases"]
+    assert [first["out_of_memory"], second["out_of_memory"]] == [False, True]
+    assert second["settings"]["batch_size_per_gpu"] == 10**9
+    assert [len(json.loads(text)["cases"]) for text in kept] == [1, 2]
+    text = printed(results)
+    assert "2 out of memory" in text
+    assert "batch 1000000000" in text
+
+
+def test_a_baseline_out_of_memory_leaves_the_step_of_a_run() -> None:
+    def too_large(config: TrainConfig, device: torch.device) -> StepVariant:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    results = measure(speed_settings(), CPU, {FAST: step_of_a_run, "naive": too_large})
+    (case,) = results["cases"]
+    assert case["images_per_second"] > 0
+    assert case["baselines"] == {"naive": {"out_of_memory": True}}
+    assert "1 naive out of memory" in printed(results)
+
+
+def test_another_error_of_a_step_is_not_taken_for_missing_memory() -> None:
+    def broken(config: TrainConfig, device: torch.device) -> StepVariant:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        measure(speed_settings(), CPU, {FAST: broken})
+
+
+def printed(results: dict[str, Any]) -> str:
+    with StringIO() as stream:
+        console = Console(file=stream, width=200)
+        console.print(*throughput_tables(results), throughput_summary(results))
+        return stream.getvalue()
+
+
+def test_the_command_prints_json_and_writes_it(tmp_path: Path) -> None:
+    flags = [part for name, value in TINY_SPEED.items() for part in (f"--{name}", str(value))]
+    output = tmp_path / "sub" / "speed.json"
+    done = run_command(
+        "benchmark", "throughput", *flags, "--profile", "--json", "--output", str(output)
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == json.loads(output.read_text())
+    assert sum(kernel["share"] for kernel in results["cases"][0]["kernels"]) <= 1.0001
+    assert results["machine"]["threads"] == 1
+
+
+@pytest.mark.gpu
+def test_events_time_a_step_on_cuda() -> None:
+    results = measure_throughput(
+        speed_settings(device="cuda", baseline="all", profile=True), lambda done, total: None
+    )
+    (case,) = results["cases"]
+    assert set(case["baselines"]) == {"naive", "naive_checkpointing", "naive_empty_cache"}
+    assert sum(case["phases"].values()) == pytest.approx(case["step_seconds"], rel=0.05)
+    assert case["largest_batch"] > 4

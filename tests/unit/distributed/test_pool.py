@@ -1,0 +1,52 @@
+"""Processes that are killed, as for want of memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adios_tme.benchmark.nuclei import scorer
+from adios_tme.benchmark.nuclei.label_folder import LabelFolder
+from adios_tme.data import index_builder, inspection
+from adios_tme.data.synthetic import write_sample
+from adios_tme.errors import LaunchError
+from tests.factories import make_dataset
+
+
+def be_killed(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_while_archives_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path)
+    monkeypatch.setattr(index_builder, "FEWEST_FOR_PROCESSES", 1)
+    monkeypatch.setattr(index_builder, "_scan", be_killed)
+    with pytest.raises(LaunchError, match=r"one of 2 processes was killed.* --num-workers"):
+        index_builder.index_archives(tmp_path, num_workers=2)
+    assert not list(tmp_path.glob("*.safetensors*"))
+
+
+def test_while_patches_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_builder.build_index(make_dataset(tmp_path))
+    monkeypatch.setattr(inspection, "_verify", be_killed)
+    with pytest.raises(LaunchError, match=r"one of 2 processes was killed.* --num-workers"):
+        inspection.verify_index(index, num_workers=2)
+
+
+def test_while_images_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tissue = write_sample(tmp_path, num_slides=1, patches_per_slide=1, size_px=32, num_labelled=4)
+    monkeypatch.setattr(scorer, "score_image", be_killed)
+    with pytest.raises(LaunchError, match=r"one of 2 processes was killed.* --num-workers"):
+        score_with_two_processes(LabelFolder(tissue.nuclei))
+
+
+def score_with_two_processes(images: LabelFolder) -> None:
+    calibration = np.array([True, False, False, False])
+    with scorer.scoring_pool(2) as pool:
+        scores = scorer.Scorer(images, calibration, 0, pool, num_workers=2)
+        scores.score(lambda pixels: np.ones((1, *pixels.shape[:2]), np.float32), "a method")
