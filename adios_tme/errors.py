@@ -47,4 +47,4 @@ class TrainingStoppedError(AdiosError):
 
 
 class MembershipChangedError(AdiosError):
-    """Machines came: the state is saved, and training processes begin again among more."""
+    """The membership changes: the state is saved, and processes begin again among more."""

@@ -22,6 +22,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.errors import CheckpointError
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
@@ -41,7 +42,7 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
     """
     state, config = _read_with_config(Path(path))
     place = torch.device(device)
-    student = build_student(config.model, config.data.img_size, ComputeConfig(), place)
+    student = build_student(config.model, config.data.img_size, resolve(config, place))
     student.load_state_dict(state["student"])
     return student.eval()
 
@@ -61,7 +62,7 @@ def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGener
     """
     state, config = _read_with_config(Path(path))
     data, place = config.data, torch.device(device)
-    network = build_mask_model(config.mask, config.model, data.img_size, ComputeConfig(), place)
+    network = build_mask_model(config.mask, config.model, data.img_size, resolve(config, place))
     average = state.get("mask_average")
     network.load_state_dict(average["weights"] if average else state["mask_model"])
     return MaskGenerator(network, data.img_size, data.mean, data.std).to(place).eval()
@@ -70,7 +71,9 @@ def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGener
 def _read_with_config(path: Path) -> tuple[dict[str, Any], TrainConfig]:
     checkpoint = find_checkpoint(path)
     state = read_checkpoint(checkpoint)
-    return state, build(TrainConfig, state["config"], source=str(checkpoint))
+    config = build(TrainConfig, state["config"], source=str(checkpoint))
+    # What the run computed with need not exist where it is loaded.
+    return state, config.model_copy(update={"compute": ComputeConfig()})
 
 
 def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]:

@@ -30,3 +30,39 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+class TrainingBar:
+    """Iterations of a run and its newest line of metrics, on a terminal.
+
+    Args:
+        console: Where the log goes, too, so that both do not cross.
+        completed: Iterations done before.
+        total: All of them.
+        shown: Whether this process speaks for the run.
+    """
+
+    def __init__(self, console: Console, completed: int, total: int, *, shown: bool) -> None:
+        self._progress = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[line]}"),
+            console=console,
+            disable=not (shown and console.is_terminal),
+        )
+        self._bar = self._progress.add_task("training", total=total, completed=completed, line="")
+
+    def start(self) -> None:
+        """Show it."""
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Leave it as it is."""
+        self._progress.stop()
+
+    def update(self, completed: int, line: str | None = None) -> None:
+        """Move on, and show another line where there is one."""
+        self._progress.update(self._bar, completed=completed)
+        if line is not None:
+            self._progress.update(self._bar, line=line)

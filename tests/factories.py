@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adios_tme.config.base import Config
+from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
@@ -77,6 +79,11 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
 def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
     """The settings tree of such a run."""
     return build(TrainConfig, nest(TrainConfig, tiny_settings(data_path, output_dir, **flags)))
+
+
+def run_of(**sections: Config) -> TrainConfig:
+    """A run with some sections of settings, and defaults for the others."""
+    return TrainConfig(data=DataConfig(data_path=("patches",)), **sections)
 
 
 TINY_SPEED: dict[str, Any] = {

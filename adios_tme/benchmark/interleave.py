@@ -17,15 +17,15 @@ class Cost(NamedTuple):
     system does not tell."""
 
 
-Way = Callable[[], Cost]
+Timed = Callable[[], Cost]
 
 
-def interleave(num_rounds: int, ways: dict[str, Way]) -> dict[str, list[Cost]]:
+def interleave(num_rounds: int, variants: dict[str, Timed]) -> dict[str, list[Cost]]:
     """Costs of each way, turn by turn; a first turn warms up."""
-    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    costs: dict[str, list[Cost]] = {name: [] for name in variants}
     for turn in range(num_rounds + 1):
-        for name, way in ways.items():
-            cost = way()
+        for name, timed in variants.items():
+            cost = timed()
             if turn:
                 costs[name].append(cost)
     return costs
@@ -33,7 +33,7 @@ def interleave(num_rounds: int, ways: dict[str, Way]) -> dict[str, list[Cost]]:
 
 def each(
     function: Callable[[Any], object], items: list[Any], num_patches: int | None = None
-) -> Way:
+) -> Timed:
     """The way that does something to every item in this process; an item may be many patches."""
     num_patches = num_patches or len(items)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -29,6 +31,20 @@ class Flag:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+class Shapes:
+    """Marks what a setting decides; one without the mark decides nothing of the kind.
+
+    Used as ``depth: Annotated[int, Shapes("weights")]``. What shapes the weights shapes the step.
+
+    Args:
+        what: ``weights`` where saved tensors (networks and optimiser states) have another form with
+            another value, ``step`` where only the step's work is another.
+    """
+
+    def __init__(self, what: Literal["weights", "step"]) -> None:
+        self.what = what
 
 
 class Positional:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional
+from adios_tme.config.base import Config, Flag, Positional, Shapes
 
 Channels = tuple[float, float, float]
 
@@ -76,7 +76,7 @@ class DataConfig(Config):
 
     patches: PatchSelection = PatchSelection()
 
-    img_size: int = Field(default=224, gt=0)
+    img_size: Annotated[int, Shapes("weights")] = Field(default=224, gt=0)
     """Side in pixels to which every patch is resized."""
 
     mean: Channels = (0.6816, 0.5640, 0.7232)
@@ -88,7 +88,7 @@ class DataConfig(Config):
     augment: Literal["none", "geometric", "stain", "full"] = "none"
     """Augmentation on the device: flips and quarter turns, HED stain jitter, or both."""
 
-    batch_size_per_gpu: int = Field(default=64, ge=1)
+    batch_size_per_gpu: Annotated[int, Shapes("step")] = Field(default=64, ge=1)
     """Images per step on each process."""
 
     num_workers: int = Field(default_factory=lambda: min(8, cores_at_hand()), ge=0)

@@ -8,13 +8,13 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from adios_tme.config.base import Config
+from adios_tme.config.base import Config, Shapes
 from adios_tme.errors import ConfigError
 from adios_tme.files import write_whole
 
@@ -43,6 +43,11 @@ def leaves(config: type[Config], prefix: tuple[str, ...] = ()) -> Iterator[Leaf]
             yield Leaf((*prefix, name), field, config)
         else:
             yield from leaves(inner, (*prefix, name))
+
+
+def shapes(leaf: Leaf) -> Literal["weights", "step"] | None:
+    """What a setting decides, as its declaration marks it."""
+    return next((mark.what for mark in leaf.field.metadata if isinstance(mark, Shapes)), None)
 
 
 def value_type(field: FieldInfo) -> Any:

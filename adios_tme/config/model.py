@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config
+from adios_tme.config.base import Config, Shapes
 
 
 class Arch(NamedTuple):
@@ -47,38 +47,42 @@ def check_heads(section: str, embed_dim: int, num_heads: int) -> None:
 class StudentConfig(Config):
     """The encoder that learns, and the head that it is trained through."""
 
-    arch: Literal["vit_tiny", "vit_small", "vit_base", "vit_large"] = "vit_base"
+    arch: Annotated[
+        Literal["vit_tiny", "vit_small", "vit_base", "vit_large"], Shapes("weights")
+    ] = "vit_base"
     """Named size of the encoder; sets width, depth and heads where they are not given."""
 
-    patch_size: int = Field(default=16, gt=0)
+    patch_size: Annotated[int, Shapes("weights")] = Field(default=16, gt=0)
     """Side in pixels of the squares that become tokens."""
 
-    embed_dim: int = Field(
+    embed_dim: Annotated[int, Shapes("weights")] = Field(
         default_factory=lambda given: ARCHITECTURES[given["arch"]].embed_dim, gt=0
     )
     """Width of the encoder; default: by arch 192, 384, 768 or 1024."""
 
-    depth: int = Field(default_factory=lambda given: ARCHITECTURES[given["arch"]].depth, gt=0)
+    depth: Annotated[int, Shapes("weights")] = Field(
+        default_factory=lambda given: ARCHITECTURES[given["arch"]].depth, gt=0
+    )
     """Number of transformer blocks; default: by arch 12, 12, 12 or 24."""
 
-    num_heads: int = Field(
+    num_heads: Annotated[int, Shapes("weights")] = Field(
         default_factory=lambda given: ARCHITECTURES[given["arch"]].num_heads, gt=0
     )
     """Attention heads per block; default: by arch 3, 6, 12 or 16."""
 
-    drop_path_rate: float = Field(default=0.4, ge=0, lt=1)
+    drop_path_rate: Annotated[float, Shapes("step")] = Field(default=0.4, ge=0, lt=1)
     """Stochastic depth: chance that an image skips the last block, rising linearly with depth."""
 
-    num_register_tokens: int = Field(default=4, ge=0)
+    num_register_tokens: Annotated[int, Shapes("weights")] = Field(default=4, ge=0)
     """Extra tokens without a place in the image (Darcet et al. 2023)."""
 
-    tme_hidden_dim: int = Field(default=2048, gt=0)
+    tme_hidden_dim: Annotated[int, Shapes("weights")] = Field(default=2048, gt=0)
     """Width of the hidden layers of the head."""
 
-    tme_output_dim: int = Field(default=256, gt=0)
+    tme_output_dim: Annotated[int, Shapes("weights")] = Field(default=256, gt=0)
     """Width of the embedding that the contrastive loss compares."""
 
-    tme_layers: int = Field(default=3, ge=1)
+    tme_layers: Annotated[int, Shapes("weights")] = Field(default=3, ge=1)
     """Linear layers in the head."""
 
     @model_validator(mode="after")
@@ -90,46 +94,48 @@ class StudentConfig(Config):
 class MaskConfig(Config):
     """The model that draws the masks, and how often they are used."""
 
-    mask_model_type: Literal["vit_unet", "adios"] = "vit_unet"
+    mask_model_type: Annotated[Literal["vit_unet", "adios"], Shapes("weights")] = "vit_unet"
     """A ViT with a CellViT-style decoder, or the U-Net of the original ADIOS."""
 
-    num_masks: int = Field(default=3, ge=2)
+    num_masks: Annotated[int, Shapes("weights")] = Field(default=3, ge=2)
     """Masks per image; they add up to one at every pixel."""
 
-    crops_per_mask: int = Field(default=1, ge=0)
+    crops_per_mask: Annotated[int, Shapes("step")] = Field(default=1, ge=0)
     """Random resized crops taken from every masked view, for the student only."""
 
-    crop_size: int | None = Field(default=None, gt=0)
+    crop_size: Annotated[int | None, Shapes("step")] = Field(default=None, gt=0)
     """Side in pixels of those crops; absent: the image size."""
 
-    mask_source: Literal["learned", "random", "none"] = "learned"
+    mask_source: Annotated[Literal["learned", "random", "none"], Shapes("step")] = "learned"
     """Where masks come from; the others are controls: smooth random ones of equal areas, or no
     masks at all, so that only crops differ from the clean view."""
 
-    mask_ema: float = Field(default=0.0, ge=0, lt=1)
+    mask_ema: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0, lt=1)
     """Decay of a moving average of the mask model, which pictures, scores and loading then use; 0
     uses the trained weights themselves."""
 
-    mask_update_freq: int = Field(default=1, ge=1)
+    mask_update_freq: Annotated[int, Shapes("step")] = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
 
-    mask_forward: Literal["auto", "shared", "separate"] = "auto"
+    mask_forward: Annotated[Literal["auto", "shared", "separate"], Shapes("step")] = "auto"
     """Whether one pass of the mask model serves both halves of a step; auto: shared where no
     dropout is in play, else a pass for each half, so that each draws its own."""
 
-    mask_encoder_dim: int = Field(default=192, gt=0, multiple_of=HEAD_WIDTH)
+    mask_encoder_dim: Annotated[int, Shapes("weights")] = Field(
+        default=192, gt=0, multiple_of=HEAD_WIDTH
+    )
     """Width of the vit_unet's encoder, a multiple of the head width."""
 
-    mask_encoder_depth: int = Field(default=12, ge=4)
+    mask_encoder_depth: Annotated[int, Shapes("weights")] = Field(default=12, ge=4)
     """Blocks of the vit_unet's encoder; the decoder reads it at each quarter."""
 
-    mask_dropout: float = Field(default=0.2, ge=0, lt=1)
+    mask_dropout: Annotated[float, Shapes("step")] = Field(default=0.2, ge=0, lt=1)
     """Dropout in the vit_unet's decoder, and stochastic depth in its encoder."""
 
-    mask_encoder_checkpoint: Path | None = None
+    mask_encoder_checkpoint: Annotated[Path | None, Shapes("step")] = None
     """Student run or checkpoint from which the vit_unet's encoder starts; absent: random."""
 
-    freeze_mask_encoder: bool = False
+    freeze_mask_encoder: Annotated[bool, Shapes("weights")] = False
     """Train the vit_unet's decoder alone."""
 
     @model_validator(mode="after")
@@ -172,5 +178,5 @@ class MaskConfig(Config):
 
 def is_changed(section: Config, name: str) -> bool:
     """Whether a setting differs from its declared default."""
-    default: Any = type(section).model_fields[name].default
+    default: Annotated[Any, Shapes("step")] = type(section).model_fields[name].default
     return bool(getattr(section, name) != default)

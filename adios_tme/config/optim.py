@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config
+from adios_tme.config.base import Config, Shapes
 from adios_tme.config.model import is_changed
 
 
@@ -18,28 +18,28 @@ def default_warmup(total_iterations: int) -> int:
 class OptimConfig(Config):
     """Optimisers and schedules of both networks."""
 
-    optimizer_type: Literal["adamw", "sgd"] = "adamw"
+    optimizer_type: Annotated[Literal["adamw", "sgd"], Shapes("weights")] = "adamw"
     """Optimiser of both networks."""
 
-    use_lars: bool = False
+    use_lars: Annotated[bool, Shapes("weights")] = False
     """Scale SGD's step by layer (LARS, You et al. 2017); needs --optimizer-type sgd."""
 
-    lars_eta: float = Field(default=0.02, gt=0)
+    lars_eta: Annotated[float, Shapes("step")] = Field(default=0.02, gt=0)
     """Trust coefficient of LARS."""
 
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: Annotated[float, Shapes("step")] = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD and LARS."""
 
-    lr: float = Field(default=5e-5, gt=0)
+    lr: Annotated[float, Shapes("step")] = Field(default=5e-5, gt=0)
     """Learning rate of the student after warm-up."""
 
-    mask_lr_ratio: float = Field(default=0.25, gt=0)
+    mask_lr_ratio: Annotated[float, Shapes("step")] = Field(default=0.25, gt=0)
     """The mask model's learning rate as a multiple of the student's."""
 
-    min_lr: float = Field(default=1e-6, ge=0)
+    min_lr: Annotated[float, Shapes("step")] = Field(default=1e-6, ge=0)
     """The student's learning rate at the last iteration, reached by half a cosine."""
 
-    total_iterations: int = Field(default=300_000, ge=1)
+    total_iterations: Annotated[int, Shapes("step")] = Field(default=300_000, ge=1)
     """Updates of the student in the whole run."""
 
     global_batch_size: int | None = Field(default=None, ge=2)
@@ -47,15 +47,15 @@ class OptimConfig(Config):
     in passes of at most batch_size_per_gpu, with the same gradients; absent: batch_size_per_gpu
     times the processes."""
 
-    warmup_iterations: int = Field(
+    warmup_iterations: Annotated[int, Shapes("step")] = Field(
         default_factory=lambda given: default_warmup(given["total_iterations"]), ge=0
     )
     """Iterations of linear warm-up; default: 10000, or a tenth of a run under 100,000."""
 
-    weight_decay: float = Field(default=0.04, ge=0)
+    weight_decay: Annotated[float, Shapes("step")] = Field(default=0.04, ge=0)
     """Weight decay; biases, norms, tokens and positions have none."""
 
-    clip_grad: float = Field(default=1.0, ge=0)
+    clip_grad: Annotated[float, Shapes("step")] = Field(default=1.0, ge=0)
     """Largest gradient norm of each network; 0 leaves gradients as they are."""
 
     @model_validator(mode="after")

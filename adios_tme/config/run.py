@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adios_tme.config.base import Config
+from adios_tme.config.base import Config, Shapes
 
 
 class RunConfig(Config):
@@ -20,8 +20,8 @@ class RunConfig(Config):
     """Start afresh in a folder that already holds a run; its files are removed."""
 
     resume: str = "auto"
-    """`auto` goes on from the newest checkpoint in the output folder, `never` does not; else the
-    path of a checkpoint or run folder to go on from."""
+    """`auto` resumes from the newest checkpoint in the output folder, `never` does not; else the
+    path of a checkpoint or run folder to resume from."""
 
     init_from: str | None = None
     """Weights to start from, and nothing else of a run: a run, a checkpoint, a folder with
@@ -52,18 +52,18 @@ class ComputeConfig(Config):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where to train; auto: CUDA when there is one."""
 
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Shapes("step")] = "auto"
     """Number format of the networks' arithmetic; auto: bf16 on CUDA, fp32 on a CPU."""
 
-    attention: Literal["auto", "xformers", "varlen", "sdpa"] = "auto"
+    attention: Annotated[Literal["auto", "xformers", "varlen", "sdpa"], Shapes("step")] = "auto"
     """Attention back end; auto tries xformers, then varlen, on CUDA, and takes SDPA elsewhere."""
 
-    grad_checkpointing: bool = False
+    grad_checkpointing: Annotated[bool, Shapes("step")] = False
     """Recompute the student's activations in the backward pass to save memory."""
 
-    mask_grad_checkpointing: bool = False
+    mask_grad_checkpointing: Annotated[bool, Shapes("step")] = False
     """Recompute the mask model's activations in the backward pass to save memory."""
 
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], Shapes("step")] = "auto"
     """torch.compile of the networks' blocks; auto: off, as it gains little on a CPU and has not
     been measured on CUDA."""

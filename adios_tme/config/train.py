@@ -38,13 +38,17 @@ DEMO: dict[str, Any] = {
 
 #: Names of ``--preset``, and the settings that each puts under the ones that are given.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Measured in docs/steadiness.md; the learning rate's decay, which does most, is on by itself.
-    "steady": {
+    # Measured in docs/stability.md; the learning rate's decay, which does most, is on by itself.
+    "stable": {
         "loss": {"alpha_sparsity": 2.0, "initial_temp": 0.2, "final_temp": 0.2},
         "mask": {"mask_ema": 0.99},
         "optim": {"mask_lr_ratio": 0.25},
     },
 }
+
+
+#: Earlier names of presets, which stay.
+PRESET_ALIASES = {"steady": "stable"}
 
 
 class TrainConfig(Config):
@@ -56,9 +60,10 @@ class TrainConfig(Config):
     demo: bool = False
     """Train a tiny model on generated tissue, on a laptop, with no other argument."""
 
-    preset: Literal["steady"] | None = None
-    """Settings put under the ones you give. `steady` keeps masks where they have settled: by a
-    stronger sparsity penalty, one temperature, a slower mask model and its moving average."""
+    preset: Literal["stable", "steady"] | None = None
+    """Settings put under the ones you give. `stable` (also `steady`) keeps masks where they have
+    settled: by a stronger sparsity penalty, one temperature, a slower mask model and its moving
+    average."""
 
     data: DataConfig = DataConfig()
     model: StudentConfig = StudentConfig()
@@ -77,7 +82,8 @@ class TrainConfig(Config):
         if not isinstance(given, Mapping):
             return given
         demo = DEMO if given.get("demo") else {}
-        preset = PRESETS.get(str(given.get("preset")), {})
+        name = str(given.get("preset"))
+        preset = PRESETS.get(PRESET_ALIASES.get(name, name), {})
         plain = {
             name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
             for name, value in given.items()

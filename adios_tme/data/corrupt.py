@@ -39,13 +39,13 @@ class CorruptLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.num_damaged = 0
+        self.num_corrupt = 0
         self._known = set(self._read())
 
     def record(self, damages: Iterable[CorruptPatch]) -> list[CorruptPatch]:
         """Count damaged patches, write down the new ones, and return those."""
         told = list(damages)
-        self.num_damaged += len(told)
+        self.num_corrupt += len(told)
         return self.note(told)
 
     def note(self, damages: Iterable[CorruptPatch]) -> list[CorruptPatch]:
@@ -80,9 +80,9 @@ class CorruptLog:
             DataError: Naming the count, the share and the log.
         """
         allowed = max_fraction * max(num_seen, FEWEST_JUDGED)
-        if self.num_damaged > allowed:
+        if self.num_corrupt > allowed:
             raise DataError(
-                f"{self.num_damaged} of {num_seen} patches could not be read, more than the "
+                f"{self.num_corrupt} of {num_seen} patches could not be read, more than the "
                 f"fraction {max_fraction} allows. They are listed in {self.path}. "
                 f"Mend or remove those archives, or raise --max-corrupt-fraction."
             )

@@ -5,12 +5,12 @@ Shape legend: B rows of this rank, R ranks, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from adios_tme.distributed.world import num_ranks, own_rank
 from adios_tme.errors import AdiosError
@@ -56,6 +56,16 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(means)
         means /= num_ranks()
     return means
+
+
+def average_gradients(weights: Sequence[nn.Parameter]) -> None:
+    """Average gradients over ranks, for weights that no DDP wrapper sees to."""
+    if num_ranks() == 1:
+        return
+    for weight in weights:
+        if weight.grad is not None:
+            dist.all_reduce(weight.grad)
+            weight.grad /= num_ranks()
 
 
 def on_first_rank(do: Callable[[], Answer]) -> Answer:

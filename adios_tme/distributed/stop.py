@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from adios_tme.distributed.collectives import max_over_ranks
-from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.distributed.world import was_launched
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-#: What ranks may agree on besides the number of a signal; a signal outweighs a change of the world.
-GO_ON, CHANGE_WORLD, GIVE_UP = 0, 1, 100
 #: A scheduler that signals every process and an agent that passes signals on make two of one.
 ECHO_SECONDS = 1.0
 LOOK_SECONDS = 0.5
@@ -26,53 +24,47 @@ LOOK_SECONDS = 0.5
 Handler = Callable[[int, FrameType | None], None]
 
 
-class StopRequest:
+class StopListener:
     """Remembers the first signal for the end of the step.
 
     Args:
-        link: What the launcher of this process says; None without one.
+        channel: What the launcher of this process says; None without one.
     """
 
-    def __init__(self, link: WorkerChannel | None = None) -> None:
-        self.number = 0
-        self.parent = link.launcher if link else os.getppid()
-        self.link = link
+    def __init__(self, channel: WorkerChannel | None = None) -> None:
+        self.request = Request.CONTINUE
+        self.parent = channel.launcher if channel else os.getppid()
+        self.channel = channel
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         if not self.is_orphan:  # else the signal tells of nothing but that
-            self.number = self.number or number
+            self.request = self.request or Request.of_signal(number)
 
     @property
     def is_orphan(self) -> bool:
         """Whether the launcher of this process is gone."""
         return was_launched() and os.getppid() != self.parent
 
-    def agree(self, *, give_up: bool = False) -> int:
+    def agree(self, *, give_up: bool = False) -> Request:
         """What every rank does after this step (a collective on the host).
 
         Args:
             give_up: Whether this rank cannot go on.
-
-        Returns:
-            ``GO_ON``, ``CHANGE_WORLD``, ``GIVE_UP``, or the number of the signal to leave with.
         """
-        asked = self.number or (self.link.request if self.link else GO_ON)
-        verdict = max_over_ranks(GIVE_UP if give_up else asked)
-        if verdict not in (GO_ON, CHANGE_WORLD, GIVE_UP):
-            self.number = verdict
-        return verdict
+        asked = self.request or (self.channel.request if self.channel else Request.CONTINUE)
+        return Request(max_over_ranks(Request.GIVE_UP if give_up else asked))
 
 
 @contextmanager
-def stop_on_signal(link: WorkerChannel | None = None) -> Iterator[StopRequest]:
+def stop_on_signal(channel: WorkerChannel | None = None) -> Iterator[StopListener]:
     """Catch SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 while the block runs; a second leaves at once.
 
     A launched process also leaves when its launcher is gone.
     """
-    stop = StopRequest(link)
-    with handling(stop.ask), _Sentinel(stop):
-        yield stop
+    listener = StopListener(channel)
+    with handling(listener.ask), _Sentinel(listener):
+        yield listener
 
 
 @contextmanager
@@ -89,6 +81,16 @@ def handling(handler: Handler, numbers: tuple[signal.Signals, ...] = STOPPING) -
             signal.signal(number, previous)
 
 
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Keep the stopping signals from what the block starts, which inherits that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Sentinel:
     """Leaves at once where the loop cannot, as while it waits in a collective for a dead rank.
 
@@ -96,8 +98,8 @@ class _Sentinel:
     it writes to a file descriptor reach this thread whatever the main one does.
     """
 
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop = stop
+    def __init__(self, listener: StopListener) -> None:
+        self._listener = listener
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sentinel", daemon=True)
 
@@ -125,10 +127,11 @@ class _Sentinel:
             selector.register(self._reading, selectors.EVENT_READ)
             while not self._ended.is_set():
                 heard = os.read(self._reading, 64) if selector.select(LOOK_SECONDS) else b""
-                if self._stop.is_orphan:
+                if self._listener.is_orphan:
                     _leave(1, "the launcher is gone")
-                if self._stop.link and self._stop.link.at_once:
-                    _leave(128 + self._stop.link.request, "the launcher was asked twice")
+                channel = self._listener.channel
+                if channel and channel.at_once:
+                    _leave(128 + (channel.request.signal or 0), "the launcher was asked twice")
                 for number in set(heard) & set(STOPPING):
                     first_at = first_at or time.monotonic()
                     if time.monotonic() - first_at > ECHO_SECONDS:

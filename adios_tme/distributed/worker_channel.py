@@ -5,12 +5,45 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import signal
+from enum import IntEnum
 from multiprocessing import get_context
 from typing import Any
 
 from adios_tme.errors import AdiosError
 
 _LONGEST_MESSAGE = 1 << 14
+
+
+_SIGNALS = 1000
+
+
+class Request(IntEnum):
+    """What ranks agree to do after a step; of several the largest wins."""
+
+    CONTINUE = 0
+    CHANGE_MEMBERSHIP = 100
+    """Save, and let the launcher start more processes."""
+    TERMINATE = _SIGNALS + signal.SIGTERM
+    INTERRUPT = _SIGNALS + signal.SIGINT
+    USER_1 = _SIGNALS + signal.SIGUSR1
+    USER_2 = _SIGNALS + signal.SIGUSR2
+    GIVE_UP = 2 * _SIGNALS
+    """Leave, because this rank cannot do its part."""
+
+    @classmethod
+    def of_signal(cls, number: int) -> Request:
+        """To save and leave with a signal's exit code.
+
+        Raises:
+            ValueError: If no run stops at it.
+        """
+        return cls(_SIGNALS + number)
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that asked; None where none did."""
+        return signal.Signals(self - _SIGNALS) if _SIGNALS < self < Request.GIVE_UP else None
 
 
 class WorkerChannel:
@@ -35,13 +68,13 @@ class WorkerChannel:
         self._errors: Any = context.Array(ctypes.c_char, size, lock=False)
 
     @property
-    def request(self) -> int:
-        """What the launcher asks for: 0, the number of a signal, or to change the world."""
-        return int(self._request.value)
+    def request(self) -> Request:
+        """What the launcher asks for."""
+        return Request(self._request.value)
 
     @request.setter
-    def request(self, number: int) -> None:
-        self._request.value = number
+    def request(self, request: Request) -> None:
+        self._request.value = request
 
     @property
     def at_once(self) -> bool:
@@ -74,28 +107,28 @@ class WorkerChannel:
 
     def is_ready(self) -> None:
         """Say that this worker has saved and waits to be started again."""
-        self._is_ready[_own_place()] = True
+        self._is_ready[_own_number()] = True
 
     def has_ended(self) -> None:
         """Say that this worker has come to its end."""
-        self._has_ended[_own_place()] = True
+        self._has_ended[_own_number()] = True
 
     def tell(self, error: AdiosError) -> None:
         """Tell the launcher of such an error."""
         content = pickle.dumps(error)
         if len(content) > _LONGEST_MESSAGE:
             content = pickle.dumps(AdiosError(str(error)[: _LONGEST_MESSAGE // 8]))
-        start = _own_place() * _LONGEST_MESSAGE
+        start = _own_number() * _LONGEST_MESSAGE
         self._errors[start : start + len(content)] = content
-        self._lengths[_own_place()] = len(content)
+        self._lengths[_own_number()] = len(content)
 
     def begin_again(self) -> None:
-        """Forget a change of the world, before workers are started in it."""
+        """Forget a change of membership, before workers are started in it."""
         for worker in range(self.num_workers):
             self._is_ready[worker] = self._has_ended[worker] = False
-        if self.request == 1:
-            self.request = 0
+        if self.request == Request.CHANGE_MEMBERSHIP:
+            self.request = Request.CONTINUE
 
 
-def _own_place() -> int:
+def _own_number() -> int:
     return int(os.environ["LOCAL_RANK"])

@@ -22,8 +22,8 @@ from torch.distributed.launcher.api import elastic_launch
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling
-from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling, signals_blocked
+from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.distributed.world import was_launched
 from adios_tme.errors import (
     AdiosError,
@@ -86,27 +86,27 @@ class Launch:
         self, config: TrainConfig, num_processes: int, rendezvous: dict[str, Any] | None = None
     ) -> None:
         self.config = config
-        start_deaf_tracker()
-        self.link = WorkerChannel(num_processes)
+        start_resource_tracker()
+        self.channel = WorkerChannel(num_processes)
         self._elastic = _elastic_config(config, num_processes, rendezvous or {})
-        self._elastic.rdzv_backend = register(self.link)
+        self._elastic.rdzv_backend = register(self.channel)
         self._asked_at = 0.0
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Ask the workers to save and leave; a second time, to leave at once."""
-        if self.link.request < signal.SIGHUP + 1:  # nothing yet, or only a change of the world
+        if self.channel.request.signal is None:
             self._asked_at = time.monotonic()
-            self.link.request = number
+            self.channel.request = Request.of_signal(number)
         elif time.monotonic() - self._asked_at > ECHO_SECONDS:
-            self.link.at_once = True
+            self.channel.at_once = True
             raise SignalException("asked twice", signal.Signals(number))
 
     def wait_until_saved(self, seconds: float) -> bool:
         """Wait for the workers to end, from within a signal handler; whether they did."""
         deadline = time.monotonic() + seconds
-        while not self.link.all_ended and time.monotonic() < deadline:
+        while not self.channel.all_ended and time.monotonic() < deadline:
             time.sleep(0.1)
-        return self.link.all_ended
+        return self.channel.all_ended
 
     def run(self, signals: tuple[signal.Signals, ...] = STOPPING) -> Path:
         """Train until the end, and return the last checkpoint.
@@ -121,12 +121,12 @@ class Launch:
         try:
             with handling(self.ask, signals), terminal_log():
                 workers = elastic_launch(self._elastic, _worker)
-                results = workers(config, self.link)
+                results = workers(config, self.channel)
         except ChildFailedError as error:
-            if known := self.link.error:
+            if known := self.channel.error:
                 raise known from error
-            if self.link.request:
-                raise _stopped_at_once(self.link.request) from error
+            if number := self.channel.request.signal:
+                raise _stopped_at_once(number) from error
             raise LaunchError(
                 f"Training processes failed {config.launch.max_restarts + 1} times. "
                 f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
@@ -134,35 +134,32 @@ class Launch:
         except SignalException as error:
             raise _stopped_at_once(error.sigval) from error
         except RendezvousError as error:
-            if known := self.link.error:  # the run has ended, and the meeting place first
+            if known := self.channel.error:  # the run has ended, and the rendezvous first
                 raise known from error
             raise LaunchError(
                 f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
                 f"each other ({type(error).__name__}). Check that the address is reachable from "
-                f"all of them, then run the same command again to go on from the last checkpoint."
+                f"all of them, then run the same command again to resume from the last checkpoint."
             ) from error
-        if known := self.link.error:
+        if known := self.channel.error:
             raise known
         return Path(next(iter(results.values())))
 
 
-def start_deaf_tracker() -> None:
+def start_resource_tracker() -> None:
     """Start multiprocessing's resource tracker so that a scheduler's signals leave it alone.
 
     It shields itself from SIGINT and SIGTERM only; a job step's SIGUSR2 would end it, and its
     successor would print a traceback for every resource that it has not heard of.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
+    with signals_blocked():
         resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stopped_at_once(number: int) -> TrainingStoppedError:
     return TrainingStoppedError(
         f"{signal.Signals(number).name}: stopped at once. "
-        f"Run the same command again to go on from the last checkpoint.",
+        f"Run the same command again to resume from the last checkpoint.",
         number,
     )
 
@@ -175,7 +172,7 @@ def _elastic_config(
     alone = launch.nnodes == "1"
     if not alone and launch.rdzv_endpoint is None:
         raise ConfigError(
-            f"launch: nnodes={launch.nnodes} needs a meeting place. "
+            f"launch: nnodes={launch.nnodes} needs a rendezvous endpoint. "
             f"Give --rdzv-endpoint HOST:PORT, the same on every machine."
         )
     # Workers share the cores of a machine; without this each would start a thread per core.
@@ -195,19 +192,19 @@ def _elastic_config(
     )
 
 
-def _worker(config: TrainConfig, link: WorkerChannel) -> str:
+def _worker(config: TrainConfig, channel: WorkerChannel) -> str:
     """One training process; what it returns reaches the launcher, and so do errors of ours."""
-    if link.request > signal.SIGHUP:
-        link.tell(_stopped_at_once(link.request))
+    if number := channel.request.signal:
+        channel.tell(_stopped_at_once(number))
         return ""
     try:
-        return str(run_training(config, link=link, evaluate=evaluator(config)))
+        return str(run_training(config, channel=channel, evaluate=evaluator(config)))
     except MembershipChangedError as change:
-        link.is_ready()
+        channel.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another
         sys.exit(str(change))
     except AdiosError as error:
-        link.tell(error)
+        channel.tell(error)
         return ""
     finally:
-        link.has_ended()
+        channel.has_ended()

@@ -1,4 +1,4 @@
-"""Where machines meet: torch's c10d rendezvous, which lets the workers save before it changes them.
+"""torch's c10d rendezvous of machines, which lets the workers save before it changes them.
 
 torch's elastic agent stops its workers the moment another machine waits to join. Here they are
 asked to save first, so that a machine that joins costs no iteration.
@@ -21,26 +21,25 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
 
-from adios_tme.distributed.stop import CHANGE_WORLD, GO_ON
-from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.errors import LaunchError
 
 BACKEND = "adios_tme"
 #: Time that workers have to finish their step and save before a machine joins all the same.
 SAVE_SECONDS = 120
-#: Time in which the meeting place answers, or is lost. torch's store, whose own time-out waits for
-#: an answer as well, would notice a cut link only when TCP does, after a quarter of an hour.
+#: Time in which the rendezvous endpoint answers, or is lost. torch's store, whose own time-out
+#: waits for an answer as well, would notice a cut link only when TCP does, after 15 minutes.
 ANSWER_SECONDS = 60
 
 logger = logging.getLogger(__name__)
 
 
-def register(link: WorkerChannel) -> str:
+def register(channel: WorkerChannel) -> str:
     """Make the rendezvous known to torch for one launch, and return its name."""
 
     def create(parameters: RendezvousParameters) -> RendezvousHandler:
         backend, store = create_backend(parameters)
-        return SavingRendezvous(create_handler(store, backend, parameters), link)
+        return SavingRendezvous(create_handler(store, backend, parameters), channel)
 
     rendezvous_handler_registry._registry.pop(BACKEND, None)  # of a launch before in this process
     rendezvous_handler_registry.register(BACKEND, create)
@@ -52,12 +51,12 @@ class SavingRendezvous(RendezvousHandler):
 
     Args:
         inner: The rendezvous that does the work.
-        link: Shared with the workers of this machine.
+        channel: Shared with the workers of this machine.
     """
 
-    def __init__(self, inner: RendezvousHandler, link: WorkerChannel) -> None:
+    def __init__(self, inner: RendezvousHandler, channel: WorkerChannel) -> None:
         self._inner = inner
-        self._link = link
+        self._channel = channel
         self._num_starts = 0
         self._asked_at: float | None = None
         self._is_lost = False
@@ -78,7 +77,7 @@ class SavingRendezvous(RendezvousHandler):
             AdiosError: That error.
             LaunchError: If the run has ended on another machine.
         """
-        if error := self._link.error:
+        if error := self._channel.error:
             raise error
         if self._num_starts:
             why = "machines join" if self._asked_at else "training processes failed or were killed"
@@ -88,29 +87,29 @@ class SavingRendezvous(RendezvousHandler):
         except RendezvousClosedError as error:
             raise LaunchError(
                 "The run has ended on another machine; see its message. "
-                "Run the same command again on every machine to go on from the last checkpoint."
+                "Run the same command again on every machine to resume from the last checkpoint."
             ) from error
         logger.info("Machine %d of %d in this run.", info.rank + 1, info.world_size)
         self._num_starts += 1
         self._asked_at = None
-        self._link.begin_again()
+        self._channel.begin_again()
         return info
 
     def num_nodes_waiting(self) -> int:
         """Machines that wait to join; 0 while the workers are still saving for them.
 
         Raises:
-            RendezvousConnectionError: If the meeting place does not answer.
+            RendezvousConnectionError: If the rendezvous endpoint does not answer.
         """
         waiting = self._ask_num_waiting()
         if waiting <= 0:
             return waiting
         if self._asked_at is None:
             self._asked_at = time.monotonic()
-            if self._link.request == GO_ON:
-                self._link.request = CHANGE_WORLD
+            if self._channel.request == Request.CONTINUE:
+                self._channel.request = Request.CHANGE_MEMBERSHIP
         is_late = time.monotonic() - self._asked_at > SAVE_SECONDS
-        return waiting if is_late or self._link.all_ready else 0
+        return waiting if is_late or self._channel.all_ready else 0
 
     def _ask_num_waiting(self) -> int:
         answers: list[int | Exception] = []

@@ -89,7 +89,7 @@ class TrainJob:
             if not self._launch.wait_until_saved(patience):
                 sys.stderr.write(
                     f"The workers have not saved within {patience} s; requeueing all the same, to "
-                    f"go on from the last checkpoint. Raise --signal-seconds.\n"
+                    f"resume from the last checkpoint. Raise --signal-seconds.\n"
                 )
         return submitit.helpers.DelayedSubmission(TrainJob(self.config))
 

@@ -1,4 +1,4 @@
-"""The views that the student compares: images with a mask's region hidden, and crops of those.
+"""The views that the student compares: masked views, and crops of those.
 
 Shape legend: B images, N masks, V views of each image, C channels, H x W pixels, S crop side.
 """

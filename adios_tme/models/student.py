@@ -1,4 +1,4 @@
-"""The player that learns to see through the masks."""
+"""The student: an encoder and its head, which learn to see through the masks."""
 
 from __future__ import annotations
 

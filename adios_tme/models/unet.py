@@ -35,8 +35,6 @@ class AdiosUNet(nn.Module):
         ValueError: If the images are too small.
     """
 
-    has_dropout = False
-
     def __init__(
         self,
         img_size: int = 224,

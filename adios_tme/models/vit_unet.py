@@ -71,11 +71,6 @@ class ViTUNet(nn.Module):
         self.head = nn.Conv2d(widths[-1], num_masks, 1)
         self.encoder.requires_grad_(not freeze_encoder)
 
-    @property
-    def has_dropout(self) -> bool:
-        """Whether two forward passes on the same images may differ."""
-        return self.training and self.dropout > 0
-
     def train(self, mode: bool = True) -> ViTUNet:
         """Set training mode; a frozen encoder stays in evaluation."""
         super().train(mode)

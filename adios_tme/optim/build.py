@@ -14,15 +14,16 @@ from adios_tme.optim.lars import LARS
 TOKENS = ("cls_token", "reg_token", "pos_embed")
 
 
-def build_optimizer(network: nn.Module, optim: OptimConfig, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of a network, one kernel a step where torch has it fused.
+def build_optimizer(
+    groups: list[dict[str, Any]], optim: OptimConfig, lr: float
+) -> torch.optim.Optimizer:
+    """An optimiser of some weights, one kernel a step where torch has it fused.
 
     Args:
-        network: Its weights that learn are split into decaying and other ones.
+        groups: The weights; see `parameter_groups`.
         optim: Settings.
         lr: First learning rate; the loop sets it anew each step.
     """
-    groups = parameter_groups(network, optim.weight_decay)
     if optim.use_lars:
         return LARS(groups, lr=lr, momentum=optim.momentum, eta=optim.lars_eta)
     if optim.optimizer_type == "adamw":
@@ -36,14 +37,15 @@ def build_optimizer(network: nn.Module, optim: OptimConfig, lr: float) -> torch.
     return sgd
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(weight_decay: float, *networks: nn.Module) -> list[dict[str, Any]]:
     """Split the learning weights in two groups: matrices and kernels decay, the rest does not.
 
     Biases, norms, LayerScale (all one-dimensional), tokens and positions are left alone.
     """
     decaying: list[nn.Parameter] = []
     still: list[nn.Parameter] = []
-    for name, weight in network.named_parameters():
+    named = (pair for network in networks for pair in network.named_parameters())
+    for name, weight in named:
         if not weight.requires_grad:
             continue
         alone = weight.ndim <= 1 or name.rpartition(".")[2] in TOKENS

@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, what it was made with, where to go on from."""
+"""The output folder of a run: whose it is, what it was made with, where to resume from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adios_tme.config.load import leaves, read_yaml, write_yaml
+from adios_tme.config.load import leaves, read_yaml, shapes, write_yaml
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import environment
 from adios_tme.errors import ConfigError, DataError
@@ -18,27 +18,6 @@ from adios_tme.run_folder.checkpoints import (
     remove_partial_writes,
 )
 from adios_tme.run_folder.layout import ENVIRONMENT, SETTINGS, clear_run
-
-#: Settings that shape the saved tensors: going on with others would not fit.
-SHAPING = (
-    "img_size",
-    "arch",
-    "patch_size",
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "num_register_tokens",
-    "tme_hidden_dim",
-    "tme_output_dim",
-    "tme_layers",
-    "mask_model_type",
-    "num_masks",
-    "mask_encoder_dim",
-    "mask_encoder_depth",
-    "freeze_mask_encoder",
-    "optimizer_type",
-    "use_lars",
-)
 
 
 def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
@@ -70,7 +49,7 @@ def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
 
 
 def resume_source(config: TrainConfig) -> Path | None:
-    """The checkpoint to go on from: the folder's own newest whole one, else the one named.
+    """The checkpoint to resume from: the folder's own newest whole one, else the one named.
 
     Raises:
         CheckpointError: If the folder holds checkpoints and none is whole, or what is named holds
@@ -91,12 +70,12 @@ def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) ->
     Raises:
         ConfigError: Naming each difference.
     """
-    paths = {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
+    asked = config.model_dump(mode="json")
+    paths = [leaf.path for leaf in leaves(TrainConfig) if shapes(leaf) == "weights"]
     differences = [
-        f"{name} is {old}, asked {new}"
-        for name in SHAPING
-        if (old := _lookup(saved, paths[name]))
-        != (new := _lookup(config.model_dump(mode="json"), paths[name]))
+        f"{path[-1]} is {old}, asked {new}"
+        for path in paths
+        if (old := _lookup(saved, path)) != (new := _lookup(asked, path))
     ]
     if differences:
         raise ConfigError(

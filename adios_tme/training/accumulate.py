@@ -1,33 +1,35 @@
-"""One update of both players on more images than a rank holds at a time.
+"""One update of student and mask model on more images than a rank holds at a time.
 
-Adding up the gradients of small batches is not enough here: each image of a contrastive loss is
-compared with every other one of the update. So every half runs twice (Gao et al. 2021,
-arXiv:2101.06983): first without a graph, for the embeddings of all passes and the loss's gradient
-on them; then pass by pass with a graph, through which that gradient flows. The numbers are those of
-one large batch; the price is one more forward.
+Where an image's loss depends on every other one of the update, adding up the gradients of small
+batches is not enough. So every half runs twice (Gao et al. 2021, arXiv:2101.06983): first without a
+graph, for the embeddings of all passes and the loss's gradient on them; then pass by pass with a
+graph, through which that gradient flows. The numbers are those of one large batch; the price is one
+more forward. Other objectives are averaged over the passes.
 
-Shape legend: B images of a pass, N masks, V views, C channels, H x W pixels, D embedding.
+Shape legend: B images of a pass, N masks, V masked views, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adios_tme.masking.views import apply_masks
-from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.base import mask_model_loss
 from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run, random_state, set_random_state
-from adios_tme.training.step import Report, student_embeddings
+from adios_tme.training.step import Report, embed_clean, embed_masked, embed_with_crops
 from adios_tme.training.update import Updater, frozen
 
 RandomState = dict[str, Tensor]
+#: Embeddings of one pass by its number: (V, B, ...) of the masked views, in the student's half with
+#: the clean one before them, which has a gradient there.
+Embed = Callable[[int], Tensor]
 
 
 def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
@@ -41,26 +43,26 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
     Returns:
         Losses and norms of the whole update; the masks are those of the last pass.
     """
-    draws = [random_state(run.world.device)]
+    draws = [random_state(run.resolved.device)]
     masks: list[Tensor] = []
     for images_BCHW in batches:
         masks.append(run.predict_masks(images_BCHW, with_graph=False).detach())
-        draws.append(random_state(run.world.device))
+        draws.append(random_state(run.resolved.device))
     student_loss, student_norm = _update_student(run, batches, masks, now)
     if not now.mask_is_due:
-        return Report(student_loss, student_norm, masks[-1])
+        run.follow(now)
+        return Report(student_loss=student_loss, student_grad_norm=student_norm, masks=masks[-1])
 
-    fooled, area, mask_norm = _update_mask_model(run, batches, draws, now)
-    if run.averaged_mask_model:
-        run.averaged_mask_model.update(run.bare_mask_model)
+    contrastive, penalty, mask_norm = _update_mask_model(run, batches, draws, now)
+    run.follow(now)
     return Report(
-        student_loss,
-        student_norm,
-        masks[-1],
-        run.config.loss.alpha_sparsity * area - fooled,
-        mask_norm,
-        fooled,
-        area,
+        student_loss=student_loss,
+        student_grad_norm=student_norm,
+        masks=masks[-1],
+        mask_loss=mask_model_loss(contrastive, penalty, run.config.loss.alpha_sparsity),
+        mask_grad_norm=mask_norm,
+        contrastive_loss_mask=contrastive,
+        sparsity_penalty=penalty,
     )
 
 
@@ -69,69 +71,136 @@ def _update_student(
 ) -> tuple[Tensor, Tensor]:
     def embed(number: int) -> Tensor:
         student = run.student if torch.is_grad_enabled() else run.bare_student
-        return student_embeddings(run, student, batches[number], masks[number])
+        return embed_with_crops(run, student, batches[number], masks[number])
 
-    embeddings, states = _embed_all(run, embed, len(batches))
-    clean_BD, hidden_VBD = embeddings[0], embeddings[1:]
-    loss = simclr_loss(clean_BD, hidden_VBD, now.temperature).sum()
-    (grad,) = torch.autograd.grad(loss, embeddings)
-
-    run.update_student.zero()
-    for number, through in enumerate(grad.chunk(len(batches), dim=1)):
-        set_random_state(states[number], run.world.device)
+    update = run.update_student
+    update.zero()
+    passes = _passes(run, embed, len(batches), now, update)
+    for number in range(len(batches)):
+        passes.begin(number)
         with _sends_gradients(run.student, number == len(batches) - 1):
-            run.update_student.backward((embed(number) * through).sum())
-    return loss.detach(), run.update_student.step(now.lr)
+            update.backward(passes.loss_of(number, embed(number)))
+    return passes.loss(), update.step(now.lr)
 
 
 def _update_mask_model(
     run: Run, batches: list[Tensor], draws: list[RandomState], now: Schedule
 ) -> tuple[Tensor, Tensor, Tensor]:
-    device, num_passes = run.world.device, len(batches)
-    areas: list[Tensor] = []
+    device, num_passes = run.resolved.device, len(batches)
+    alpha = run.config.loss.alpha_sparsity
+    penalties: list[Tensor] = []
 
     def embed(number: int) -> Tensor:
-        if run.shares_masks:  # the draws of the student's half, dropout and all
+        if run.resolved.shares_masks:  # the draws of the student's half, dropout and all
             after = random_state(device)
             set_random_state(draws[number], device)
         masks_BNHW = run.predict_masks(batches[number], with_graph=torch.is_grad_enabled())
-        if run.shares_masks:
+        if run.resolved.shares_masks:
             set_random_state(after, device)
-        areas.append(sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type))
-        with run.autocast():
-            hidden = judge(apply_masks(batches[number], masks_BNHW))
-        hidden_VBD: Tensor = hidden.unflatten(0, (-1, len(batches[number])))
-        return hidden_VBD
+        penalties.append(sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type))
+        return embed_masked(run, batches[number], masks_BNHW)
 
-    with frozen(run.bare_student) as judge:
-        with torch.no_grad(), run.autocast():
-            clean_BD = torch.cat([judge(images_BCHW) for images_BCHW in batches])
-        hidden_VBD, states = _embed_all(run, embed, num_passes)
-        fooled = simclr_loss(clean_BD, hidden_VBD, now.temperature).sum()
-        (grad,) = torch.autograd.grad(fooled, hidden_VBD)
-        area = torch.stack(areas).mean()
-
-        update: Updater = run.update_mask_model
+    update = run.update_mask_model
+    with frozen(run.bare_student, run.objective):
+        clean = [embed_clean(run, images_BCHW) for images_BCHW in batches]
         update.zero()
-        for number, through in enumerate(grad.chunk(num_passes, dim=1)):
-            set_random_state(states[number], device)
-            with _sends_gradients(run.mask_model, number == num_passes - 1):
-                disagreement = (embed(number) * through).sum()
-                own_area = areas.pop() / num_passes
-                update.backward(run.config.loss.alpha_sparsity * own_area - disagreement)
-        return fooled.detach(), area, update.step(now.mask_lr)
-
-
-def _embed_all(
-    run: Run, embed: Callable[[int], Tensor], num_passes: int
-) -> tuple[Tensor, list[RandomState]]:
-    """Embeddings of all passes as a leaf, and the random streams with which each began."""
-    states, parts = [], []
-    with torch.no_grad():
+        passes = _passes(run, embed, num_passes, now, update, clean)
         for number in range(num_passes):
-            states.append(random_state(run.world.device))
-            parts.append(embed(number))
-    return torch.cat(parts, dim=1).requires_grad_(), states
+            passes.begin(number)
+            with _sends_gradients(run.mask_model, number == num_passes - 1):
+                contrastive = passes.loss_of(number, embed(number))
+                update.backward(mask_model_loss(contrastive, penalties[-1] / num_passes, alpha))
+        penalty = torch.stack([each.detach() for each in penalties[-num_passes:]]).mean()
+        return passes.loss(), penalty, update.step(now.mask_lr)
+
+
+class _Passes(Protocol):
+    """What is gone back from in each pass, so that their gradients add up to the update's."""
+
+    def begin(self, number: int) -> None:
+        """Before a pass."""
+
+    def loss_of(self, number: int, embeddings: Tensor) -> Tensor:
+        """A scalar with this pass's part of the gradient."""
+
+    def loss(self) -> Tensor:
+        """Of the whole update, once all passes are done."""
+
+
+def _passes(
+    run: Run,
+    embed: Embed,
+    num_passes: int,
+    now: Schedule,
+    update: Updater,
+    clean: Sequence[Tensor] = (),
+) -> _Passes:
+    if run.objective.needs_whole_batch:
+        return _WholeBatch(run, embed, num_passes, now, update, clean)
+    return _Separate(run, num_passes, now, clean)
+
+
+def _loss(run: Run, embeddings: Tensor, clean: Sequence[Tensor], now: Schedule) -> Tensor:
+    """Of masked views and their clean one, which stands before them or apart."""
+    if clean:
+        return run.objective.loss(torch.cat(list(clean)), embeddings, now).sum()
+    return run.objective.loss(embeddings[0], embeddings[1:], now).sum()
+
+
+class _WholeBatch:
+    """The loss over the embeddings of all passes, whose gradient flows on pass by pass."""
+
+    def __init__(
+        self,
+        run: Run,
+        embed: Embed,
+        num_passes: int,
+        now: Schedule,
+        update: Updater,
+        clean: Sequence[Tensor],
+    ) -> None:
+        self._device = run.resolved.device
+        self._states, parts = [], []
+        with torch.no_grad():
+            for number in range(num_passes):
+                self._states.append(random_state(self._device))
+                parts.append(embed(number))
+        embeddings = torch.cat(parts, dim=1).requires_grad_()
+        loss = _loss(run, embeddings, clean, now)
+        own = [weight for weight in run.objective.parameters() if weight.requires_grad]
+        gradient, *of_own = torch.autograd.grad(loss, [embeddings, *own])
+        update.add_gradients(own, of_own)
+        self._through = gradient.chunk(num_passes, dim=1)
+        self._loss = loss.detach()
+
+    def begin(self, number: int) -> None:
+        set_random_state(self._states[number], self._device)
+
+    def loss_of(self, number: int, embeddings: Tensor) -> Tensor:
+        return (embeddings * self._through[number]).sum()
+
+    def loss(self) -> Tensor:
+        return self._loss
+
+
+class _Separate:
+    """The mean of each pass's own loss."""
+
+    def __init__(self, run: Run, num_passes: int, now: Schedule, clean: Sequence[Tensor]) -> None:
+        self._run, self._now, self._num_passes, self._clean = run, now, num_passes, clean
+        self._losses: list[Tensor] = []
+
+    def begin(self, number: int) -> None:
+        """Nothing is played again."""
+
+    def loss_of(self, number: int, embeddings: Tensor) -> Tensor:
+        clean = self._clean[number : number + 1]
+        loss = _loss(self._run, embeddings, clean, self._now) / self._num_passes
+        self._losses.append(loss.detach())
+        return loss
+
+    def loss(self) -> Tensor:
+        return torch.stack(self._losses).sum()
 
 
 def _sends_gradients(network: nn.Module, is_last: bool) -> AbstractContextManager[Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from adios_tme.config.train import TrainConfig
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -32,13 +30,16 @@ class Batches:
         return f"{what} instead of {self.asked}, which {self.num_ranks} ranks do not divide"
 
 
-def plan_batches(config: TrainConfig, num_ranks: int) -> Batches:
+def plan_batches(most: int, asked: int | None, num_ranks: int) -> Batches:
     """Keep to the global batch that is asked for: exactly where the ranks divide it, else nearly.
 
-    Each rank takes its share in the fewest equal passes that hold no more than
-    ``batch_size_per_gpu``.
+    Each rank takes its share in the fewest equal passes.
+
+    Args:
+        most: Images that a rank holds at a time.
+        asked: Global batch; None: as many as all ranks hold.
+        num_ranks: All ranks.
     """
-    most, asked = config.data.batch_size_per_gpu, config.optim.global_batch_size
     if asked is None:
         return Batches(most, 1, num_ranks)
     fewest = math.ceil(asked / (num_ranks * most))

@@ -1,4 +1,4 @@
-"""From the index to normalised batches on the device, with damage counted on the way."""
+"""From the index to normalised batches on the device, with corrupt patches counted on the way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,17 @@ from adios_tme.models.layers import Normalise
 from adios_tme.run_folder.layout import CORRUPT
 
 logger = logging.getLogger(__name__)
+
+
+class Pass(NamedTuple):
+    """The images of one pass of a rank."""
+
+    images: Tensor
+    """Normalised (B, 3, H, W), on the device."""
+    rows: list[int]
+    """Of the index, that they show."""
+    wait_seconds: float
+    """For which the step had to wait for them."""
 
 
 class Feed:
@@ -46,26 +57,24 @@ class Feed:
         batch_size: int,
         first_sample: int,
     ) -> None:
+        data = config.data
         self.index = index
-        self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
-        self.damage = CorruptLog(config.run.output_dir / CORRUPT)
-        self.wait_seconds = 0.0
-        self.rows: list[int] = []
-        """Rows of the index that the newest batch shows."""
-        self._config = config
+        self.corrupt = CorruptLog(config.run.output_dir / CORRUPT)
+        self._normalise = Normalise(data.mean, data.std).to(world.device)
+        self._data = data
         self._device = world.device
         self._num_seen = 0
         self._loader = PatchLoader(
             index,
-            img_size=config.data.img_size,
+            img_size=data.img_size,
             batch_size=batch_size,
             rank=world.rank,
             num_ranks=world.num_ranks,
             seed=config.run.seed,
             first_sample=first_sample,
-            num_workers=config.data.num_workers,
-            shuffle_block=config.data.shuffle_block,
-            resize_in_worker=resizes_in_worker(config.data.resize_on, world.device),
+            num_workers=data.num_workers,
+            shuffle_block=data.shuffle_block,
+            resize_in_worker=resizes_in_worker(data.resize_on, world.device),
             pin_memory=world.device.type == "cuda",
         )
 
@@ -81,32 +90,32 @@ class Feed:
     ) -> None:
         self._loader.close()
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Normalised images (B, 3, H, W) on the device."""
+    def __iter__(self) -> Iterator[Pass]:
+        """Images of one pass after the other."""
         batches = iter(self._loader)
-        handover = Prefetcher(self._device, self._config.data.img_size)
+        prefetcher = Prefetcher(self._device, self._data.img_size)
         while True:
             start = time.perf_counter()
-            batch, images = handover.take(batches)
-            self.wait_seconds += time.perf_counter() - start
+            batch, images = prefetcher.take(batches)
+            waited = time.perf_counter() - start
             self._num_seen += len(batch.rows)
-            self.rows = batch.rows.tolist()
-            for damage in self.damage.record(batch.damaged):
-                place = printable(damage.archive), printable(damage.name)
-                logger.warning("%s: %s left out (%s)", *place, damage.reason)
-            yield self.normalise(augment(images, self._config.data.augment))
+            for patch in self.corrupt.record(batch.damaged):
+                place = printable(patch.archive), printable(patch.name)
+                logger.warning("%s: %s left out (%s)", *place, patch.reason)
+            images = self._normalise(augment(images, self._data.augment))
+            yield Pass(images, batch.rows.tolist(), waited)
 
-    def check_damage(self) -> None:
+    def check_corrupt(self) -> None:
         """Raise when more of the patches seen were unreadable than the settings allow.
 
         Raises:
             DataError: Naming the share and the log.
         """
-        self.damage.check(self._num_seen, self._config.data.max_corrupt_fraction)
+        self.corrupt.check(self._num_seen, self._data.max_corrupt_fraction)
 
     def examples(self, count: int) -> Tensor:
         """The same few images every time, uint8 (B, 3, H, W), spread over the archives."""
-        dataset = PatchDataset(self.index, self._config.data.img_size)
+        dataset = PatchDataset(self.index, self._data.img_size)
         images = []
         for row in np.linspace(0, len(self.index) - 1, min(count, len(self.index)), dtype=int):
             try:

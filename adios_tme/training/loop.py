@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.collectives import any_rank, barrier, on_first_rank
 from adios_tme.distributed.hang_watch import HangWatch
-from adios_tme.distributed.stop import CHANGE_WORLD, GIVE_UP, GO_ON, StopRequest, stop_on_signal
-from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.stop import stop_on_signal
+from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.distributed.world import process_group
 from adios_tme.errors import (
     CheckpointError,
@@ -22,37 +19,39 @@ from adios_tme.errors import (
     TrainingDivergedError,
     TrainingStoppedError,
 )
+from adios_tme.optim.schedule import Schedule
 from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
 from adios_tme.run_folder.layout import NEWEST
 from adios_tme.run_folder.lock import RunLock, owner_of_this_run
 from adios_tme.run_folder.log import run_log
 from adios_tme.run_folder.prepare import resume_source
 from adios_tme.training.accumulate import accumulated_step
-from adios_tme.training.feed import Feed
-from adios_tme.training.recorder import Evaluate, Recorder
+from adios_tme.training.evaluation import Evaluate
+from adios_tme.training.feed import Feed, Pass
+from adios_tme.training.recorder import Recorder
 from adios_tme.training.sample_log import SampleLog, roll_back
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
-from adios_tme.training.step import train_step
+from adios_tme.training.step import Report, train_step
 
 
 def run_training(
     config: TrainConfig,
     *,
-    link: WorkerChannel | None = None,
+    channel: WorkerChannel | None = None,
     evaluate: Evaluate | None = None,
 ) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
 
     Args:
         config: Settings of the run.
-        link: What the launcher of this process says, if our own launched it.
+        channel: What the launcher of this process says, if our own launched it.
         evaluate: Scores masks on labelled images, every ``eval_freq`` iterations.
 
     Raises:
         ConfigError: If the settings do not fit the folder, the machine or each other.
         DataError: If the patches cannot be read.
-        CheckpointError: If every checkpoint to go on from is damaged, or two in a row or the last
+        CheckpointError: If every checkpoint to resume from is damaged, or two in a row or the last
             one cannot be written.
         TrainingDivergedError: If gradients stay non-finite.
         TrainingStoppedError: After a signal, once the checkpoint is saved.
@@ -61,8 +60,8 @@ def run_training(
     timeout = config.launch.collective_timeout_seconds
     with (
         process_group(config.compute.device, timeout) as world,
-        stop_on_signal(link) as stop,
-        HangWatch(world, timeout) as peers,
+        stop_on_signal(channel) as stop,
+        HangWatch(world, timeout) as hang_watch,
         _claimed_folder(config) as lock,
     ):
         index = open_index(config, world)
@@ -75,33 +74,38 @@ def run_training(
                 _writer(run, lock) as writer,
             ):
                 announce(run, feed)
-                verdict, batches = GO_ON, iter(feed)
-                while not run.is_finished and verdict == GO_ON:
-                    peers.at(f"iteration {run.iteration + 1}, waiting for data")
-                    images, rows = take(run, feed, batches)
+                request, fed = Request.CONTINUE, iter(feed)
+                while not run.is_finished and request == Request.CONTINUE:
+                    hang_watch.at(f"iteration {run.iteration + 1}, waiting for data")
+                    passes = [next(fed) for _ in range(run.batches.num_passes)]
                     now = run.schedule()
-                    peers.at(f"iteration {run.iteration + 1}, computing")
-                    report = (
-                        train_step(run, images[0], now)
-                        if run.batches.num_passes == 1
-                        else accumulated_step(run, images, now)
-                    )
+                    hang_watch.at(f"iteration {run.iteration + 1}, computing")
+                    report = take_step(run, passes, now)
                     if samples:
+                        rows = [each.rows for each in passes]
                         samples.write(run.iteration + 1, run.samples_seen, rows)
                     run.advance()
-                    recorder.record(report, now, images[-1])
-                    check_health(run, feed)
-                    peers.at(f"end of iteration {run.iteration}")
-                    verdict = stop.agree(give_up=writer is not None and bool(writer.gave_up()))
-                    if verdict == GIVE_UP:
+                    recorder.record(report, now, passes)
+                    check_soundness(run, feed)
+                    hang_watch.at(f"end of iteration {run.iteration}")
+                    request = stop.agree(give_up=writer is not None and bool(writer.gave_up()))
+                    if request == Request.GIVE_UP:
                         break
-                    if verdict != GO_ON or save_is_due(run):
+                    if request != Request.CONTINUE or save_is_due(run):
                         save(run, writer)
-                peers.at("writing the last checkpoint")
-                if verdict == GIVE_UP:
+                hang_watch.at("writing the last checkpoint")
+                if request == Request.GIVE_UP:
                     give_up(writer)
-        check_finished(run, verdict, stop)
+        check_finished(run, request)
     return config.run.output_dir / NEWEST
+
+
+def take_step(run: Run, passes: list[Pass], now: Schedule) -> Report:
+    """Update both networks on the images of one update."""
+    images = [each.images for each in passes]
+    return (
+        train_step(run, images[0], now) if len(images) == 1 else accumulated_step(run, images, now)
+    )
 
 
 @contextmanager
@@ -142,15 +146,6 @@ def _writer(run: Run, lock: RunLock | None) -> Iterator[CheckpointWriter | None]
         yield writer
 
 
-def take(run: Run, feed: Feed, batches: Iterator[Tensor]) -> tuple[list[Tensor], list[list[int]]]:
-    """The images of one update, pass by pass, and their rows in the index."""
-    images, rows = [], []
-    for _ in range(run.batches.num_passes):
-        images.append(next(batches))
-        rows.append(feed.rows)
-    return images, rows
-
-
 def save_is_due(run: Run) -> bool:
     """Whether this iteration ends with a checkpoint; the last one always does."""
     return run.iteration % run.config.run.save_freq == 0 or run.is_finished
@@ -173,7 +168,7 @@ def give_up(writer: CheckpointWriter | None) -> None:
     raise reason or CheckpointError("The first rank could not write checkpoints; see its message.")
 
 
-def check_finished(run: Run, verdict: int, stop: StopRequest) -> None:
+def check_finished(run: Run, request: Request) -> None:
     """Raise what explains an end before the last iteration.
 
     Raises:
@@ -182,25 +177,25 @@ def check_finished(run: Run, verdict: int, stop: StopRequest) -> None:
     """
     if run.is_finished:
         return
-    if verdict == CHANGE_WORLD:
+    number = request.signal
+    if number is None:
         barrier()  # nobody begins again before the first rank has written
         raise MembershipChangedError(
-            f"Saved at iteration {run.iteration}, to go on with more machines."
+            f"Saved at iteration {run.iteration}, to resume with more machines."
         )
-    name = signal.Signals(stop.number).name
     raise TrainingStoppedError(
-        f"{name}: stopped after iteration {run.iteration}; the checkpoint is saved. "
+        f"{number.name}: stopped after iteration {run.iteration}; the checkpoint is saved. "
         f"Run the same command again to go on.",
-        stop.number,
+        number,
     )
 
 
-def check_health(run: Run, feed: Feed) -> None:
+def check_soundness(run: Run, feed: Feed) -> None:
     """Stop a run that has diverged or whose patches cannot be read, on every rank alike.
 
     Raises:
         TrainingDivergedError: If too many updates in a row were refused.
-        DataError: If too many patches were damaged.
+        DataError: If too many patches were corrupt.
     """
     if run.iteration % run.config.run.log_freq and not save_is_due(run):
         return
@@ -211,10 +206,10 @@ def check_health(run: Run, feed: Feed) -> None:
                 f"Those updates were refused; last good checkpoint: "
                 f"{resume_source(run.config) or 'none yet'}. Lower --lr, or check the data."
             )
-    damage: DataError | None = None
+    corrupt: DataError | None = None
     try:
-        feed.check_damage()
+        feed.check_corrupt()
     except DataError as error:
-        damage = error
-    if any_rank(damage is not None):
-        raise damage or DataError("Another rank met too many damaged patches; see its message.")
+        corrupt = error
+    if any_rank(corrupt is not None):
+        raise corrupt or DataError("Another rank met too many damaged patches; see its message.")

@@ -1,4 +1,4 @@
-"""How the masks are doing: shares, sharpness, overlap, and whether they fool the student at all.
+"""Mask diagnostics: shares, sharpness, overlap, and whether the masks are hard for the student.
 
 Shape legend: B images, N masks, C channels, H x W pixels.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adios_tme.masking.controls import misplaced
 from adios_tme.masking.views import apply_masks
-from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run
 
 #: A pixel is saturated when one mask has more than this of it.
@@ -47,7 +47,7 @@ class MaskDiagnostics:
 
 @torch.no_grad()
 def measure_diagnostics(
-    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
+    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule
 ) -> MaskDiagnostics:
     """Look at the masks of a batch; costs two forward passes of the student, moves no weight.
 
@@ -62,7 +62,7 @@ def measure_diagnostics(
         mask_entropy=entropy / torch.tensor(num_masks).log(),
         mask_saturation=(masks_BNHW.amax(dim=1) > SATURATED).float().mean(),
         mask_overlap=_largest_overlap(masks_BNHW),
-        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, temperature),
+        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, now),
     )
 
 
@@ -78,35 +78,30 @@ def _largest_overlap(masks_BNHW: Tensor) -> Tensor:
     return torch.stack(pairs).amax()
 
 
-def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float) -> Tensor:
-    student = run.bare_student
+def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule) -> Tensor:
+    student, device, num_masks = run.bare_student, images_BCHW.device, masks_BNHW.shape[1]
     # A stream of its own, so that looking does not change what the run draws next.
-    generator = torch.Generator(images_BCHW.device).manual_seed(run.config.run.seed + run.iteration)
-    blind_BNHW = misplaced(masks_BNHW, generator)
+    generator = torch.Generator(device).manual_seed(run.config.run.seed + run.iteration)
+    misplaced_BNHW = misplaced(masks_BNHW, generator)
+    views = [apply_masks(images_BCHW, masks) for masks in (masks_BNHW, misplaced_BNHW)]
     student.eval()
     try:
         with run.autocast():
-            clean, learned, blind = student(
-                [
-                    images_BCHW,
-                    apply_masks(images_BCHW, masks_BNHW),
-                    apply_masks(images_BCHW, blind_BNHW),
-                ]
-            )
+            embeddings = run.objective.embed(student, [images_BCHW, *views])
     finally:
         student.train()
-    fooled, unmoved = (
-        simclr_loss(clean, hidden.unflatten(0, (-1, len(clean))), temperature).mean()
-        for hidden in (learned, blind)
+    clean, *masked = embeddings.unflatten(0, (-1, len(images_BCHW))).split(
+        [1, num_masks, num_masks]
     )
-    return fooled - unmoved
+    learned, random = (run.objective.loss(clean[0], each, now).mean() for each in masked)
+    return learned - random
 
 
 class DiagnosticWarnings:
     """Turns facts into warnings, each once until it has passed.
 
     Args:
-        first_iteration: The gap is judged from here on; before it both players have hardly begun.
+        first_iteration: The gap counts from here on; before it both networks have hardly begun.
     """
 
     def __init__(self, first_iteration: int) -> None:
@@ -141,7 +136,7 @@ class DiagnosticWarnings:
             if len(self._gaps) == GAP_LINES and mean <= 0:
                 yield (
                     "gap",
-                    f"The student has caught up: these masks fool it no more than the same ones at "
-                    f"random places would (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
+                    f"The student has caught up: these masks are no harder for it than the same "
+                    f"ones at random places (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
                     f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
                 )

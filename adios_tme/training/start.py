@@ -19,6 +19,7 @@ from adios_tme.run_folder.layout import CORRUPT
 from adios_tme.run_folder.log import run_log
 from adios_tme.run_folder.prepare import check_same_shape, prepare_folder, resume_source
 from adios_tme.terminal import progress_bar
+from adios_tme.training.batches import plan_batches
 from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
 
@@ -57,10 +58,11 @@ def open_index(config: TrainConfig, world: World) -> PatchMixture:
     Raises:
         ConfigError: If a global batch holds no negatives.
     """
-    if config.data.batch_size_per_gpu * world.num_ranks < 2:
+    most, asked = config.data.batch_size_per_gpu, config.optim.global_batch_size
+    if plan_batches(most, asked, world.num_ranks).global_size < 2:
         raise ConfigError(
             "data: batch_size_per_gpu=1 on one process leaves no other image to compare with. "
-            "Use --batch-size-per-gpu 2 or more."
+            "Use --batch-size-per-gpu or --global-batch-size 2 or more."
         )
     return open_indexes(config.data, config.run.output_dir)
 
@@ -99,6 +101,7 @@ def start(config: TrainConfig, world: World) -> Run:
 def take_weights(run: Run, source: str) -> None:
     """Take weights from elsewhere, and log what did not fit."""
     misfits = init_from(run.bare_student, run.bare_mask_model, source)
+    run.objective.restart(run.bare_student)
     if run.averaged_mask_model:
         run.averaged_mask_model.restart(run.bare_mask_model)
     logger.info("Started from the weights of %s; %d tensors did not fit", source, len(misfits))
@@ -118,7 +121,7 @@ def announce(run: Run, feed: Feed) -> None:
         feed.index.num_archives,
         run.batches,
         world.device,
-        str(run.dtype).removeprefix("torch."),
+        str(run.resolved.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,
     )
     if torchrun_shares_store():

@@ -14,10 +14,14 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.collectives import from_all_ranks
 from adios_tme.distributed.world import World
 from adios_tme.masking.controls import random_partition
-from adios_tme.models.build import build_mask_model, build_student, choose_precision
+from adios_tme.masking.samplers import Sampler, adios
+from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.ema import MovingAverage
+from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student
-from adios_tme.optim.build import build_optimizer
+from adios_tme.objectives.base import Objective
+from adios_tme.objectives.build import build_objective
+from adios_tme.optim.build import build_optimizer, parameter_groups
 from adios_tme.optim.schedule import Schedule, schedule_at
 from adios_tme.training.batches import plan_batches
 from adios_tme.training.update import Updater
@@ -25,38 +29,53 @@ from adios_tme.version import __version__
 
 
 class Run:
-    """Both players, their optimisers, and how far they have come."""
+    """Student and mask model, their objective and optimisers, and how far they have come."""
 
     def __init__(
-        self, config: TrainConfig, world: World, student: Student, mask_model: nn.Module
+        self,
+        config: TrainConfig,
+        world: World,
+        resolved: Resolved,
+        student: Student,
+        mask_model: nn.Module,
+        objective: Objective,
     ) -> None:
         self.config = config
         self.world = world
+        self.resolved = resolved
+        self.objective = objective
+        self.sampler: Sampler = adios
         self.bare_student = student
         self.bare_mask_model = mask_model
         self.student = self._on_all_ranks(student)
         self.mask_model = self._on_all_ranks(mask_model)
-        self.dtype = choose_precision(config.compute.precision, world.device)
-        self.update_student = self._updater(student, config.optim.lr)
-        self.update_mask_model = self._updater(
-            mask_model, config.optim.lr * config.optim.mask_lr_ratio
-        )
+        lr, ratio = config.optim.lr, config.optim.mask_lr_ratio
+        self.update_student = self._updater(lr, student, objective)
+        self.update_mask_model = self._updater(lr * ratio, mask_model)
         self.averaged_mask_model = (
             MovingAverage(mask_model, config.mask.mask_ema) if config.mask.mask_ema else None
         )
-        self.batches = plan_batches(config, world.num_ranks)
+        self.batches = plan_batches(
+            config.data.batch_size_per_gpu, config.optim.global_batch_size, world.num_ranks
+        )
         self.iteration = 0
         self.samples_seen = 0
 
     @classmethod
     def build(cls, config: TrainConfig, world: World) -> Run:
-        """Networks with the same first weights on every rank, then a random stream per rank."""
+        """Networks with the same first weights on every rank, then a random stream per rank.
+
+        Raises:
+            ConfigError: If the attention back end that is asked for does not work here.
+        """
         torch.manual_seed(config.run.seed)
-        img_size, compute, device = config.data.img_size, config.compute, world.device
-        student = build_student(config.model, img_size, compute, device)
-        mask_model = build_mask_model(config.mask, config.model, img_size, compute, device)
+        resolved, img_size = resolve(config, world.device), config.data.img_size
+        student = build_student(config.model, img_size, resolved)
+        mask_model = build_mask_model(config.mask, config.model, img_size, resolved)
+        objective = build_objective("simclr", student).to(world.device)
         torch.manual_seed(config.run.seed + 1 + world.rank)
-        return cls(config, world, student.train(), mask_model.train())
+        networks = student.train(), mask_model.train(), objective.train()
+        return cls(config, world, resolved, *networks)
 
     def _on_all_ranks(self, network: nn.Module) -> nn.Module:
         if self.world.num_ranks == 1:
@@ -64,11 +83,11 @@ class Run:
         device_ids = [self.world.device.index] if self.world.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
-    def _updater(self, network: nn.Module, lr: float) -> Updater:
-        optim, device = self.config.optim, self.world.device
-        scaler = GradScaler(device.type) if self.dtype is torch.float16 else None
-        optimizer = build_optimizer(network, optim, lr)
-        return Updater(network, optimizer, optim.clip_grad, scaler)
+    def _updater(self, lr: float, *networks: nn.Module) -> Updater:
+        optim, resolved = self.config.optim, self.resolved
+        scaler = GradScaler(resolved.device.type) if resolved.dtype is torch.float16 else None
+        groups = parameter_groups(optim.weight_decay, *networks)
+        return Updater(networks, build_optimizer(groups, optim, lr), optim.clip_grad, scaler)
 
     @property
     def global_batch_size(self) -> int:
@@ -76,22 +95,9 @@ class Run:
         return self.batches.global_size
 
     @property
-    def crop_size(self) -> int:
-        """Side of the student's crops in pixels."""
-        return self.config.mask.crop_size or self.config.data.img_size
-
-    @property
     def is_finished(self) -> bool:
         """Whether every iteration asked for has been done."""
         return self.iteration >= self.config.optim.total_iterations
-
-    @property
-    def shares_masks(self) -> bool:
-        """Whether one mask forward serves both halves of a step."""
-        choice = self.config.mask.mask_forward
-        if choice == "auto":
-            return not getattr(self.bare_mask_model, "has_dropout", False)
-        return choice == "shared"
 
     def schedule(self) -> Schedule:
         """Settings of the next step."""
@@ -99,8 +105,9 @@ class Run:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Arithmetic of the networks in the run's precision."""
-        enabled = self.dtype is not torch.float32
-        return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=enabled)
+        dtype = self.resolved.dtype
+        enabled = dtype is not torch.float32
+        return torch.autocast(self.resolved.device.type, dtype=dtype, enabled=enabled)
 
     def predict_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
         """Masks (B, N, H, W) of a batch, with or without a graph for the mask half."""
@@ -115,6 +122,12 @@ class Run:
             masks: Tensor = network(images_BCHW)
         return masks
 
+    def follow(self, now: Schedule) -> None:
+        """Let what follows the networks follow them, after the updates of a step."""
+        self.objective.after_update(self.bare_student, now)
+        if now.mask_is_due and self.averaged_mask_model:
+            self.averaged_mask_model.update(self.bare_mask_model)
+
     @property
     def shown_mask_model(self) -> nn.Module:
         """The mask model that pictures and scores look at: the average where there is one."""
@@ -128,6 +141,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """The checkpoint of this moment, by reference; a collective, every rank must call it."""
+        objective = self.objective.state_dict()
         return {
             "student": self.bare_student.state_dict(),
             "mask_model": self.bare_mask_model.state_dict(),
@@ -144,12 +158,13 @@ class Run:
             },
             "world_size": self.world.num_ranks,
             "version": __version__,
-        }
+        } | ({"objective": objective} if objective else {})
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Take both networks' weights and nothing else."""
+        """Take the weights of both networks and the objective, and nothing else."""
         self.bare_student.load_state_dict(state["student"])
         self.bare_mask_model.load_state_dict(state["mask_model"])
+        self.objective.load_state_dict(state.get("objective", {}))
         if self.averaged_mask_model:
             self.averaged_mask_model.restart(self.bare_mask_model)
 

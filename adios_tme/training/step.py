@@ -1,6 +1,6 @@
-"""One update of both players (Shi et al. 2022, arXiv:2201.13100, section 3).
+"""One update of student and mask model (Shi et al. 2022, arXiv:2201.13100, section 3).
 
-Shape legend: B images, N masks, K crops of a masked view, C channels, H x W pixels, D embedding.
+Shape legend: B images, N masks, V views, K crops of a masked view, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from adios_tme.masking.views import apply_masks, random_crops
-from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.base import mask_model_loss
 from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run
 from adios_tme.training.update import frozen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What one step did, as tensors on the device; the mask half only when it was due."""
 
@@ -34,64 +34,67 @@ class Report:
 
 def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
     """Update the student, then (when due) the mask model, on one batch of normalised images."""
-    masks_BNHW = run.predict_masks(images_BCHW, with_graph=now.mask_is_due and run.shares_masks)
-    student_loss = student_disagreement(run, images_BCHW, masks_BNHW.detach(), now.temperature)
+    shares_masks = run.resolved.shares_masks
+    masks_BNHW = run.predict_masks(images_BCHW, with_graph=now.mask_is_due and shares_masks)
+    views = embed_with_crops(run, run.student, images_BCHW, masks_BNHW.detach())
+    student_loss = run.objective.loss(views[0], views[1:], now).sum()
     student_norm = run.update_student(student_loss, now.lr)
     if not now.mask_is_due:
-        return Report(student_loss.detach(), student_norm, masks_BNHW.detach())
+        run.follow(now)
+        return Report(
+            student_loss=student_loss.detach(),
+            student_grad_norm=student_norm,
+            masks=masks_BNHW.detach(),
+        )
 
-    if not run.shares_masks:
+    if not shares_masks:
         masks_BNHW = run.predict_masks(images_BCHW, with_graph=True)
-    # The judge stays frozen until the backward pass is over: checkpointed blocks run again in it.
-    with frozen(run.bare_student) as judge:
-        fooled = judged_disagreement(run, judge, images_BCHW, masks_BNHW, now.temperature)
-        area = sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type)
-        mask_loss = run.config.loss.alpha_sparsity * area - fooled
+    # Frozen until the backward pass is over: checkpointed blocks run again in it.
+    with frozen(run.bare_student, run.objective):
+        clean = embed_clean(run, images_BCHW)
+        masked = embed_masked(run, images_BCHW, masks_BNHW)
+        contrastive = run.objective.loss(clean, masked, now).sum()
+        penalty = sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type)
+        mask_loss = mask_model_loss(contrastive, penalty, run.config.loss.alpha_sparsity)
         mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
-    if run.averaged_mask_model:
-        run.averaged_mask_model.update(run.bare_mask_model)
+    run.follow(now)
     return Report(
-        student_loss.detach(),
-        student_norm,
-        masks_BNHW.detach(),
-        mask_loss.detach(),
-        mask_norm,
-        fooled.detach(),
-        area.detach(),
+        student_loss=student_loss.detach(),
+        student_grad_norm=student_norm,
+        masks=masks_BNHW.detach(),
+        mask_loss=mask_loss.detach(),
+        mask_grad_norm=mask_norm,
+        contrastive_loss_mask=contrastive.detach(),
+        sparsity_penalty=penalty.detach(),
     )
 
 
-def student_disagreement(
-    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
-) -> Tensor:
-    """What the student minimises: NT-Xent to the clean view, over masked views and their crops."""
-    views_VBD = student_embeddings(run, run.student, images_BCHW, masks_BNHW)
-    return simclr_loss(views_VBD[0], views_VBD[1:], temperature).sum()
-
-
-def student_embeddings(
+def embed_with_crops(
     run: Run, student: nn.Module, images_BCHW: Tensor, masks_BNHW: Tensor
 ) -> Tensor:
-    """Embeddings (1 + V, B, D) of the clean view, the masked views and their crops, in one call."""
+    """Embeddings (1 + V + V*K, B, ...) of the clean view, the masked ones and crops of those."""
     num_images = len(images_BCHW)
-    whole = apply_masks(images_BCHW, masks_BNHW, with_clean=True)
+    whole = apply_masks(images_BCHW, run.sampler(masks_BNHW), with_clean=True)
     crops = [
-        random_crops(whole[num_images:], run.crop_size)
+        random_crops(whole[num_images:], run.resolved.crop_size)
         for _ in range(run.config.mask.crops_per_mask)
     ]
     with run.autocast():
-        embeddings = torch.cat(student([whole, *crops]))
+        embeddings = run.objective.embed(student, [whole, *crops])
     views: Tensor = embeddings.unflatten(0, (-1, num_images))
     return views
 
 
-def judged_disagreement(
-    run: Run, judge: nn.Module, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float
-) -> Tensor:
-    """What the mask model maximises: NT-Xent over the masked views, as a frozen student sees it."""
+def embed_clean(run: Run, images_BCHW: Tensor) -> Tensor:
+    """Embeddings (B, ...) of the clean view for the mask half, which needs no gradient of them."""
+    with torch.no_grad(), run.autocast():
+        return run.objective.embed(run.bare_student, [images_BCHW])
+
+
+def embed_masked(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
+    """Embeddings (V, B, ...) of the masked views for the mask half."""
     with run.autocast():
-        with torch.no_grad():
-            clean_BD = judge(images_BCHW)
-        hidden = judge(apply_masks(images_BCHW, masks_BNHW))
-    hidden_VBD = hidden.unflatten(0, (-1, len(images_BCHW)))
-    return simclr_loss(clean_BD, hidden_VBD, temperature).sum()
+        views_VBCHW = apply_masks(images_BCHW, run.sampler(masks_BNHW))
+        embeddings = run.objective.embed(run.bare_student, [views_VBCHW])
+    masked: Tensor = embeddings.unflatten(0, (-1, len(images_BCHW)))
+    return masked

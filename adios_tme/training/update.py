@@ -6,12 +6,14 @@ every rank refuses alike. Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+
+from adios_tme.distributed.collectives import average_gradients
 
 #: Updates in a row that may be refused; with fp16 the scaler may need as many halvings to come
 #: down from its first scale.
@@ -23,15 +25,17 @@ class Updater:
     """Steps one network's optimiser.
 
     Args:
-        network: The network whose gradients are clipped.
-        optimizer: Must honour ``found_inf`` (fused torch optimisers and ours do).
+        networks: Those whose gradients are clipped together. The gradients of the first one are
+            averaged over ranks by its wrapper, those of the others here.
+        optimizer: Of all their weights; must honour ``found_inf`` (fused torch optimisers and ours
+            do).
         clip_grad: Largest gradient norm; 0 leaves gradients as they are.
         scaler: Loss scaling for fp16; None otherwise.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        networks: Sequence[nn.Module],
         optimizer: torch.optim.Optimizer,
         clip_grad: float,
         scaler: GradScaler | None,
@@ -39,7 +43,12 @@ class Updater:
         self.optimizer = optimizer
         self.scaler = scaler
         self._clip_grad = clip_grad or float("inf")
-        self._parameters = [weight for weight in network.parameters() if weight.requires_grad]
+        wrapped, *others = (
+            [weight for weight in network.parameters() if weight.requires_grad]
+            for network in networks
+        )
+        self._unwrapped = [weight for weights in others for weight in weights]
+        self._parameters = wrapped + self._unwrapped
         device = self._parameters[0].device
         self._refused_in_a_row = torch.zeros((), device=device)
         self._worst_row = torch.zeros((), device=device)
@@ -62,6 +71,12 @@ class Updater:
         """Add a loss's gradients to what is there."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
+    def add_gradients(self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+        """Add gradients that were taken apart from `backward`, which sees to their scale."""
+        for weight, gradient in zip(weights, gradients, strict=True):
+            scaled = gradient if self.scaler is None else self.scaler.scale(gradient)
+            weight.grad = scaled if weight.grad is None else weight.grad + scaled
+
     def step(self, lr: float) -> Tensor:
         """Clip, and step unless the norm is not finite.
 
@@ -70,6 +85,7 @@ class Updater:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        average_gradients(self._unwrapped)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_grad)
@@ -95,13 +111,15 @@ class Updater:
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[nn.Module]:
-    """Let gradients pass through a network and stay on none of its weights."""
-    learning = [weight for weight in network.parameters() if weight.requires_grad]
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Let gradients pass through networks and stay on none of their weights."""
+    learning = [
+        weight for network in networks for weight in network.parameters() if weight.requires_grad
+    ]
     for weight in learning:
         weight.requires_grad_(False)
     try:
-        yield network
+        yield
     finally:
         for weight in learning:
             weight.requires_grad_(True)

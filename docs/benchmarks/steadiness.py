@@ -97,7 +97,7 @@ def play(variant: str, seed: int, steps: int, paths: SamplePaths) -> dict[str, A
     open_or_build(config.data, config.run.output_dir)
     index = open_indexes(config.data, config.run.output_dir)
     with Feed(config, world, index, run.batches.images_per_pass, first_sample=0) as feed:
-        for images in feed:
+        for images, _, _ in feed:
             if run.is_finished:
                 break
             now = run.schedule()

@@ -215,7 +215,7 @@ def test_a_rank_that_hangs_is_named_and_replaced(tmp_path: Path) -> None:
         started.wait_for_iteration(run, seen + 1)
         started.process.send_signal(signal.SIGTERM)
         assert started.wait() == 143, started.said()
-    told = re.search(r"It waits for(.*?)process\s+(\d+)(.*?)life", started.said(), re.DOTALL)
+    told = re.search(r"It waits for(.*?)process\s+(\d+)(.*?)heartbeat", started.said(), re.DOTALL)
     assert told, started.said()
     assert int(told[2]) == hung
 

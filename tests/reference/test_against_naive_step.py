@@ -57,7 +57,9 @@ def test_losses_and_gradients_equal_the_naive_steps(flags: dict[str, Any], tmp_p
     ]
     report = train_step(run, images, now := run.schedule())
 
-    naive = PlainNetworks.build(config, CPU, lambda views: random_crops(views, run.crop_size))
+    naive = PlainNetworks.build(
+        config, CPU, lambda views: random_crops(views, run.resolved.crop_size)
+    )
     theirs = [
         gradients_of_updates(naive.student_optimizer, naive.student),
         gradients_of_updates(naive.mask_optimizer, naive.mask_model),

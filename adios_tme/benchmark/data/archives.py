@@ -11,7 +11,7 @@ import numpy as np
 
 from adios_tme.benchmark.data.bench import Bench, reads
 from adios_tme.benchmark.interleave import (
-    Way,
+    Timed,
     cpu,
     cpu_ratio,
     each,
@@ -39,21 +39,21 @@ LARGE_EPOCH = 10**9
 def measure_archives(bench: Bench) -> dict[str, Any]:
     """The loader, and the way that opens the archive for every patch, by the size of archives."""
     config = bench.config
-    ways: dict[str, Way] = {}
+    variants: dict[str, Timed] = {}
     with ExitStack() as stack:
         for members in config.members:
             path = bench.folder / str(members) / "slide.zip"
             names = _write_archive(bench, path, members)
             index = index_archives(path.parent).index
-            ways[f"loader {members}"] = stack.enter_context(reads(index, config, 1, False))
+            variants[f"loader {members}"] = stack.enter_context(reads(index, config, 1, False))
             few = max(FEWEST_SLOW_PATCHES, SLOW_PATCHES * 2000 // max(members, 2000))
 
             def open_per_patch(name: str, path: Path = path) -> Pixels:
                 with zipfile.ZipFile(path) as archive:
                     return bench.pillow(archive.read(name))
 
-            ways[f"open {members}"] = each(open_per_patch, names[:few])
-        costs = interleave(bench.config.num_rounds, ways)
+            variants[f"open {members}"] = each(open_per_patch, names[:few])
+        costs = interleave(bench.config.num_rounds, variants)
     smallest = config.members[0]
     return {
         "archives": [

@@ -1,4 +1,4 @@
-"""What the parts of the loader's benchmark share: patches, and the ways to read them."""
+"""What the parts of the loader's benchmark share: patches, and the variants to read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from adios_tme.benchmark.interleave import Cost, Way
+from adios_tme.benchmark.interleave import Cost, Timed
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
@@ -92,8 +92,8 @@ class Bench:
 @contextmanager
 def reads(
     index: DatasetIndex, config: LoadingConfig, num_workers: int, resize_in_worker: bool
-) -> Iterator[Way]:
-    """The way through a loader, whose workers rest while other ways take their turn."""
+) -> Iterator[Timed]:
+    """The way through a loader, whose workers rest while other variants take their turn."""
     before = set(multiprocessing.active_children())
     loader = PatchLoader(
         index,

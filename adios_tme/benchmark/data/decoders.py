@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from adios_tme.benchmark.data.bench import Bench, pillow_decode
-from adios_tme.benchmark.interleave import Way, each, interleave, milliseconds, speed_ratio
+from adios_tme.benchmark.interleave import Timed, each, interleave, milliseconds, speed_ratio
 from adios_tme.data.decode import decode_image
 
 #: Patches that are encoded anew in every format.
@@ -20,16 +20,16 @@ def measure_decoders(bench: Bench) -> dict[str, Any]:
     images = [Image.fromarray(decode_image(content)) for content in bench.contents[:NUM_ENCODED]]
     side = bench.config.img_size
     large = [image.resize((8 * side, 8 * side)) for image in images[:2]]
-    ways: dict[str, Way] = {}
+    variants: dict[str, Timed] = {}
     for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
         encoded = [_encoded(image, kind) for image in images]
-        ways[f"{kind} pillow"] = each(pillow_decode, encoded)
-        ways[f"{kind} here"] = each(decode_image, encoded)
+        variants[f"{kind} pillow"] = each(pillow_decode, encoded)
+        variants[f"{kind} here"] = each(decode_image, encoded)
     files = [_encoded(image, "JPEG") for image in large]
-    ways["large pillow"] = each(pillow_decode, files)
-    ways["large here"] = each(decode_image, files)
-    ways["large scaled"] = each(lambda content: decode_image(content, side), files)
-    costs = interleave(bench.config.num_rounds, ways)
+    variants["large pillow"] = each(pillow_decode, files)
+    variants["large here"] = each(decode_image, files)
+    variants["large scaled"] = each(lambda content: decode_image(content, side), files)
+    costs = interleave(bench.config.num_rounds, variants)
     table = [
         {
             "format": kind,

@@ -22,7 +22,7 @@ from adios_tme.benchmark.data.archives import measure_archives, measure_index
 from adios_tme.benchmark.data.bench import Bench, pillow_decode, reads
 from adios_tme.benchmark.data.decoders import measure_decoders
 from adios_tme.benchmark.interleave import (
-    Way,
+    Timed,
     cpu_milliseconds,
     cpu_ratio,
     each,
@@ -103,7 +103,7 @@ def _measure_loader(bench: Bench) -> dict[str, Any]:
 
     with ExitStack() as stack:
 
-        def loader(num_workers: int, resize_in_worker: bool) -> Way:
+        def loader(num_workers: int, resize_in_worker: bool) -> Timed:
             way = reads(bench.index, config, num_workers, resize_in_worker)
             return stack.enter_context(way)
 

@@ -28,7 +28,7 @@ WAYS = {
 def loading_tables(results: dict[str, Any]) -> Iterator[Table]:
     """Speeds, stages, archives and decoders."""
     ceiling = results["images_per_second"]["decode"]
-    speeds = Table("Way", "Images/s", "Of the ceiling", title="Speed")
+    speeds = Table("Timed", "Images/s", "Of the ceiling", title="Speed")
     for name, speed in results["images_per_second"].items():
         speeds.add_row(WAYS[name], f"{speed:,.0f}", f"{speed / ceiling:.2f}")
     yield speeds

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adios_tme.config.load import build, leaves, nest
+from adios_tme.config.load import build, leaves, nest, shapes
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
@@ -27,17 +27,6 @@ SHOWN: tuple[SettingPath, ...] = (
     ("compute", "attention"),
     ("compute", "compile"),
 )
-#: Sections and settings that the step depends on, and those among them that it does not.
-SHAPING: tuple[SettingPath, ...] = (
-    ("data", "img_size"),
-    ("data", "batch_size_per_gpu"),
-    ("model",),
-    ("mask",),
-    ("loss",),
-    ("optim",),
-    ("compute",),
-)
-NOT_SHAPING: tuple[SettingPath, ...] = (("optim", "global_batch_size"), ("compute", "device"))
 #: Stands for settings of these sections.
 PRESET: SettingPath = ("preset",)
 
@@ -82,7 +71,7 @@ def _parse_sweep(text: str) -> tuple[str, list[str]]:
         raise ConfigError(
             f"sweep={text!r}: {name} is no setting of a run. See adios-tme train --help."
         )
-    if not _shapes_the_step(paths[name]) and paths[name] != PRESET:
+    if name not in _shaping_paths() and paths[name] != PRESET:
         raise ConfigError(
             f"sweep={text!r}: the step that is measured does not depend on {name}. "
             f"Sweep a setting of the networks, the masks, the optimisers or the device's work."
@@ -94,8 +83,9 @@ def _paths() -> dict[str, SettingPath]:
     return {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig)}
 
 
-def _shapes_the_step(path: SettingPath) -> bool:
-    return path not in NOT_SHAPING and any(path[: len(place)] == place for place in SHAPING)
+def _shaping_paths() -> dict[str, SettingPath]:
+    """Settings that the step depends on."""
+    return {leaf.path[-1]: leaf.path for leaf in leaves(TrainConfig) if shapes(leaf)}
 
 
 def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
@@ -107,7 +97,7 @@ def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
     shown = {path[-1]: path for path in SHOWN} | {name: paths[name] for name in swept}
     return Case(
         {name: _value(tree, path) for name, path in shown.items()},
-        {".".join(path): _value(tree, path) for path in paths.values() if _shapes_the_step(path)},
+        {".".join(path): _value(tree, path) for path in _shaping_paths().values()},
         resolved,
     )
 

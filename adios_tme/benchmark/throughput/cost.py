@@ -24,6 +24,7 @@ from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.models.build import build_mask_model
 from adios_tme.models.layers import swiglu_width
+from adios_tme.models.resolve import Resolved, resolve
 
 #: Bytes of a number in single precision: weights, gradients, residual stream, embeddings.
 SINGLE = 4
@@ -100,13 +101,13 @@ class ViewCost:
         return 3 * self.forward - self.patches
 
     @property
-    def judging(self) -> int:
+    def frozen(self) -> int:
         """Forward, and backward to the pixels alone, in the mask half."""
         return 2 * self.forward + self.attention
 
 
 def kept_of_views(
-    model: StudentConfig, size: int, *, number_bytes: int, judged: bool, recompute: bool = False
+    model: StudentConfig, size: int, *, number_bytes: int, frozen: bool, recompute: bool = False
 ) -> int:
     """Bytes that the encoder keeps of one view for its backward pass.
 
@@ -119,13 +120,13 @@ def kept_of_views(
         model: Sizes of the student.
         size: Side of the view in pixels.
         number_bytes: Of a number in the network's arithmetic: 4, or 2 in bf16 and fp16.
-        judged: Whether the weights are frozen, as in the mask half.
+        frozen: Whether the weights are frozen, as in the mask half.
         recompute: Whether blocks keep their inputs alone (gradient checkpointing); on the way back
             one block at a time keeps the rest, which is not in here.
     """
     dim, tokens = model.embed_dim, num_tokens(model, size)
-    last = dim * SINGLE + (2 + (0 if judged else 1)) * dim * number_bytes
-    block = _kept_of_block(model, number_bytes, judged=judged)
+    last = dim * SINGLE + (2 + (0 if frozen else 1)) * dim * number_bytes
+    block = _kept_of_block(model, number_bytes, frozen=frozen)
     pixels = 3 * size * size * number_bytes  # which the patch embedding keeps in any case
     head = 2 * (model.tme_layers - 1) * model.tme_hidden_dim * number_bytes
     if recompute:
@@ -134,7 +135,7 @@ def kept_of_views(
 
 
 def passing_of_views(
-    model: StudentConfig, size: int, *, number_bytes: int, judged: bool, recompute: bool
+    model: StudentConfig, size: int, *, number_bytes: int, frozen: bool, recompute: bool
 ) -> int:
     """Bytes beside those kept that one view needs for a moment of its backward pass.
 
@@ -142,16 +143,16 @@ def passing_of_views(
     theirs come; with gradient checkpointing also what a block computes again from its input.
     """
     dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
-    numbers = dim * SINGLE + (4 if judged else 3) * hidden * number_bytes
+    numbers = dim * SINGLE + (4 if frozen else 3) * hidden * number_bytes
     if recompute:
-        numbers += _kept_of_block(model, number_bytes, judged=judged) - dim * SINGLE
+        numbers += _kept_of_block(model, number_bytes, frozen=frozen) - dim * SINGLE
     return num_tokens(model, size) * numbers
 
 
-def _kept_of_block(model: StudentConfig, number_bytes: int, *, judged: bool) -> int:
+def _kept_of_block(model: StudentConfig, number_bytes: int, *, frozen: bool) -> int:
     """Bytes that a block keeps of a token where it is not computed again."""
     dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
-    tensors = 4 * dim + 2 * hidden + (0 if judged else 2 * dim + hidden)
+    tensors = 4 * dim + 2 * hidden + (0 if frozen else 2 * dim + hidden)
     return 2 * dim * SINGLE + tensors * number_bytes
 
 
@@ -200,8 +201,8 @@ class MaskModelCost:
 
 def _mask_model(config: TrainConfig, *, recompute: bool) -> nn.Module:
     compute = ComputeConfig(attention="sdpa", compile="off", mask_grad_checkpointing=recompute)
-    size, cpu = config.data.img_size, torch.device("cpu")
-    return build_mask_model(config.mask, config.model, size, compute, cpu).train()
+    plain = resolve(config.model_copy(update={"compute": compute}), torch.device("cpu"))
+    return build_mask_model(config.mask, config.model, config.data.img_size, plain).train()
 
 
 def _peak_of_pass(network: nn.Module, num_images: int, size: int) -> int:
@@ -216,12 +217,14 @@ class StepCost:
     """Cost of one step in which the mask model is due."""
 
     config: TrainConfig
+    resolved: Resolved
     mask_model: MaskModelCost
 
     @classmethod
-    def of(cls, config: TrainConfig) -> StepCost:
-        """Cost of a step with these settings."""
-        return cls(config, MaskModelCost.of(config))
+    def of(cls, config: TrainConfig, resolved: Resolved | None = None) -> StepCost:
+        """Cost of a step with these settings; by default on a CPU."""
+        resolved = resolved or resolve(config, torch.device("cpu"))
+        return cls(config, resolved, MaskModelCost.of(config))
 
     @property
     def floor_flops(self) -> int:
@@ -246,7 +249,7 @@ class StepCost:
     @property
     def mask_models_part(self) -> int:
         """Of `flops`, the mask model's."""
-        passes = 1 if shares_forward(self.config) else 2
+        passes = 1 if self.resolved.shares_masks else 2
         return passes * self.mask_model.forward + self.mask_model.backward
 
     @property
@@ -264,9 +267,9 @@ class StepCost:
                 to shrink with it.
         """
         masks = self._masks_kept(number_bytes)
-        student_half = self._of_views(kept_of_views, number_bytes, judged=False)
-        judge_half = self._of_views(kept_of_views, number_bytes, judged=True)
-        return max(student_half + (masks if shares_forward(self.config) else 0), judge_half + masks)
+        student_half = self._of_views(kept_of_views, number_bytes, frozen=False)
+        frozen_half = self._of_views(kept_of_views, number_bytes, frozen=True)
+        return max(student_half + (masks if self.resolved.shares_masks else 0), frozen_half + masks)
 
     def peak_bytes(self, batch_size: int, number_bytes: int = SINGLE) -> int:
         """Memory of a rank at the step's fullest moment.
@@ -282,15 +285,15 @@ class StepCost:
         """
         img_size = self.config.data.img_size
         students = num_weights(self.config.model, img_size)
-        recompute = self.config.compute.grad_checkpointing
+        recompute = self.resolved.grad_checkpointing
         masks = self._masks_kept(number_bytes)
         moments = [batch_size * self.mask_model.peak_bytes * number_bytes // SINGLE]
-        for judged, beside, gradients in (
-            (False, masks if shares_forward(self.config) else 0, students),
+        for frozen, beside, gradients in (
+            (False, masks if self.resolved.shares_masks else 0, students),
             (True, masks, self.mask_model.num_weights),
         ):
-            kept = self._of_views(kept_of_views, number_bytes, judged=judged)
-            passing = self._of_views(passing_of_views, number_bytes, judged=judged)
+            kept = self._of_views(kept_of_views, number_bytes, frozen=frozen)
+            passing = self._of_views(passing_of_views, number_bytes, frozen=frozen)
             moments.append(batch_size * (kept + beside))
             moments.append(batch_size * (kept + beside + passing) - gradients * SINGLE)
             if recompute:
@@ -313,19 +316,19 @@ class StepCost:
     def _masks_kept(self, number_bytes: int) -> int:
         return self.mask_model.kept_bytes * number_bytes // SINGLE
 
-    def _of_views(self, of_view: Callable[..., int], number_bytes: int, *, judged: bool) -> int:
+    def _of_views(self, of_view: Callable[..., int], number_bytes: int, *, frozen: bool) -> int:
         """Bytes of all views of an image that a half goes back through."""
         model, mask, img_size = self.config.model, self.config.mask, self.config.data.img_size
-        recompute = self.config.compute.grad_checkpointing
+        recompute = self.resolved.grad_checkpointing
 
         def of(size: int) -> int:
             return of_view(
-                model, size, number_bytes=number_bytes, judged=judged, recompute=recompute
+                model, size, number_bytes=number_bytes, frozen=frozen, recompute=recompute
             )
 
-        if judged:
+        if frozen:
             return mask.num_masks * of(img_size)
-        crops = mask.num_masks * mask.crops_per_mask * of(mask.crop_size or img_size)
+        crops = mask.num_masks * mask.crops_per_mask * of(self.resolved.crop_size)
         return (1 + mask.num_masks) * of(img_size) + crops
 
     @property
@@ -350,15 +353,7 @@ class StepCost:
     def _students_part(self, *, class_only: bool) -> int:
         model, mask, img_size = self.config.model, self.config.mask, self.config.data.img_size
         view = ViewCost.of(model, img_size, class_only=class_only)
-        crop = ViewCost.of(model, mask.crop_size or img_size, class_only=class_only)
+        crop = ViewCost.of(model, self.resolved.crop_size, class_only=class_only)
         num_crops = mask.num_masks * mask.crops_per_mask
         student_half = (mask.num_masks + 1) * view.learning + num_crops * crop.learning
-        return student_half + view.forward + mask.num_masks * view.judging
-
-
-def shares_forward(config: TrainConfig) -> bool:
-    """Whether one pass of the mask model serves both halves."""
-    mask = config.mask
-    if mask.mask_forward != "auto":
-        return mask.mask_forward == "shared"
-    return mask.mask_model_type == "adios" or mask.mask_dropout == 0
+        return student_half + view.forward + mask.num_masks * view.frozen

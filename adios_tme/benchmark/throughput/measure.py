@@ -15,12 +15,10 @@ from adios_tme.benchmark.throughput.cases import Case, cases
 from adios_tme.benchmark.throughput.cost import StepCost, count_flops
 from adios_tme.benchmark.throughput.earlier import compare, ratio, read_earlier
 from adios_tme.benchmark.throughput.phases import STUDENTS_PHASES, BuildVariant, Clock, StepVariant
-from adios_tme.config.model import HEAD_WIDTH
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import describe_machine
-from adios_tme.models.attention import resolve_backend
-from adios_tme.models.build import choose_precision
+from adios_tme.models.resolve import resolve
 
 FAST = "adios_tme"
 #: Images of the step whose FLOPs are counted; per image they do not depend on it.
@@ -39,7 +37,7 @@ OnResults = Callable[[dict[str, Any]], None]
 def measure(
     config: ThroughputConfig,
     device: torch.device,
-    ways: Mapping[str, BuildVariant],
+    variants: Mapping[str, BuildVariant],
     on_progress: OnProgress = lambda done, total: None,
     on_results: OnResults = lambda results: None,
 ) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def measure(
     Args:
         config: What to measure.
         device: Where.
-        ways: By name the ways to step; the first is the one of a run, the others are baselines.
+        variants: By name the steps; the first is that of a run, the others are baselines.
         on_progress: Told the cases that are done and all.
         on_results: Given the results so far after every case.
 
@@ -60,7 +58,7 @@ def measure(
     results: dict[str, Any] = {"machine": describe_machine(device), "cases": []}
     for done, case in enumerate(all_cases):
         on_progress(done, len(all_cases))
-        result = _measure_case(case, config, device, ways)
+        result = _measure_case(case, config, device, variants)
         if earlier and not result["out_of_memory"]:
             result |= compare(result, earlier)
         results["cases"].append(result)
@@ -73,21 +71,21 @@ def _measure_case(
     case: Case,
     config: ThroughputConfig,
     device: torch.device,
-    ways: Mapping[str, BuildVariant],
+    variants: Mapping[str, BuildVariant],
 ) -> dict[str, Any]:
-    cost, compute = StepCost.of(case.config), case.config.compute
-    dtype = choose_precision(compute.precision, device)
+    resolved = resolve(case.config, device)
+    cost = StepCost.of(case.config, resolved)
     batch_size = case.config.data.batch_size_per_gpu
     result = {
         "settings": case.settings,
         "work": case.work,
-        "precision": str(dtype).removeprefix("torch."),
-        "attention_back_end": resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)[0],
+        "precision": str(resolved.dtype).removeprefix("torch."),
+        "attention_back_end": resolved.attention,
         "floor_gflop_per_image": cost.floor_flops / 1e9,
-        "estimated_memory_gib": cost.peak_bytes(batch_size, dtype.itemsize) / 2**30,
+        "estimated_memory_gib": cost.peak_bytes(batch_size, resolved.dtype.itemsize) / 2**30,
     }
     try:
-        return result | _speeds(case.config, cost, dtype, config, device, ways)
+        return result | _speeds(case.config, cost, resolved.dtype, config, device, variants)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -100,16 +98,18 @@ def _speeds(
     dtype: torch.dtype,
     config: ThroughputConfig,
     device: torch.device,
-    ways: Mapping[str, BuildVariant],
+    variants: Mapping[str, BuildVariant],
 ) -> dict[str, Any]:
     """What a case reaches, and its baselines; those that do not fit the memory say so."""
     batch_size = case.data.batch_size_per_gpu
     peak = matrix_peak(device, dtype)
-    timings = _time_in_turns(case, config, device, ways)
+    timings = _time_in_turns(case, config, device, variants)
     peak = max(peak, matrix_peak(device, dtype))  # the machine may have been busy before
     results = {
-        name: _way_result(case, device, way, timings[name]) if name in timings else OUT_OF_MEMORY
-        for name, way in ways.items()
+        name: _variant_result(case, device, build, timings[name])
+        if name in timings
+        else OUT_OF_MEMORY
+        for name, build in variants.items()
     }
     fast = results.pop(FAST)
     seconds, phases = timings[FAST].seconds, timings[FAST].phases
@@ -119,12 +119,12 @@ def _speeds(
         "matrix_peak_gflop_per_second": peak / 1e9,
         "mfu": cost.floor_flops * batch_size / seconds / peak,
         "student_mfu": cost.students_part * batch_size / students_seconds / peak,
-        "largest_batch": _largest_batch(case, device, ways[FAST], timings[FAST].memory),
+        "largest_batch": _largest_batch(case, device, variants[FAST], timings[FAST].memory),
         "baselines": {
             name: other if other["out_of_memory"] else other | {"ratio": ratio(fast, other)}
             for name, other in results.items()
         },
-        "kernels": _kernels(case, device, ways[FAST]) if config.profile else None,
+        "kernels": _kernels(case, device, variants[FAST]) if config.profile else None,
     }
 
 
@@ -142,19 +142,19 @@ def _time_in_turns(
     case: TrainConfig,
     config: ThroughputConfig,
     device: torch.device,
-    ways: Mapping[str, BuildVariant],
+    variants: Mapping[str, BuildVariant],
 ) -> dict[str, _Timing]:
-    """Steps of all ways one after the other, so that what disturbs the machine disturbs all.
+    """Steps of all variants one after the other, so that what disturbs the machine disturbs all.
 
-    Memory is what a way adds to that of the ones before it while it warms up. A baseline for which
-    none is left is not among the timings.
+    Memory is what a variant adds to that of the ones before it while it warms up. A baseline for
+    which none is left is not among the timings.
     """
     images = _images(case, device)
     clocks, memories = {}, {}
-    for name, way in ways.items():
+    for name, build in variants.items():
         memory = PeakMemory(device)
         try:
-            clocks[name] = _warm_clock(way(case, device), images, config.warmup_steps)
+            clocks[name] = _warm_clock(build(case, device), images, config.warmup_steps)
         except RuntimeError as error:
             if name == FAST or not is_out_of_memory(error):
                 raise
@@ -164,11 +164,11 @@ def _time_in_turns(
     for _ in range(config.steps):
         for name, clock in clocks.items():
             laps[name].append(clock.time(images))
-    return {name: _timing(of_way, memories[name]) for name, of_way in laps.items()}
+    return {name: _timing(of_variant, memories[name]) for name, of_variant in laps.items()}
 
 
-def _warm_clock(contender: StepVariant, images: Tensor, num_steps: int) -> Clock:
-    clock = Clock(contender, images.device)
+def _warm_clock(variant: StepVariant, images: Tensor, num_steps: int) -> Clock:
+    clock = Clock(variant, images.device)
     for _ in range(num_steps):
         clock.time(images)
     return clock
@@ -180,13 +180,13 @@ def _timing(laps: list[tuple[float, dict[str, float]]], memory: int | None) -> _
     return _Timing(seconds, laps[0][0], laps[-1][0], phases, memory)
 
 
-def _way_result(
+def _variant_result(
     case: TrainConfig,
     device: torch.device,
-    way: BuildVariant,
+    build: BuildVariant,
     timing: _Timing,
 ) -> dict[str, Any]:
-    flops = _counted_flops(case, device, way)
+    flops = _counted_flops(case, device, build)
     batch_size = case.data.batch_size_per_gpu
     return {
         "out_of_memory": False,
@@ -200,27 +200,27 @@ def _way_result(
     }
 
 
-def _counted_flops(case: TrainConfig, device: torch.device, way: BuildVariant) -> float:
+def _counted_flops(case: TrainConfig, device: torch.device, build: BuildVariant) -> float:
     """FLOPs per image of a step that is done for the purpose, where nothing hides them."""
     compute = case.compute.model_copy(update={"attention": "sdpa", "compile": "off"})
     data = case.data.model_copy(update={"batch_size_per_gpu": COUNTED_IMAGES})
     plain = case.model_copy(update={"compute": compute, "data": data})
-    contender, images = way(plain, device), _images(plain, device)
-    return count_flops(lambda: contender.step(images)) / COUNTED_IMAGES
+    variant, images = build(plain, device), _images(plain, device)
+    return count_flops(lambda: variant.step(images)) / COUNTED_IMAGES
 
 
-def _peak_memory(way: BuildVariant, case: TrainConfig, device: torch.device) -> int | None:
+def _peak_memory(build: BuildVariant, case: TrainConfig, device: torch.device) -> int | None:
     """Most bytes that steps need in all, the networks and optimisers included."""
     images = _images(case, device)
     memory = PeakMemory(device)
-    contender = way(case, device)
+    variant = build(case, device)
     for _ in range(2):  # optimisers make their state in the first
-        contender.step(images)
+        variant.step(images)
     return memory.read()
 
 
 def _largest_batch(
-    case: TrainConfig, device: torch.device, way: BuildVariant, memory: int | None
+    case: TrainConfig, device: torch.device, build: BuildVariant, memory: int | None
 ) -> int | None:
     """The batch that would fill the device, by a line through the memory of two batches.
 
@@ -231,21 +231,21 @@ def _largest_batch(
         return None
     size = case.data.batch_size_per_gpu
     smaller = max(2, size // 2) if size > 2 else 2 * size
-    other = _peak_memory(way, _with_batch(case, smaller), device)
+    other = _peak_memory(build, _with_batch(case, smaller), device)
     if other is None:
         return None
     per_image = (memory - other) / (size - smaller)
     if per_image <= 0:  # pages that are given back late hide what small batches need
         return None
     largest = max(0, int((total * MARGIN - (memory - per_image * size)) / per_image))
-    while device.type == "cuda" and largest >= 2 and not _fits(case, device, way, largest):
+    while device.type == "cuda" and largest >= 2 and not _fits(case, device, build, largest):
         largest = int(largest * MARGIN)
     return largest
 
 
-def _fits(case: TrainConfig, device: torch.device, way: BuildVariant, batch_size: int) -> bool:
+def _fits(case: TrainConfig, device: torch.device, build: BuildVariant, batch_size: int) -> bool:
     try:
-        _peak_memory(way, _with_batch(case, batch_size), device)
+        _peak_memory(build, _with_batch(case, batch_size), device)
     except torch.OutOfMemoryError:
         return False
     return True
@@ -261,14 +261,14 @@ def _images(case: TrainConfig, device: torch.device) -> Tensor:
     return torch.randn(case.data.batch_size_per_gpu, 3, side, side, device=device)
 
 
-def _kernels(case: TrainConfig, device: torch.device, way: BuildVariant) -> list[dict[str, Any]]:
+def _kernels(case: TrainConfig, device: torch.device, build: BuildVariant) -> list[dict[str, Any]]:
     """What one step after the first spends its time on, the longest first."""
-    contender, images = way(case, device), _images(case, device)
-    contender.step(images)
+    variant, images = build(case, device), _images(case, device)
+    variant.step(images)
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     with profile(activities=activities) as trace:
-        contender.step(images)
+        variant.step(images)
     spent = [
         (event.self_device_time_total if on_cuda else event.self_cpu_time_total, event)
         for event in trace.key_averages()

@@ -1,4 +1,4 @@
-"""Ways to step that can be timed side by side, and the clock that tells their phases apart."""
+"""Step variants that can be timed side by side, and the clock that tells their phases apart."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.models.student import Student
 
 #: Phases whose arithmetic is the student's.
-STUDENTS_PHASES = ("student forward", "student backward", "judge forward", "judge backward")
+STUDENTS_PHASES = (
+    "student forward",
+    "student backward",
+    "frozen student forward",
+    "frozen student backward",
+)
 
 
 @dataclass(frozen=True)
 class StepVariant:
-    """One way to step."""
+    """A form of the step, with what it moves."""
 
     student: Student
     mask_model: nn.Module
@@ -42,8 +47,8 @@ class Clock:
     and waits once, after the step.
     """
 
-    def __init__(self, contender: StepVariant, device: torch.device) -> None:
-        self._contender = contender
+    def __init__(self, variant: StepVariant, device: torch.device) -> None:
+        self._variant = variant
         self._device = device
         self._marks: list[tuple[str, Any]] = []
         self._student_has_moved = False
@@ -58,7 +63,7 @@ class Clock:
         self._marks, self._student_has_moved = [], False
         with self._attached():
             self._mark("")
-            self._contender.step(images_BCHW)
+            self._variant.step(images_BCHW)
             self._mark("rest")
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -81,7 +86,7 @@ class Clock:
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
-        one = self._contender
+        one = self._variant
         with ExitStack() as hooks:
             for handle in (
                 one.mask_model.register_forward_pre_hook(self._masks_begin),
@@ -103,7 +108,7 @@ class Clock:
     def _masks_end(self, _module: nn.Module, _inputs: object, masks_BNHW: Tensor) -> None:
         self._mark("mask forward")
         if masks_BNHW.requires_grad:
-            masks_BNHW.register_hook(lambda _: self._mark("judge backward"))
+            masks_BNHW.register_hook(lambda _: self._mark("frozen student backward"))
 
     def _student_begins(self, *_: object) -> None:
         if not self._in_student:
@@ -111,7 +116,7 @@ class Clock:
         self._in_student = True
 
     def _student_ends(self, *_: object) -> None:
-        self._mark("judge forward" if self._student_has_moved else "student forward")
+        self._mark("frozen student forward" if self._student_has_moved else "student forward")
         self._in_student = False
 
     def _student_update_begins(self, *_: object) -> None:

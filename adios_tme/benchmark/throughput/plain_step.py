@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adios_tme.config.train import TrainConfig
-from adios_tme.models.build import build_mask_model, build_student, choose_precision
+from adios_tme.models.build import build_mask_model, build_student
+from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student
 from adios_tme.objectives.sparsity import sparsity_penalty
-from adios_tme.optim.build import build_optimizer
+from adios_tme.optim.build import build_optimizer, parameter_groups
 
 Crop = Callable[[Tensor], Tensor]
 """From views (B, C, H, W) to one crop of each."""
@@ -35,64 +36,60 @@ class PlainNetworks:
     student_optimizer: torch.optim.Optimizer
     mask_optimizer: torch.optim.Optimizer
     config: TrainConfig
+    resolved: Resolved
     crop: Crop
 
     @classmethod
     def build(cls, config: TrainConfig, device: torch.device, crop: Crop) -> PlainNetworks:
-        """The players of a run with the same settings and seed, at their first weights."""
+        """The networks of a run with the same settings and seed, at their first weights."""
         torch.manual_seed(config.run.seed)
-        img_size, compute = config.data.img_size, config.compute
-        student = build_student(config.model, img_size, compute, device).train()
-        mask_model = build_mask_model(config.mask, config.model, img_size, compute, device).train()
+        resolved, img_size, optim = resolve(config, device), config.data.img_size, config.optim
+        student = build_student(config.model, img_size, resolved).train()
+        mask_model = build_mask_model(config.mask, config.model, img_size, resolved).train()
         torch.manual_seed(config.run.seed + 1)
-        lr = config.optim.lr
-        return cls(
-            student,
-            mask_model,
-            build_optimizer(student, config.optim, lr),
-            build_optimizer(mask_model, config.optim, lr * config.optim.mask_lr_ratio),
-            config,
-            crop,
+        student_optimizer, mask_optimizer = (
+            build_optimizer(parameter_groups(optim.weight_decay, network), optim, lr)
+            for network, lr in ((student, optim.lr), (mask_model, optim.lr * optim.mask_lr_ratio))
         )
+        return cls(student, mask_model, student_optimizer, mask_optimizer, config, resolved, crop)
 
 
 def plain_step(
-    players: PlainNetworks, images_BCHW: Tensor, temperature: float
+    networks: PlainNetworks, images_BCHW: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Update the student, then the mask model, on one batch of normalised images.
 
     Returns:
         Loss of the student and of the mask model.
     """
-    config = players.config
-    dtype = choose_precision(config.compute.precision, images_BCHW.device)
+    config, dtype = networks.config, networks.resolved.dtype
     with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
         with torch.no_grad():
-            masks_BNHW = players.mask_model(images_BCHW)
+            masks_BNHW = networks.mask_model(images_BCHW)
         crops = config.mask.crops_per_mask
-        student_loss = plain_loss(players, images_BCHW, masks_BNHW, temperature, crops)
-    _update(players, players.student_optimizer, players.student, student_loss)
+        student_loss = plain_loss(networks, images_BCHW, masks_BNHW, temperature, crops)
+    _update(networks, networks.student_optimizer, networks.student, student_loss)
 
     with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
-        masks_BNHW = players.mask_model(images_BCHW)
-        fooled = plain_loss(players, images_BCHW, masks_BNHW, temperature, crops=0)
-        area = sparsity_penalty(masks_BNHW, config.loss.sparsity_penalty_type)
-        mask_loss = config.loss.alpha_sparsity * area - fooled
-    _update(players, players.mask_optimizer, players.mask_model, mask_loss)
+        masks_BNHW = networks.mask_model(images_BCHW)
+        contrastive = plain_loss(networks, images_BCHW, masks_BNHW, temperature, crops=0)
+        penalty = sparsity_penalty(masks_BNHW, config.loss.sparsity_penalty_type)
+        mask_loss = config.loss.alpha_sparsity * penalty - contrastive
+    _update(networks, networks.mask_optimizer, networks.mask_model, mask_loss)
     return student_loss.detach(), mask_loss.detach()
 
 
 def plain_loss(
-    players: PlainNetworks, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float, crops: int
+    networks: PlainNetworks, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float, crops: int
 ) -> Tensor:
     """NT-Xent of the clean view to each masked view, and to so many crops of each."""
     masked = [images_BCHW * (1 - mask_BHW.unsqueeze(1)) for mask_BHW in masks_BNHW.unbind(1)]
-    cropped = [players.crop(torch.cat(masked)) for _ in range(crops)]
+    cropped = [networks.crop(torch.cat(masked)) for _ in range(crops)]
     views = [images_BCHW, *masked, *cropped]
-    tokens = players.student.encoder(views)
-    embeddings = torch.cat([players.student.head(view[:, 0]) for view in tokens])
-    clean_BD, *hidden = embeddings.split(len(images_BCHW))
-    return torch.stack([nt_xent(clean_BD, view_BD, temperature) for view_BD in hidden]).sum()
+    tokens = networks.student.encoder(views)
+    embeddings = torch.cat([networks.student.head(view[:, 0]) for view in tokens])
+    clean_BD, *masked_views = embeddings.split(len(images_BCHW))
+    return torch.stack([nt_xent(clean_BD, view_BD, temperature) for view_BD in masked_views]).sum()
 
 
 def nt_xent(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
@@ -105,11 +102,11 @@ def nt_xent(one_BD: Tensor, other_BD: Tensor, temperature: float) -> Tensor:
 
 
 def _update(
-    players: PlainNetworks, optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor
+    networks: PlainNetworks, optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor
 ) -> None:
-    players.student_optimizer.zero_grad()
-    players.mask_optimizer.zero_grad()
+    networks.student_optimizer.zero_grad()
+    networks.mask_optimizer.zero_grad()
     loss.backward()
-    limit = players.config.optim.clip_grad or float("inf")
+    limit = networks.config.optim.clip_grad or float("inf")
     nn.utils.clip_grad_norm_(network.parameters(), limit)
     optimizer.step()

@@ -98,23 +98,23 @@ def _speeds(results: dict[str, Any]) -> Table:
     return table
 
 
-def _baseline(name: str, way: dict[str, Any]) -> list[str]:
-    if way["out_of_memory"]:
+def _baseline(name: str, variant: dict[str, Any]) -> list[str]:
+    if variant["out_of_memory"]:
         return [f"{name} {NO_MEMORY}"]
-    return [*_row(name, way), "", _memory(way), "", "", *_times(way["ratio"])]
+    return [*_row(name, variant), "", _memory(variant), "", "", *_times(variant["ratio"])]
 
 
-def _row(name: str, way: dict[str, Any]) -> list[str]:
+def _row(name: str, variant: dict[str, Any]) -> list[str]:
     return [
         name,
-        f"{way['images_per_second']:.2f}",
-        f"{way['step_seconds']:.3f}",
-        f"{way['gflop_per_image']:.1f}",
+        f"{variant['images_per_second']:.2f}",
+        f"{variant['step_seconds']:.3f}",
+        f"{variant['gflop_per_image']:.1f}",
     ]
 
 
-def _memory(way: dict[str, Any]) -> str:
-    memory = way["peak_memory_gib"]
+def _memory(variant: dict[str, Any]) -> str:
+    memory = variant["peak_memory_gib"]
     return "-" if memory is None else f"{memory:.2f}"
 
 
@@ -129,11 +129,11 @@ def _phases(results: dict[str, Any]) -> Table:
     table.add_column("Phase")
     columns: list[dict[str, float]] = []
     for number, case in enumerate(results["cases"], start=1):
-        for name, way in {"adios_tme": case, **case.get("baselines", {})}.items():
-            if way["out_of_memory"]:
+        for name, variant in {"adios_tme": case, **case.get("baselines", {})}.items():
+            if variant["out_of_memory"]:
                 continue
             table.add_column(f"{number} {name}", justify="right")
-            columns.append(way["phases"])
+            columns.append(variant["phases"])
     for phase in dict.fromkeys(phase for phases in columns for phase in phases):
         table.add_row(phase, *(f"{phases.get(phase, 0):.3f}" for phases in columns))
     return table

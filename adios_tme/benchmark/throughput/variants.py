@@ -1,4 +1,4 @@
-"""Puts the step of a run beside plain ones for the benchmark to time."""
+"""The step of a run and plain ones, side by side for the benchmark to time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import ConfigError
 from adios_tme.masking.views import random_crops
+from adios_tme.models.resolve import resolve
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 
@@ -36,12 +37,12 @@ def measure_throughput(
         DataError: If the earlier measurement cannot be understood.
     """
     device = choose_device(config.compute.device)
-    ways: dict[str, BuildVariant] = {FAST: step_of_a_run}
+    variants: dict[str, BuildVariant] = {FAST: step_of_a_run}
     asked: list[str] = [config.baseline] if config.baseline else []
     if config.baseline == "all":
         asked = [name for name in BASELINES if device.type == "cuda" or "cache" not in name]
-    ways |= {name: BASELINES[name] for name in asked}
-    return measure(config, device, ways, on_progress, on_results)
+    variants |= {name: BASELINES[name] for name in asked}
+    return measure(config, device, variants, on_progress, on_results)
 
 
 def step_of_a_run(config: TrainConfig, device: torch.device) -> StepVariant:
@@ -61,14 +62,14 @@ def naive(config: TrainConfig, device: torch.device) -> StepVariant:
     """Two plain halves, eager."""
     compute = config.compute.model_copy(update={"compile": "off"})
     config = config.model_copy(update={"compute": compute})
-    crop_size = config.mask.crop_size or config.data.img_size
-    players = PlainNetworks.build(config, device, lambda views: random_crops(views, crop_size))
+    crop_size = resolve(config, device).crop_size
+    networks = PlainNetworks.build(config, device, lambda views: random_crops(views, crop_size))
     return StepVariant(
-        players.student,
-        players.mask_model,
-        players.student_optimizer,
-        players.mask_optimizer,
-        lambda images: plain_step(players, images, config.loss.initial_temp),
+        networks.student,
+        networks.mask_model,
+        networks.student_optimizer,
+        networks.mask_optimizer,
+        lambda images: plain_step(networks, images, config.loss.initial_temp),
     )
 
 

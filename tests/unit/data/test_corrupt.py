@@ -19,7 +19,7 @@ def test_each_patch_is_written_once_also_over_runs(tmp_path: Path) -> None:
         CorruptPatch("a.zip", "y.png", "truncated"),
     )
     assert log.record([one, two, one]) == [one, two]
-    assert log.num_damaged == 3
+    assert log.num_corrupt == 3
     assert CorruptLog(path).record([two]) == []
     assert path.read_text().splitlines() == [
         '{"archive": "a.zip", "name": "x.png", "reason": "wrong CRC"}',
@@ -45,7 +45,7 @@ def test_a_full_disk_does_not_stop_the_run(
     path.symlink_to(FULL_DISK)
     one = CorruptPatch("a.zip", "x.png", "wrong CRC")
     assert log.record([one]) == [one]
-    assert log.num_damaged == 1
+    assert log.num_corrupt == 1
     assert "corrupt.jsonl: cannot be written (No space left on device)" in caplog.text
 
 

@@ -27,7 +27,7 @@ def wait_for_a_slow_rank() -> list[str]:
     heard = Heard()
     logging.getLogger("adios_tme").addHandler(heard)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hang_watch, "NOTE_SECONDS", 0.1)
+        patch.setattr(hang_watch, "HEARTBEAT_SECONDS", 0.1)
         with process_group("cpu", 60) as world, HangWatch(world, timeout_seconds=3) as watch:
             watch.at("reading")
             if world.rank == 1:

@@ -11,16 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from adios_tme.distributed.stop import (
-    CHANGE_WORLD,
-    ECHO_SECONDS,
-    GIVE_UP,
-    GO_ON,
-    STOPPING,
-    StopRequest,
-    stop_on_signal,
-)
-from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, StopListener, stop_on_signal
+from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.errors import DataError, TrainingStoppedError
 
 
@@ -28,21 +20,32 @@ from adios_tme.errors import DataError, TrainingStoppedError
 def test_a_signal_is_a_request(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_on_signal() as stop:
-        assert stop.agree() == GO_ON
+        assert stop.agree() == Request.CONTINUE
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # an echo, as from a scheduler that signals everybody
-        assert stop.agree() == stop.number == number
+        assert stop.agree() == stop.request
+        assert stop.request.signal == number
     assert signal.getsignal(number) is before
 
 
 def test_the_launcher_asks_and_a_signal_outweighs_a_change() -> None:
-    link = WorkerChannel(1)
-    stop = StopRequest(link)
-    link.request = CHANGE_WORLD
-    assert stop.agree() == CHANGE_WORLD
-    stop.number = signal.SIGTERM
-    assert stop.agree() == signal.SIGTERM
-    assert stop.agree(give_up=True) == GIVE_UP
+    channel = WorkerChannel(1)
+    stop = StopListener(channel)
+    channel.request = Request.CHANGE_MEMBERSHIP
+    assert stop.agree() == Request.CHANGE_MEMBERSHIP
+    stop.request = Request.TERMINATE
+    assert stop.agree() == Request.TERMINATE
+    assert stop.agree(give_up=True) == Request.GIVE_UP
+
+
+def test_requests_are_no_signal_numbers_and_know_theirs() -> None:
+    assert {int(request) for request in Request} & set(signal.valid_signals()) == set()
+    for number in STOPPING:
+        assert Request.of_signal(number).signal is number
+    for request in (Request.CONTINUE, Request.CHANGE_MEMBERSHIP, Request.GIVE_UP):
+        assert request.signal is None
+    with pytest.raises(ValueError, match="1001"):
+        Request.of_signal(signal.SIGHUP)
 
 
 DEAF = """
@@ -81,14 +84,14 @@ import os, subprocess, sys, time
 from multiprocessing import get_context
 from adios_tme.distributed.worker_channel import WorkerChannel
 from adios_tme.distributed.stop import stop_on_signal
-def work(link, path):
+def work(channel, path):
     os.environ.update(RANK="0", WORLD_SIZE="1")
-    with stop_on_signal(link):
+    with stop_on_signal(channel):
         open(path, "w").write(str(os.getpid()))
         time.sleep(600)
 if __name__ == "__main__":
-    link = WorkerChannel(1)
-    get_context("spawn").Process(target=work, args=(link, sys.argv[1])).start()
+    channel = WorkerChannel(1)
+    get_context("spawn").Process(target=work, args=(channel, sys.argv[1])).start()
     time.sleep(600)
 """
 
@@ -113,8 +116,8 @@ def test_a_worker_whose_launcher_is_killed_leaves(tmp_path_factory: pytest.TempP
 TRACKED = """
 import os, signal, time
 from multiprocessing import resource_tracker
-from adios_tme.launch.local import start_deaf_tracker
-start_deaf_tracker()
+from adios_tme.launch.local import start_resource_tracker
+start_resource_tracker()
 tracker = resource_tracker._resource_tracker
 for number in (signal.SIGUSR1, signal.SIGUSR2):
     os.kill(tracker._pid, number)
@@ -133,24 +136,24 @@ def test_the_tracker_of_resources_outlives_the_signals_of_a_scheduler() -> None:
 
 
 def test_what_workers_tell_reaches_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    link = WorkerChannel(2)
-    assert link.error is None
+    channel = WorkerChannel(2)
+    assert channel.error is None
     for place in "10":
-        assert not link.all_ready
-        assert not link.all_ended
+        assert not channel.all_ready
+        assert not channel.all_ended
         monkeypatch.setenv("LOCAL_RANK", place)
-        link.is_ready()
-        link.has_ended()
-    assert link.all_ready
-    assert link.all_ended
-    link.request = CHANGE_WORLD
-    link.begin_again()
-    assert not link.all_ready
-    assert not link.all_ended
-    assert link.request == GO_ON
-    link.tell(TrainingStoppedError("stopped", signal.SIGTERM))
-    error = link.error
+        channel.is_ready()
+        channel.has_ended()
+    assert channel.all_ready
+    assert channel.all_ended
+    channel.request = Request.CHANGE_MEMBERSHIP
+    channel.begin_again()
+    assert not channel.all_ready
+    assert not channel.all_ended
+    assert channel.request == Request.CONTINUE
+    channel.tell(TrainingStoppedError("stopped", signal.SIGTERM))
+    error = channel.error
     assert isinstance(error, TrainingStoppedError)
     assert (str(error), error.exit_code) == ("stopped", 143)
-    link.tell(DataError("long " * 100_000))
-    assert str(link.error).startswith("long long")
+    channel.tell(DataError("long " * 100_000))
+    assert str(channel.error).startswith("long long")

@@ -19,10 +19,11 @@ from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
 from adios_tme.distributed.world import World
 from adios_tme.models.build import build_student
+from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Student
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
-from tests.factories import tiny_config
+from tests.factories import run_of, tiny_config
 
 CPU = torch.device("cpu")
 #: Count and side.
@@ -47,7 +48,7 @@ def plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
-def tiny_student(how: str, drop_path_rate: float = 0.4, **compute: bool) -> Student:
+def tiny_student(how: str, drop_path_rate: float = 0.4, **recompute: bool) -> Student:
     """Two blocks: one without stochastic depth, and one with it of which first tokens are read."""
     torch.manual_seed(3)
     model = StudentConfig(
@@ -59,8 +60,8 @@ def tiny_student(how: str, drop_path_rate: float = 0.4, **compute: bool) -> Stud
         tme_hidden_dim=32,
         tme_output_dim=16,
     )
-    settings = ComputeConfig(compile=how, precision="fp32", **compute)
-    return build_student(model, 32, settings, CPU).train()
+    compute = ComputeConfig(compile=how, precision="fp32", **recompute)
+    return build_student(model, 32, resolve(run_of(model=model, compute=compute), CPU)).train()
 
 
 def losses_and_gradients(student: Student) -> list[Tensor]:

@@ -9,16 +9,20 @@ import torch
 from torch import nn
 
 from adios_tme.benchmark.throughput.cost import kept_bytes
+from adios_tme.config.model import MaskConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
 from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.resolve import resolve
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.pretrained import init_mask_encoder
 from adios_tme.run_folder.checkpoints import write_checkpoint
 from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import run_of, tiny_config
+
+CPU = torch.device("cpu")
 
 
 def vit_unet(patch_size: int = 8, img_size: int = 32, **options: object) -> ViTUNet:
@@ -78,14 +82,17 @@ def test_the_unet_is_tied_to_its_size() -> None:
         AdiosUNet(8)
 
 
-def test_dropout_is_told_only_while_it_acts() -> None:
-    network = vit_unet(dropout=0.3)
-    images = torch.randn(1, 3, 32, 32)
-    assert network.train().has_dropout
-    assert (network(images) != network(images)).any()
-    assert not network.eval().has_dropout
-    assert (network(images) == network(images)).all()
-    assert not vit_unet(dropout=0.0).train().has_dropout
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_masks_are_shared_where_two_forward_passes_do_not_differ(dropout: float) -> None:
+    network, images = vit_unet(dropout=dropout), torch.randn(1, 3, 32, 32)
+    masks = MaskConfig(mask_model_type="vit_unet", mask_dropout=dropout)
+    differ = bool((network.train()(images) != network(images)).any())
+    assert resolve(run_of(mask=masks), CPU).shares_masks is not differ
+    assert (network.eval()(images) == network(images)).all()
+    assert resolve(run_of(mask=MaskConfig(mask_model_type="adios")), CPU).shares_masks
+    for choice, shared in (("shared", True), ("separate", False)):
+        asked = masks.model_copy(update={"mask_forward": choice})
+        assert resolve(run_of(mask=asked), CPU).shares_masks is shared
 
 
 def test_a_frozen_encoder_does_not_learn_and_does_not_drop() -> None:

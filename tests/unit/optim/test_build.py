@@ -18,7 +18,7 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
     names = {id(weight): name for name, weight in network.named_parameters()}
     decaying, still = (
         {names[id(weight)] for weight in group["params"]}
-        for group in parameter_groups(network, 0.04)
+        for group in parameter_groups(0.04, network)
     )
     assert decaying == {
         "patch_embed.proj.weight",
@@ -33,7 +33,7 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
 
 def test_frozen_weights_are_left_out() -> None:
     network = nn.Linear(2, 2).requires_grad_(False)
-    assert parameter_groups(network, 0.1) == []
+    assert parameter_groups(0.1, network) == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_every_optimiser_moves_unless_it_is_refused(
     settings: dict[str, object], kind: type, refused: bool
 ) -> None:
     network = nn.Linear(4, 4)
-    optimizer = build_optimizer(network, OptimConfig(**settings), lr=0.1)
+    optimizer = build_optimizer(parameter_groups(0.04, network), OptimConfig(**settings), lr=0.1)
     assert type(optimizer) is kind
     before = network.weight.detach().clone()
     for weight in network.parameters():

@@ -33,14 +33,13 @@ WORLD = World(0, 1, 0, 1, torch.device("cpu"))
     ],
 )
 def test_an_update_is_shared_out(asked: int | None, num_ranks: int, expected: Batches) -> None:
-    config = tiny_config(Path(), Path(), global_batch_size=asked)
-    planned = plan_batches(config, num_ranks)
-    assert planned.images_per_pass <= config.data.batch_size_per_gpu
+    planned = plan_batches(4, asked, num_ranks)
+    assert planned.images_per_pass <= 4
     assert planned == expected
 
 
 def test_a_global_batch_that_cannot_be_kept_is_told() -> None:
-    text = str(plan_batches(tiny_config(Path(), Path(), global_batch_size=16), 3))
+    text = str(plan_batches(4, 16, 3))
     assert text == "18 (2 passes of 3 x 3 ranks) instead of 16, which 3 ranks do not divide"
 
 
@@ -86,13 +85,13 @@ def test_random_draws_are_the_same_in_both_passes(monkeypatch: pytest.MonkeyPatc
     config = tiny_config(Path(), Path(), crops_per_mask=1, drop_path_rate=0.5)
     run = Run.build(config, WORLD)
     seen: list[Tensor] = []
-    real = step.student_embeddings
+    real = step.embed_with_crops
 
     def spy(*arguments: Any) -> Tensor:
         seen.append(real(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(accumulate, "student_embeddings", spy)
+    monkeypatch.setattr(accumulate, "embed_with_crops", spy)
     images = torch.randn(8, 3, 32, 32)
     accumulate.accumulated_step(run, list(images.chunk(2)), run.schedule())
     first, second, first_again, second_again = seen

@@ -70,8 +70,8 @@ def test_sharp_and_undecided_masks_are_told_apart(tmp_path: Path) -> None:
     flat = torch.full((4, 3, 32, 32), 1 / 3)
     sharp = random_partition(torch.tensor([[0.5, 0.25, 0.25]] * 4), (32, 32))
     before = torch.get_rng_state()
-    undecided = measure_diagnostics(run, images, flat, 0.2)
-    decided = measure_diagnostics(run, images, sharp, 0.2)
+    undecided = measure_diagnostics(run, images, flat, run.schedule())
+    decided = measure_diagnostics(run, images, sharp, run.schedule())
     assert torch.equal(torch.get_rng_state(), before)
     assert run.bare_student.training
     assert undecided.mask_entropy.item() == pytest.approx(1.0, abs=1e-5)
@@ -98,7 +98,7 @@ def test_each_warning_comes_once_until_it_has_passed() -> None:
     assert "nearly the same" in watch.warnings(line(mask_overlap=0.95))[0]
 
 
-def test_a_gap_is_judged_over_several_lines_after_the_warm_up() -> None:
+def test_a_gap_is_told_over_several_lines_after_the_warm_up() -> None:
     watch = DiagnosticWarnings(first_iteration=50)
     for _ in range(30):
         assert watch.warnings(line(iteration=10, adversarial_gap=-1.0)) == []

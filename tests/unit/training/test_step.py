@@ -15,7 +15,7 @@ from adios_tme.masking.views import apply_masks
 from adios_tme.objectives.simclr import simclr_loss
 from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.training.state import Run
-from adios_tme.training.step import student_disagreement, train_step
+from adios_tme.training.step import embed_with_crops, train_step
 from adios_tme.training.update import frozen
 from tests.factories import tiny_config
 
@@ -37,7 +37,7 @@ def moved(network: torch.nn.Module, before: list[Tensor]) -> bool:
     )
 
 
-def test_both_players_move_when_the_masks_are_due(tmp_path: Path) -> None:
+def test_both_networks_move_when_the_masks_are_due(tmp_path: Path) -> None:
     run = make_run(tmp_path, mask_update_freq=2, warmup_iterations=0)
     images = torch.randn(4, 3, 32, 32)
     for due in (True, False):
@@ -49,21 +49,22 @@ def test_both_players_move_when_the_masks_are_due(tmp_path: Path) -> None:
         assert (report.mask_loss is not None) is due
 
 
-def test_each_player_minimises_its_own_loss(tmp_path: Path) -> None:
+def test_each_network_minimises_its_own_loss(tmp_path: Path) -> None:
     run = make_run(tmp_path, alpha_sparsity=0.3, warmup_iterations=0)
     images = torch.randn(4, 3, 32, 32)
     now = run.schedule()
     with torch.no_grad():
         masks = run.bare_mask_model(images)
-        before = student_disagreement(run, images, masks, now.temperature)
+        views = embed_with_crops(run, run.bare_student, images, masks)
+        before = run.objective.loss(views[0], views[1:], now).sum()
     report = train_step(run, images, now)
     assert report.student_loss.item() == pytest.approx(before.item(), rel=1e-5)
     # The mask half sees the student that has just moved.
     with torch.no_grad():
         clean = run.bare_student(images)
-        hidden = run.bare_student(apply_masks(images, masks)).unflatten(0, (3, 4))
-        fooled = simclr_loss(clean, hidden, now.temperature).sum()
-        expected = 0.3 * sparsity_penalty(masks) - fooled
+        masked = run.bare_student(apply_masks(images, masks)).unflatten(0, (3, 4))
+        contrastive = simclr_loss(clean, masked, now.temperature).sum()
+        expected = 0.3 * sparsity_penalty(masks) - contrastive
     assert report.mask_loss is not None
     assert report.mask_loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -79,7 +80,7 @@ def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
         return real(views)
 
     run.bare_student.forward = counting  # type: ignore[method-assign]
-    student_disagreement(run, images, masks, 0.2)
+    embed_with_crops(run, run.bare_student, images, masks)
     assert calls == [[(16, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
 
 
@@ -114,8 +115,8 @@ def test_the_mask_half_leaves_no_gradient_on_the_student(tmp_path: Path) -> None
     after_student_half = [weight.grad.clone() for weight in run.bare_student.parameters()]  # type: ignore[union-attr]
     run.update_student.optimizer.zero_grad()
     masks = run.predict_masks(torch.randn(4, 3, 32, 32), with_graph=True)
-    with frozen(run.bare_student) as judge:
-        judge(apply_masks(torch.randn(4, 3, 32, 32), masks)).sum().backward()
+    with frozen(run.bare_student):
+        run.bare_student(apply_masks(torch.randn(4, 3, 32, 32), masks)).sum().backward()
     assert all(weight.grad is None for weight in run.bare_student.parameters())
     assert all(weight.requires_grad for weight in run.bare_student.parameters())
     assert len(after_student_half) > 0

@@ -28,10 +28,12 @@ from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World
 from adios_tme.models.build import build_student
+from adios_tme.models.resolve import resolve
+from adios_tme.models.student import Student
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from adios_tme.training.update import frozen
-from tests.factories import tiny_config
+from tests.factories import run_of, tiny_config
 
 CPU = torch.device("cpu")
 #: Twelve narrow blocks: the proportions of a real student, at a thousandth of its cost.
@@ -108,11 +110,17 @@ def test_crops_cost_what_their_tokens_cost(tmp_path: Path) -> None:
     assert crop.forward < whole.forward / 3
 
 
+def plain_student(model: StudentConfig, size: int, compute: ComputeConfig | None = None) -> Student:
+    """A student of some sizes, in single precision."""
+    compute = compute or ComputeConfig(precision="fp32")
+    return build_student(model, size, resolve(run_of(model=model, compute=compute), CPU))
+
+
 @pytest.mark.parametrize("arch", ["vit_tiny", "vit_small", "vit_base", "vit_large"])
 def test_the_formula_of_a_view_is_what_is_counted(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=3)
     compute = ComputeConfig(attention="sdpa", compile="off")
-    student = build_student(model, 224, compute, CPU).to("meta")
+    student = plain_student(model, 224, compute).to("meta")
     view = torch.empty(1, 3, 224, 224, device="meta")
     every_token = count_flops(lambda: student.head(student.encoder(view)[:, 0]))
     assert ViewCost.of(model, 224, class_only=False).forward == every_token
@@ -139,41 +147,41 @@ def test_vit_small_at_full_size(
     assert 1 - cost.students_part / students_floor == pytest.approx(saved, abs=0.001)
 
 
-@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("number_bytes", [4, 2])
-def test_what_a_view_leaves_in_memory(number_bytes: int, judged: bool, tmp_path: Path) -> None:
+def test_what_a_view_leaves_in_memory(number_bytes: int, is_frozen: bool, tmp_path: Path) -> None:
     model = StudentConfig(arch="vit_tiny", depth=4, drop_path_rate=0.2)
-    student = build_student(model, 224, ComputeConfig(precision="fp32"), CPU).train()
+    student = plain_student(model, 224).train()
 
     def kept_of(num_views: int) -> int:
-        views = torch.randn(num_views, 3, 224, 224, requires_grad=judged)
+        views = torch.randn(num_views, 3, 224, 224, requires_grad=is_frozen)
         with (
-            frozen(student) if judged else nullcontext(),
+            frozen(student) if is_frozen else nullcontext(),
             torch.autocast("cpu", torch.bfloat16, enabled=number_bytes == 2),
         ):
             return kept_bytes(student, lambda: student(views))
 
     # The difference: folded and cast weights are there once, whatever the number of views.
-    expected = kept_of_views(model, 224, number_bytes=number_bytes, judged=judged)
+    expected = kept_of_views(model, 224, number_bytes=number_bytes, frozen=is_frozen)
     assert kept_of(2) - kept_of(1) == pytest.approx(expected, rel=0.02)
 
 
 def test_recomputing_leaves_the_inputs_of_blocks() -> None:
     model = StudentConfig(arch="vit_tiny", depth=4)
     compute = ComputeConfig(grad_checkpointing=True)
-    student = build_student(model, 64, compute, CPU).train()
+    student = plain_student(model, 64, compute).train()
 
     def kept_of(num_views: int) -> int:
         return kept_bytes(student, lambda: student(torch.randn(num_views, 3, 64, 64)))
 
-    expected = kept_of_views(model, 64, number_bytes=4, judged=False, recompute=True)
+    expected = kept_of_views(model, 64, number_bytes=4, frozen=False, recompute=True)
     assert kept_of(2) - kept_of(1) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("arch", ["vit_tiny", "vit_base"])
 def test_the_number_of_weights(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=2)
-    student = build_student(model, 64, ComputeConfig(), CPU)
+    student = plain_student(model, 64)
     assert num_weights(model, 64) == sum(weight.numel() for weight in student.parameters())
 
 

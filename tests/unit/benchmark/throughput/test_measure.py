@@ -43,8 +43,8 @@ def test_phases_share_a_step_without_rest(way: Any, tmp_path: Path) -> None:
         "student forward",
         "student backward",
         "student update",
-        "judge forward",
-        "judge backward",
+        "frozen student forward",
+        "frozen student backward",
         "mask backward",
         "mask update",
     ]

@@ -1,0 +1,72 @@
+"""What an objective is, so that the step, its accumulated form and the diagnostics know none.
+
+Shape legend: B images of this rank, V masked views of each, D embedding; ``...`` stands for what an
+objective keeps of a view, D by default.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adios_tme.optim.schedule import Schedule
+
+ImageBatches = Sequence[Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """What the student minimises and, on the masked views alone, the mask model maximises.
+
+    A module: parameters of its own (a predictor) are trained with the student's, and all of its
+    state (a momentum teacher) is saved and loaded with the run. SimCLR has neither.
+    """
+
+    needs_whole_batch = True
+    """Whether an image's loss depends on the other images of the update, on every rank. Then an
+    update in several passes takes the gradient on all embeddings first; else passes are averaged.
+    """
+
+    def embed(self, student: nn.Module, batches: ImageBatches) -> Tensor:
+        """What is compared of each view, in one call of the student.
+
+        Args:
+            student: Encoder and head.
+            batches: Normalised views (n, C, H, W) of one or several sizes.
+
+        Returns:
+            (sum of n, ...), in order.
+        """
+        return torch.cat(student(batches))
+
+    @abstractmethod
+    def loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
+        """Compare masked views with the clean one.
+
+        Args:
+            clean: (B, ...) of the whole images.
+            masked: (V, B, ...) of the same images, masked.
+            now: Temperature and rates of this step.
+
+        Returns:
+            (V,) losses in nats, averaged over this rank's images; the mean over ranks is the loss.
+        """
+
+    def restart(self, student: nn.Module) -> None:
+        """Begin anew with the student as it is, whose weights came from elsewhere."""
+
+    def after_update(self, student: nn.Module, now: Schedule) -> None:
+        """Follow the student, once it has been updated (a momentum teacher does)."""
+
+
+def mask_model_loss(contrastive: Tensor, penalty: Tensor, alpha: float) -> Tensor:
+    """What the mask model minimises: ``alpha * penalty - contrastive`` (Shi et al. 2022, eq. 4).
+
+    Args:
+        contrastive: The objective's losses on the masked views, summed over them.
+        penalty: On the area of the masks.
+        alpha: Weight of the penalty.
+    """
+    return alpha * penalty - contrastive

@@ -1,0 +1,1 @@
+"""Where lines of metrics and pictures go."""

@@ -1,0 +1,103 @@
+"""Lines of metrics: what a step reported, read from the device and averaged over ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adios_tme.distributed.collectives import mean_over_ranks, sum_over_ranks
+from adios_tme.optim.schedule import Schedule
+from adios_tme.training.mask_diagnostics import MaskDiagnostics
+from adios_tme.training.state import Run
+from adios_tme.training.step import Report
+
+
+class Metrics:
+    """Measures lines, and the time between them.
+
+    Args:
+        run: The run.
+        num_patches: Of an epoch.
+    """
+
+    def __init__(self, run: Run, num_patches: int) -> None:
+        self._run = run
+        self._num_patches = num_patches
+        self._start = self._last_time = time.perf_counter()
+        self._last_iteration = run.iteration
+        self._waited = 0.0
+        self._of_mask_half: dict[str, Tensor] = {}
+
+    def note(self, report: Report, wait_seconds: float) -> None:
+        """Take note of a step: the newest mask half, and the time that was waited for data."""
+        self._waited += wait_seconds
+        if report.mask_loss is not None:
+            self._of_mask_half = _scalars(report)
+
+    def line(
+        self, report: Report, diagnostics: MaskDiagnostics, now: Schedule, num_corrupt: int
+    ) -> dict[str, Any]:
+        """Read the device and the clock (host sync), and average over ranks; a collective."""
+        run = self._run
+        values = _read(_scalars(report) | self._of_mask_half | _scalars(diagnostics))
+        coverage, spread = mean_over_ranks(
+            torch.stack([diagnostics.mask_coverage, diagnostics.mask_coverage_spread])
+        ).tolist()
+        (num_damaged,) = sum_over_ranks(num_corrupt)
+        seconds = time.perf_counter() - self._last_time
+        num_images = (run.iteration - self._last_iteration) * run.global_batch_size
+        waited, self._waited = self._waited, 0.0
+        self._last_time += seconds
+        self._last_iteration = run.iteration
+        return {
+            "iteration": run.iteration,
+            "samples_seen": run.samples_seen,
+            "epoch": run.samples_seen / self._num_patches,
+            **values,
+            "temperature": now.temperature,
+            "lr": now.lr,
+            "mask_lr": now.mask_lr,
+            "mask_coverage": coverage,
+            "mask_coverage_spread": spread,
+            "images_per_second": num_images / seconds,
+            "data_wait_fraction": min(1.0, waited / seconds),
+            "num_damaged": num_damaged,
+            "seconds": time.perf_counter() - self._start,
+        }
+
+
+def _scalars(facts: Report | MaskDiagnostics) -> dict[str, Tensor]:
+    """Those of the facts that are single numbers; absent halves stay absent."""
+    return {
+        name: value
+        for name, value in vars(facts).items()
+        if isinstance(value, Tensor) and value.ndim == 0
+    }
+
+
+def _read(scalars: dict[str, Tensor]) -> dict[str, float | None]:
+    """Scalars averaged over ranks; what is not finite is None, null in JSON."""
+    means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
+    return {
+        name: value if math.isfinite(value) else None
+        for name, value in zip(scalars, means.tolist(), strict=True)
+    }
+
+
+def summary(line: dict[str, Any]) -> str:
+    """A line of metrics as people read it."""
+    parts = [f"student {_shown(line['student_loss'])}"]
+    if "mask_loss" in line:
+        parts.append(f"mask {_shown(line['mask_loss'])}")
+    parts.append("cover " + "/".join(f"{share:.2f}" for share in line["mask_coverage"]))
+    parts.append(f"{line['images_per_second']:.1f} img/s")
+    parts.append(f"wait {line['data_wait_fraction']:.0%}")
+    return "  ".join(parts)
+
+
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3f}"
