@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adios_tme.errors import ConfigError, DataError
-from adios_tme.files import check_output, writing
+from adios_tme.files import check_output, replacing, write_whole, writing
 
 
 @pytest.mark.parametrize("name", ["m.png", "new/and/newer/m.PNG", "old.png"])
@@ -50,3 +50,17 @@ def test_what_the_disk_refuses_is_a_message(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_output(tmp_path / "pipe")
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_whole(path, "old")
+    with pytest.raises(RuntimeError, match="half"), replacing(path) as partial:
+        partial.write_text("ne")
+        raise RuntimeError("half-way")
+    assert path.read_text() == "old"
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
