@@ -55,9 +55,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     write_whole(path, "old")
-    with pytest.raises(RuntimeError, match="half"), replacing(path) as partial:
-        partial.write_text("ne")
-        raise RuntimeError("half-way")
+
+    def stop_half_way() -> None:
+        with replacing(path) as partial:
+            partial.write_text("ne")
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        stop_half_way()
     assert path.read_text() == "old"
     with replacing(path) as partial:
         partial.write_text("new")

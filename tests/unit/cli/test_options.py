@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import typer
@@ -68,7 +69,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_demo(
 
 @pytest.mark.parametrize("preset", ["stable", "steady"])
 def test_a_preset_lies_under_what_is_given(
-    preset: Literal[stable, steady], app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
+    preset: Literal["stable", "steady"], app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
 ) -> None:
     stable = PRESETS["stable"]["mask"]["mask_ema"]
     assert given(app, seen, "--data-path", "x", "--preset", preset).mask.mask_ema == stable

@@ -17,7 +17,12 @@ from tests.factories import make_dataset, tiny_config
 
 def test_one_image_a_pass_is_enough_where_passes_make_a_batch(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    shape = {"batch_size_per_gpu": 1, "global_batch_size": 4, "total_iterations": 1}
+    shape = {
+        "batch_size_per_gpu": 1,
+        "global_batch_size": 4,
+        "total_iterations": 1,
+        "warmup_iterations": 0,
+    }
     run_training(tiny_config(tmp_path / "data", tmp_path / "run", **shape))
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["samples_seen"] == 4
 

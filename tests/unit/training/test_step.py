@@ -202,9 +202,7 @@ def test_bf16_stays_close_to_fp32(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
-def test_a_step_on_cuda_moves_both_networks(
-    precision: str, mask_model: str, tmp_path: Path
-) -> None:
+def test_a_cuda_step_moves_both_networks(precision: str, mask_model: str, tmp_path: Path) -> None:
     world = World(0, 1, 0, 1, torch.device("cuda", 0))
     wide = {"mask_encoder_dim": 64, "mask_encoder_depth": 4} if mask_model == "vit_unet" else {}
     config = tiny_config(
