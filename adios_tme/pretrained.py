@@ -20,6 +20,8 @@ from adios_tme.config.load import build
 from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import CheckpointError
+from adios_tme.export.model_card import CardFacts
+from adios_tme.export.timm import ExportedEncoder, is_timm_folder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.resolve import resolve
@@ -41,15 +43,40 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
-    place = torch.device(device)
-    student = build_student(config.model, config.data.img_size, resolve(config, place))
-    student.load_state_dict(state["student"])
-    return student.eval()
+    return _student(state, config, torch.device(device))
 
 
 def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransformer:
-    """Load the student's encoder; see `load_student`."""
+    """Load the student's encoder from a checkpoint, a run folder or an exported folder.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint or export.
+    """
+    if is_timm_folder(Path(path)):
+        return read_timm(Path(path)).encoder.to(device)
     return load_student(path, device).encoder
+
+
+def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEncoder, CardFacts]:
+    """Load an encoder with what its model card tells.
+
+    Args:
+        path: A checkpoint or run folder.
+        licence: Of the weights.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint.
+    """
+    state, config = _read_with_config(path)
+    encoder = _student(state, config, torch.device("cpu")).encoder
+    facts = CardFacts(
+        iteration=state["iteration"],
+        samples_seen=state["samples_seen"],
+        version=state["version"],
+        settings=state["config"],
+        licence=licence,
+    )
+    return ExportedEncoder(encoder, config.data.mean, config.data.std), facts
 
 
 def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
@@ -66,6 +93,12 @@ def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGener
     average = state.get("mask_average")
     network.load_state_dict(average["weights"] if average else state["mask_model"])
     return MaskGenerator(network, data.img_size, data.mean, data.std).to(place).eval()
+
+
+def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -> Student:
+    student = build_student(config.model, config.data.img_size, resolve(config, device))
+    student.load_state_dict(state["student"])
+    return student.eval()
 
 
 def _read_with_config(path: Path) -> tuple[dict[str, Any], TrainConfig]:

@@ -17,6 +17,7 @@ COMMANDS = [
     ["train"],
     ["index"],
     ["index-dataset"],
+    ["export"],
     ["viz"],
     ["viz", "masks"],
     ["viz", "curves"],

@@ -1,0 +1,38 @@
+"""``adios-tme export``."""
+
+from __future__ import annotations
+
+import typer
+
+from adios_tme.cli.options import settings_command
+from adios_tme.config.export import ExportConfig
+from adios_tme.errors import ConfigError
+from adios_tme.files import writing
+from adios_tme.terminal import terminal
+
+export_app = typer.Typer()
+
+
+@settings_command(export_app, "export", ExportConfig)
+def export(config: ExportConfig) -> None:
+    """Write what is asked for, and say how it is loaded."""
+    from adios_tme.export.dinov2 import write_dinov2
+    from adios_tme.export.folder import write_encoder_folder
+    from adios_tme.pretrained import load_for_export
+
+    if config.out.exists() and not config.overwrite:
+        raise ConfigError(
+            f"{config.out}: exists already. Give another OUT, or --overwrite to write over it."
+        )
+    exported, facts = load_for_export(config.run, config.licence)
+    console = terminal()
+    with writing(config.out):
+        if config.format == "dinov2":
+            write_dinov2(exported.encoder, config.out)
+            console.print(f"Wrote {config.out}: teacher weights under DINOv2's names.")
+            return
+        write_encoder_folder(exported, facts, config.out)
+    console.print(f"Wrote {config.out}: config.json, model.safetensors and README.md.")
+    console.print(
+        f'Load it: timm.create_model("local-dir:{config.out}", pretrained=True, num_classes=0)'
+    )

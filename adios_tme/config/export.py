@@ -1,0 +1,37 @@
+"""What leaves a run, and in which format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adios_tme.config.base import Config, Positional
+
+
+class ExportConfig(Config):
+    """Write the encoder of a run in a format that other tools load.
+
+    `timm` writes a folder with config.json, model.safetensors and a README (model card), which
+    timm.create_model("local-dir:OUT", pretrained=True) loads without adios_tme. `dinov2` writes
+    one file with the weights under DINOv2's names, as its trainer writes a teacher.
+    """
+
+    run: Annotated[Path, Positional()]
+    """Output folder of a run, or one of its checkpoints."""
+
+    out: Annotated[Path, Positional()]
+    """Folder to write (timm), or file (dinov2)."""
+
+    what: Literal["encoder"] = "encoder"
+    """Which of the networks; the student's encoder is the one for features."""
+
+    format: Literal["timm", "dinov2"] = "timm"
+    """Which tool's format."""
+
+    licence: str | None = Field(default=None, min_length=1)
+    """Licence of the weights for the model card, such as `apache-2.0` or `cc-by-nc-4.0`."""
+
+    overwrite: bool = False
+    """Write over an earlier export."""

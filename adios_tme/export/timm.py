@@ -1,0 +1,132 @@
+"""An encoder as a folder that stock timm loads: ``config.json`` and ``model.safetensors``.
+
+The encoder is timm's ``vit_giant_patch14_reg4_dinov2`` with other sizes, which the file of settings
+states, so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` needs no code of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from adios_tme.errors import CheckpointError
+from adios_tme.files import replacing, write_whole
+from adios_tme.models.layers import Block, swiglu_width
+from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
+
+ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """An encoder with the normalisation of the images it was trained on."""
+
+    encoder: VisionTransformer
+    mean: Channels
+    std: Channels
+
+
+def write_timm(exported: ExportedEncoder, folder: Path) -> None:
+    """Write the folder; each of its files is whole or as it was.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: weight.detach().cpu().contiguous()
+        for name, weight in exported.encoder.state_dict().items()
+    }
+    with replacing(folder / WEIGHTS_NAME) as partial:
+        save_file(weights, partial, {"format": "pt"})
+    write_whole(folder / CONFIG_NAME, json.dumps(timm_config(exported), indent=2) + "\n")
+
+
+def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
+    """What timm reads: the architecture, its sizes, and how images are normalised."""
+    encoder, patches = exported.encoder, exported.encoder.patch_embed
+    block = encoder.blocks[0]
+    assert isinstance(block, Block)
+    dim, (side, _) = encoder.embed_dim, patches.img_size
+    return {
+        "architecture": ARCHITECTURE,
+        "num_classes": 0,
+        "num_features": dim,
+        "global_pool": "token",
+        "model_args": {
+            "patch_size": patches.patch_size[0],
+            "embed_dim": dim,
+            "depth": len(encoder.blocks),
+            "num_heads": block.attn.num_heads,
+            # timm halves the hidden width of a gated MLP.
+            "mlp_ratio": 2 * swiglu_width(dim) / dim,
+            "reg_tokens": encoder.num_prefix_tokens - 1,
+            "img_size": side,
+            "init_values": LAYER_SCALE,
+            "dynamic_img_size": True,
+        },
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, side, side],
+            "fixed_input_size": False,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": list(exported.mean),
+            "std": list(exported.std),
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+
+
+def is_timm_folder(path: Path) -> bool:
+    """Whether a folder holds an exported encoder."""
+    return (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
+
+
+def read_timm(folder: Path) -> ExportedEncoder:
+    """Load an encoder that `write_timm` has written, ready to evaluate.
+
+    Raises:
+        CheckpointError: If the folder is damaged, or holds another kind of network.
+    """
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        encoder = _build(config)
+        encoder.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        mean, std = (tuple(config["pretrained_cfg"][name]) for name in ("mean", "std"))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error.strerror}).") from error
+    except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: holds no encoder that adios-tme export has written. "
+            f"Export it again, or give the run it came from."
+        ) from error
+    return ExportedEncoder(encoder.eval(), mean, std)
+
+
+def _build(config: Mapping[str, Any]) -> VisionTransformer:
+    if config["architecture"] != ARCHITECTURE:
+        raise ValueError(f"architecture {config['architecture']}")
+    sizes = config["model_args"]
+    return VisionTransformer(
+        img_size=sizes["img_size"],
+        patch_size=sizes["patch_size"],
+        embed_dim=sizes["embed_dim"],
+        depth=sizes["depth"],
+        num_heads=sizes["num_heads"],
+        num_register_tokens=sizes["reg_tokens"],
+    )
