@@ -7,6 +7,7 @@ import sys
 import typer
 
 from adios_tme.cli.benchmark import benchmark_app
+from adios_tme.cli.doctor import doctor_app
 from adios_tme.cli.export import export_app
 from adios_tme.cli.index import index_app
 from adios_tme.cli.options import command_group
@@ -21,7 +22,15 @@ app = command_group(
     "Learn masks and encoders from H&E patches without labels, by adversarial masking (ADIOS).",
 )
 
-for part in (train_app, index_app, export_app, viz_app, benchmark_app, sample_app):
+for part in (
+    train_app,
+    index_app,
+    export_app,
+    viz_app,
+    benchmark_app,
+    sample_app,
+    doctor_app,
+):
     app.add_typer(part)
 
 

@@ -18,6 +18,7 @@ COMMANDS = [
     ["index"],
     ["index-dataset"],
     ["export"],
+    ["doctor"],
     ["viz"],
     ["viz", "masks"],
     ["viz", "curves"],
