@@ -25,6 +25,7 @@ COMMANDS = [
     ["benchmark"],
     ["benchmark", "nuclei"],
     ["benchmark", "throughput"],
+    ["benchmark", "data"],
     ["benchmark-nuclei"],
     ["sample"],
 ]
@@ -121,7 +122,9 @@ def test_help_is_grouped() -> None:
         assert panel in shown
 
 
-def test_the_version_is_printed() -> None:
+@pytest.mark.parametrize("start", [command(), [sys.executable, "-m", "adios_tme"]])
+def test_the_version_is_printed(start: list[str]) -> None:
     from adios_tme.version import __version__
 
-    assert run_command("--version").stdout.strip() == f"adios-tme {__version__}"
+    said = subprocess.run([*start, "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"adios-tme {__version__}"
