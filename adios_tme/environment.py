@@ -1,4 +1,7 @@
-"""Versions and machine, as they stand beside every run and every number."""
+"""Versions and machine, as they stand beside every run and every number.
+
+torch is imported where it is asked, so that commands that need none can describe themselves, too.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ import socket
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from adios_tme.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "xformers", "numpy", "pillow", "kornia-rs")
 
 
 def environment() -> dict[str, Any]:
     """Versions, machine and command of this process."""
+    import torch
+
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -38,6 +44,8 @@ def environment() -> dict[str, Any]:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Device, cores and versions, as they stand beside every number."""
+    import torch
+
     facts: dict[str, Any] = {
         "adios_tme": __version__,
         "python": platform.python_version(),

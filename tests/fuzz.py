@@ -12,12 +12,12 @@ from pathlib import Path
 
 from adios_tme.config.data import PatchSelection
 from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.dataset import OpenArchives
 from adios_tme.data.decode import MAX_PIXELS, decode_image
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import build_index
 from adios_tme.data.members import MAX_MEMBER_BYTES
 from adios_tme.data.pickle_list import metadata_path, read_listing, read_metadata
+from adios_tme.data.reader import OpenArchives
 from adios_tme.errors import DataError
 
 

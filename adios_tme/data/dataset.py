@@ -1,107 +1,21 @@
-"""Patches by row: one read at a known offset, decode, resize.
+"""Patches by row as tensors of the size that a model takes.
 
 Shape legend: 3 channels, S image side in pixels.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections import OrderedDict
-
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.decode import Pixels, decode_image, resize_image
-from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
-from adios_tme.data.members import OPEN_FLAGS, Kind
+from adios_tme.data.index import DatasetIndex
 from adios_tme.data.mixture import PatchMixture
-from adios_tme.data.sources import READERS
-
-#: Archives that a process keeps open at a time.
-MAX_OPEN_ARCHIVES = 128
-_NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
+from adios_tme.data.reader import PatchReader
+from adios_tme.data.resize import resize_image
 
 
-class OpenArchives:
-    """The archives a process has open, least recently used first; not inherited across fork."""
-
-    def __init__(self, max_open: int = MAX_OPEN_ARCHIVES) -> None:
-        self.max_open = max_open
-        self._handles: OrderedDict[str, int] = OrderedDict()
-        self._owner = os.getpid()
-
-    def read(self, patch: Patch) -> bytes:
-        """The file of a patch, checked as far as its archive allows.
-
-        Raises:
-            CorruptPatchError: If it cannot be read.
-        """
-        try:
-            try:
-                return self._read(patch)
-            except OSError as error:
-                if error.errno not in _NO_HANDLES_LEFT or not self._handles:
-                    raise
-                self.close()  # others took the file descriptors; give back ours and try again
-                return self._read(patch)
-        except OSError as error:
-            raise CorruptPatchError(f"cannot be opened or read ({error.strerror})") from error
-        except (ValueError, OverflowError) as error:  # a path or a place that no file can have
-            raise CorruptPatchError(f"index is damaged ({error})") from error
-
-    def _read(self, patch: Patch) -> bytes:
-        return READERS[patch.archive.kind](self.handle(patch.archive), patch.member)
-
-    def handle(self, archive: ArchiveEntry) -> int:
-        """A file descriptor of an archive that is still what was indexed.
-
-        Raises:
-            CorruptPatchError: If it has changed.
-            OSError: If it is gone or cannot be opened.
-        """
-        if self._owner != os.getpid():
-            self.close()  # a forked child closes its copies and opens its own
-            self._owner = os.getpid()
-        key = archive.full_path
-        if key in self._handles:
-            self._handles.move_to_end(key)
-            return self._handles[key]
-        while len(self._handles) >= self.max_open:
-            os.close(self._handles.popitem(last=False)[1])
-        self._handles[key] = _open(archive)
-        return self._handles[key]
-
-    def close(self) -> None:
-        """Close all of them."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
-
-    def __getstate__(self) -> dict[str, int]:
-        return {"max_open": self.max_open}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["max_open"])  # type: ignore[misc]
-
-
-def _open(archive: ArchiveEntry) -> int:
-    handle = os.open(archive.full_path, OPEN_FLAGS)
-    found = os.fstat(handle)
-    if archive.kind == Kind.FOLDER:
-        # A folder changes with every file in it; each file is held against the index by itself.
-        unchanged = stat.S_ISDIR(found.st_mode)
-    else:
-        unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
-    if not unchanged:
-        os.close(handle)
-        raise CorruptPatchError("archive has changed since it was indexed")
-    return handle
-
-
-class PatchDataset(Dataset[Tensor]):
+class PatchDataset(PatchReader, Dataset[Tensor]):
     """Patches of an index as uint8 tensors.
 
     Args:
@@ -110,12 +24,8 @@ class PatchDataset(Dataset[Tensor]):
     """
 
     def __init__(self, index: DatasetIndex | PatchMixture, img_size: int = 224) -> None:
-        self.mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
+        super().__init__(index)
         self.img_size = img_size
-        self._archives = OpenArchives()
-
-    def __len__(self) -> int:
-        return len(self.mix)
 
     def __getitem__(self, row: int) -> Tensor:
         """Read one patch.
@@ -129,31 +39,3 @@ class PatchDataset(Dataset[Tensor]):
         """
         pixels = resize_image(self.read(row, self.img_size), self.img_size)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
-
-    def read(self, row: int, needed_px: int | None = None) -> Pixels:
-        """Read one patch at its own size, (H, W, 3).
-
-        Args:
-            row: Of the index.
-            needed_px: See `adios_tme.data.decode.decode_image`.
-
-        Raises:
-            CorruptPatchError: If it cannot be read.
-        """
-        return self.read_patch(self.mix.patch(row), needed_px)
-
-    def read_patch(self, patch: Patch, needed_px: int | None = None) -> Pixels:
-        """Read a patch that has been looked up; see `read`."""
-        return decode_image(self._archives.read(patch), needed_px)
-
-    def content(self, row: int) -> bytes:
-        """The file of one patch.
-
-        Raises:
-            CorruptPatchError: If it cannot be read.
-        """
-        return self._archives.read(self.mix.patch(row))
-
-    def close(self) -> None:
-        """Close the archives."""
-        self._archives.close()

@@ -1,7 +1,7 @@
 """From the bytes of an image file to RGB pixels, within limits.
 
 Which decoder takes which format is measured in docs/benchmarks/data.md. Shape legend: H x W pixels,
-S image side, 3 channels.
+3 channels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import kornia_rs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -93,30 +92,6 @@ def decode_file(path: Path) -> Pixels:
 def is_image_name(name: str) -> bool:
     """Whether a file's name ends like an image's."""
     return name.lower().endswith(SUFFIXES)
-
-
-def resize_image(pixels: Pixels, img_size: int) -> Pixels:
-    """Resize (H, W, 3) to (S, S, 3) by an antialiased bicubic filter.
-
-    torch's filter for uint8 is Pillow's, four times as fast: no value differs by more than one.
-    """
-    if pixels.shape[:2] == (img_size, img_size):
-        return pixels
-    image_1CHW = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    resized: Pixels = resize_images(image_1CHW, img_size)[0].permute(1, 2, 0).numpy()
-    return resized
-
-
-def resize_images(images_BCHW: torch.Tensor, img_size: int) -> torch.Tensor:
-    """Resize uint8 images (B, 3, H, W) to (B, 3, S, S), on whichever device they are."""
-    if images_BCHW.shape[-2:] == (img_size, img_size):
-        return images_BCHW
-    # Only the CPU has a kernel for uint8; elsewhere the same filter works on floats.
-    exact = images_BCHW if images_BCHW.device.type == "cpu" else images_BCHW.float()
-    resized = torch.nn.functional.interpolate(
-        exact, (img_size, img_size), mode="bicubic", antialias=True
-    )
-    return resized if resized.dtype == torch.uint8 else resized.round().clamp(0, 255).byte()
 
 
 def _plain_png_size(content: bytes) -> tuple[int, int] | None:

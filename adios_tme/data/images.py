@@ -11,7 +11,8 @@ from torch import Tensor
 
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.decode import Pixels, decode_file, decode_image, is_image_name, resize_image
+from adios_tme.data.decode import Pixels, decode_file, decode_image, is_image_name
+from adios_tme.data.resize import resize_image
 from adios_tme.errors import DataError
 
 T = TypeVar("T")

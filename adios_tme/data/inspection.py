@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
-from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.order import shuffled_rows
+from adios_tme.data.reader import PatchReader
 from adios_tme.distributed.pool import process_pool
 from adios_tme.errors import DataError
 
@@ -179,7 +179,7 @@ def sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> NDArray[np.i
 
 def read_sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> list[Pixels]:
     """Some random patches, (H, W, 3) each; those that cannot be read are left out."""
-    dataset = PatchDataset(index)
+    dataset = PatchReader(index)
     images = []
     for row in sample(index, num_samples, seed).tolist():
         try:
@@ -238,6 +238,6 @@ def _in_processes(
 
 
 @cache
-def _dataset(path: Path) -> PatchDataset:
+def _dataset(path: Path) -> PatchReader:
     """The patches, opened once a process."""
-    return PatchDataset(DatasetIndex.open(path))
+    return PatchReader(DatasetIndex.open(path))

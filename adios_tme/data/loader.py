@@ -26,11 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
-from adios_tme.data.decode import Pixels, resize_image, resize_images
+from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.members import printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.order import Rows
+from adios_tme.data.resize import resize_image, resize_images
 from adios_tme.errors import DataError
 
 #: Damaged patches in a row after which the loader gives up.

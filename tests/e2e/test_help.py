@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from adios_tme.config.load import leaves
 from adios_tme.config.train import TrainConfig
-from tests.factories import command, run_command
+from tests.factories import command, make_dataset, run_command
 
 COMMANDS = [
     [],
@@ -29,6 +30,9 @@ COMMANDS = [
     ["benchmark-nuclei"],
     ["sample"],
 ]
+
+#: What takes seconds to import, and what only pictures and scores need.
+HEAVY = {"torch", "torchvision", "timm", "xformers", "matplotlib", "skimage", "scipy"}
 
 #: Names and defaults that users' scripts rely on.
 PROMISED = {
@@ -94,18 +98,53 @@ PROMISED = {
 }
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_does_not_import_torch(words: list[str]) -> None:
+def imports(*words: str | Path) -> tuple[set[str], str]:
+    """What a command imports, in its worker processes, too, and what it says."""
     found = subprocess.run(
-        [sys.executable, "-X", "importtime", *command(*words, "--help")],
+        [sys.executable, "-X", "importtime", *command(*words)],
         capture_output=True,
         text=True,
         check=True,
     )
     imported = {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
     assert "adios_tme.cli.app" in imported
-    assert imported & {"torch", "timm", "matplotlib", "skimage", "xformers"} == set()
-    assert len(found.stdout) > 400
+    return imported, found.stdout
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_does_not_import_torch(words: list[str]) -> None:
+    imported, said = imports(*words, "--help")
+    assert imported & HEAVY == set()
+    assert len(said) > 400
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("index data", "adios_tme.data.index_builder"),
+        ("index data --rebuild --format pickle", "adios_tme.data.pickle_list"),
+        (
+            "index data --stats --verify --contact-sheet sheet.png --num-workers 2",
+            "adios_tme.data.inspection",
+        ),
+        (
+            "sample out --num-slides 1 --patches-per-slide 1 --num-labelled 1 --size-px 64",
+            "adios_tme.data.synthetic",
+        ),
+        ("viz curves run --output curves.png", "matplotlib.figure"),
+    ],
+)
+def test_what_needs_no_network_does_not_import_torch(
+    words: str, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "data", num_archives=2, num_patches=2)
+    (tmp_path / "run").mkdir()
+    line = {"iteration": 1, "student_loss": 1.0}
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    imported, _ = imports(*words.split())
+    assert needed in imported
+    assert imported & (HEAVY - {needed.partition(".")[0]}) == set()
 
 
 def test_every_promised_flag_is_there_with_its_default() -> None:

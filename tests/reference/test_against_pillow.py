@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from adios_tme.data.decode import decode_image, resize_image, resize_images
+from adios_tme.data.decode import decode_image
+from adios_tme.data.resize import resize_image, resize_images
 
 MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"]
 

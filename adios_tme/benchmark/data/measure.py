@@ -33,8 +33,9 @@ from adios_tme.benchmark.interleave import (
     wall,
 )
 from adios_tme.config.loading import LoadingConfig
-from adios_tme.data.dataset import OpenArchives
-from adios_tme.data.decode import decode_image, resize_image
+from adios_tme.data.decode import decode_image
+from adios_tme.data.reader import OpenArchives
+from adios_tme.data.resize import resize_image
 from adios_tme.environment import describe_machine
 
 Progress = Callable[[int, int], None]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from adios_tme.data.corrupt import CorruptLog, CorruptPatch, CorruptPatchError
-from adios_tme.data.dataset import OpenArchives, PatchDataset
+from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import decode_image
 from adios_tme.data.index_builder import build_index, index_archives
 from adios_tme.data.loader import PatchLoader
+from adios_tme.data.reader import OpenArchives
 from tests.factories import make_archive, png
 from tests.hostile import ARCHIVES, PATCHES, Case, png_of_zeros, readable_oddities, streamed
 
