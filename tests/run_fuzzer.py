@@ -10,7 +10,7 @@ import sys
 
 atheris = importlib.import_module("atheris")  # there for the fuzz session alone
 
-with atheris.instrument_imports(include=["adios_tme.data", "PIL", "pickletools"]):
+with atheris.instrument_imports(include=["adios_tme.data", "PIL", "pickle"]):
     from tests.fuzz import TARGETS
 
 

@@ -1,20 +1,20 @@
-"""The pickled lists of older trainers, read without unpickling and written for them.
+"""The pickled lists of older trainers: read without running what they say, and written for them.
 
 ``dataset_index.pkl`` is a list of ``(archive path, [member names])``; beside it stands
-``dataset_index_metadata.pkl``, a dictionary of plain values. Reading interprets the few opcodes
-that make lists, tuples, strings and integers; nothing in here can import a name or call one,
-whatever the file says.
+``dataset_index_metadata.pkl``, a dictionary of plain values. The standard library's reader is left
+with the few opcodes that make lists, tuples, strings and integers; none of those can import a name
+or call one, whatever the file says.
 """
 
 from __future__ import annotations
 
-import functools
 import pickle
 import pickletools
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from adios_tme.errors import DataError
 from adios_tme.files import replacing, writing
@@ -23,16 +23,12 @@ Listing = list[tuple[str, list[str]]]
 Metadata = dict[str, "str | int | float | bool | None"]
 
 MAX_LISTING_BYTES = 4 << 30
-_MARK = object()
-_PUSH = (
-    *("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE"),
-    *("BINSTRING", "SHORT_BINSTRING", "STRING"),
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+_OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+#: What damaged bytes raise in the standard library's reader.
+_DAMAGE = (
+    *(pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, AttributeError),
+    *(LookupError, OverflowError, MemoryError),
 )
-_PUSH_PLAIN = ("FLOAT", "BINFLOAT")
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NOTHING_TO_DO = ("PROTO", "FRAME")
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def metadata_path(path: Path) -> Path:
@@ -114,9 +110,11 @@ def _content(path: Path) -> bytes:
 
 
 def _value(content: bytes, path: Path, *, plain_values: bool) -> Any:
+    reader = _MetadataReader if plain_values else _ListingReader
     try:
-        return _Machine(plain_values).run(content)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        # The 8-bit strings of Python 2, of whose letters nothing is known.
+        return reader(BytesIO(content), encoding="latin-1").load()
+    except _DAMAGE as error:
         raise _refused(path, " ".join(str(error).split())[:120] or "it is damaged") from error
 
 
@@ -127,103 +125,69 @@ def _refused(path: Path, reason: str) -> DataError:
     )
 
 
-class _Machine:
-    """A stack machine for the harmless opcodes of the pickle protocols.
+class _Admitted(dict[int, Callable[[Any], None]]):
+    """What is done at each opcode; any that is not there is refused by its name."""
 
-    Args:
-        plain_values: Whether dictionaries, floats, truth values and None are admitted as well.
-    """
+    @classmethod
+    def of(cls, *names: str) -> _Admitted:
+        """The standard library's actions for some opcodes."""
+        known = pickle._Unpickler.dispatch
+        return cls((code, known[code]) for code, name in _OPCODES.items() if name in names)
 
-    def __init__(self, plain_values: bool) -> None:
-        self._plain_values = plain_values
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-        self._actions = self._known_actions()
+    def __missing__(self, code: int) -> NoReturn:
+        raise pickle.UnpicklingError(f"it uses the pickle opcode {_OPCODES.get(code, code)}")
 
-    def run(self, content: bytes) -> Any:
-        """The value of a pickle.
 
-        Raises:
-            ValueError: On any other opcode, and on a damaged pickle.
-        """
-        for opcode, argument, _ in _opcodes(content):
-            if opcode == "STOP":
-                break
-            if opcode in _NOTHING_TO_DO:
-                continue
-            if opcode not in self._actions:
-                raise ValueError(f"it uses the pickle opcode {opcode}")
-            self._actions[opcode](argument)
-        (value,) = self._stack
-        return value
+class _ListingReader(pickle._Unpickler):
+    """Reads lists, tuples, strings and integers."""
 
-    def _known_actions(self) -> dict[str, Callable[[Any], None]]:
-        push = self._stack.append
-        actions: dict[str, Callable[[Any], None]] = dict.fromkeys(_PUSH, push)
-        actions |= {
-            "MARK": lambda _: push(_MARK),
-            "EMPTY_LIST": lambda _: push([]),
-            "LIST": lambda _: push(self._since_mark()),
-            "TUPLE": lambda _: push(tuple(self._since_mark())),
-            "APPEND": lambda _: self._extend([self._stack.pop()]),
-            "APPENDS": lambda _: self._extend(self._since_mark()),
-            "MEMOIZE": lambda _: self._remember(len(self._memo)),
-            **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._remember),
-            **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda at: push(self._memo[at])),
+    dispatch = _Admitted.of(
+        *("PROTO", "FRAME", "MARK", "STOP"),
+        *("EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE"),
+        *("BINSTRING", "SHORT_BINSTRING", "STRING"),
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+        *("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
+    )
+
+
+class _MetadataReader(_ListingReader):
+    """Reads dictionaries with names for keys, floats, truth values and None as well."""
+
+    # Made by `load`, of which the annotations of the standard library say nothing.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    def make_dict(self) -> None:
+        """Put a dictionary of the names and values above the mark on the stack."""
+        items = self.pop_mark()
+        self.append({})
+        self._update(items)
+
+    def set_item(self) -> None:
+        """Take a name and a value into the dictionary below them."""
+        items = self.stack[-2:]
+        del self.stack[-2:]
+        self._update(items)
+
+    def set_items(self) -> None:
+        """Take the names and values above the mark into the dictionary below it."""
+        self._update(self.pop_mark())
+
+    def _update(self, items: list[Any]) -> None:
+        # Asked before they are hashed: hashing a tuple of a hundred thousand levels is a crash.
+        if not all(isinstance(key, str) for key in items[::2]):
+            raise pickle.UnpicklingError("it has a key that is no string")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    dispatch = _Admitted(
+        _ListingReader.dispatch
+        | _Admitted.of("EMPTY_DICT", "FLOAT", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE")
+        | {
+            pickle.DICT[0]: make_dict,
+            pickle.SETITEM[0]: set_item,
+            pickle.SETITEMS[0]: set_items,
         }
-        for opcode, length in _TUPLES.items():
-            actions[opcode] = functools.partial(self._push_tuple, length)
-        if self._plain_values:
-            actions |= dict.fromkeys(_PUSH_PLAIN, push)
-            for opcode, value in _CONSTANTS.items():
-                actions[opcode] = functools.partial(self._push_constant, value)
-            actions |= {
-                "EMPTY_DICT": lambda _: push({}),
-                "DICT": lambda _: push(_paired(self._since_mark())),
-                "SETITEM": lambda _: self._update(self._last(2)),
-                "SETITEMS": lambda _: self._update(self._since_mark()),
-            }
-        return actions
-
-    def _push_tuple(self, length: int, _: Any) -> None:
-        self._stack.append(tuple(self._last(length)))
-
-    def _push_constant(self, value: bool | None, _: Any) -> None:
-        self._stack.append(value)
-
-    def _last(self, count: int) -> list[Any]:
-        if len(self._stack) < count:
-            raise ValueError("its stack runs empty")
-        taken = self._stack[len(self._stack) - count :]
-        del self._stack[len(self._stack) - count :]
-        return taken
-
-    def _since_mark(self) -> list[Any]:
-        taken = []
-        while (value := self._stack.pop()) is not _MARK:
-            taken.append(value)
-        return taken[::-1]
-
-    def _remember(self, at: int) -> None:
-        self._memo[at] = self._stack[-1]
-
-    def _extend(self, values: list[Any]) -> None:
-        if not isinstance(self._stack[-1], list):
-            raise ValueError("it appends to something that is no list")
-        self._stack[-1].extend(values)
-
-    def _update(self, values: list[Any]) -> None:
-        if not isinstance(self._stack[-1], dict):
-            raise ValueError("it sets items of something that is no dictionary")
-        self._stack[-1].update(_paired(values))
-
-
-def _opcodes(content: bytes) -> Iterator[tuple[str, Any, int | None]]:
-    for opcode, argument, at in pickletools.genops(BytesIO(content)):
-        yield opcode.name, argument, at
-
-
-def _paired(values: list[Any]) -> dict[str, Any]:
-    if not all(isinstance(key, str) for key in values[::2]):
-        raise ValueError("it has a key that is no string")
-    return dict(zip(values[::2], values[1::2], strict=True))
+    )

@@ -6,6 +6,7 @@ import builtins
 import collections
 import copyreg
 import functools
+import io
 import os
 import pickle
 import pickletools
@@ -101,14 +102,19 @@ def test_gadgets_are_refused_and_do_not_run(
 
 def test_every_other_opcode_is_refused_by_name(tmp_path: Path) -> None:
     """No opcode that can name, call, build or fetch anything has an action."""
-    from adios_tme.data.pickle_list import _Machine
+    from adios_tme.data.pickle_list import _ListingReader, _MetadataReader
 
     dangerous = {
         *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"),
         *("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
     }
-    assert dangerous <= {opcode.name for opcode in pickletools.opcodes}
-    assert not dangerous & set(_Machine(plain_values=True)._actions)
+    names = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+    assert dangerous <= set(names.values())
+    for reader in (_ListingReader, _MetadataReader):
+        assert not dangerous & {names[code] for code in reader.dispatch}
+        for code in pickle._Unpickler.dispatch.keys() - reader.dispatch.keys():
+            with pytest.raises(pickle.UnpicklingError, match=names[code]):
+                reader(io.BytesIO(bytes([code]))).load()
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
