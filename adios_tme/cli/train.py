@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from adios_tme.cli.options import settings_command
@@ -27,6 +29,8 @@ def train(config: TrainConfig) -> None:
     from adios_tme.launch.local import train as launch
 
     checkpoint = launch(config)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that torchrun has started, the first one speaks
     console = terminal()
     folder = config.run.output_dir
     console.print(f"Done. Newest checkpoint: {checkpoint}")

@@ -63,6 +63,21 @@ def test_paths_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(missing) in run(capsys, 1, "viz", "curves", missing, "--output", picture).err
 
 
+@pytest.mark.parametrize(("rank", "times"), [(None, 1), ("0", 1), ("1", 0)])
+def test_of_the_processes_of_torchrun_the_first_one_says_that_it_is_done(
+    rank: str | None,
+    times: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("adios_tme.launch.local.train", lambda config: tmp_path / "checkpoint.pth")
+    said = run(capsys, 0, "train", "--data-path", tmp_path)
+    assert said.out.count("Done. Newest checkpoint:") == times
+
+
 @pytest.mark.parametrize("command", ["masks", "curves"])
 @pytest.mark.parametrize(
     ("output", "code", "text"),
