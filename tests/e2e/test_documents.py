@@ -19,7 +19,14 @@ from adios_tme.config.data import PatchSelection
 from tests.factories import make_archive
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(
+        page
+        for folder in ("docs", "docs/benchmarks")
+        for page in sorted((ROOT / folder).glob("*.md"))
+    ),
+]
 COMMANDS = [
     (document.name, line)
     for document in DOCUMENTS
@@ -56,6 +63,17 @@ def test_an_unknown_flag_would_be_noticed() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+\.(?:md|png))\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_tests_and_modules_that_documents_name_are_there() -> None:
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for file, name in re.findall(r"(test_\w+\.py)(?:::(\w+))?", text):
+            assert file in tests, f"{document.name}: {file}"
+            assert f"def {name}" in tests[file], f"{document.name}: {file}::{name}"
+        for path in re.findall(r"`((?:adios_tme|docs|tests)/[\w/]+\.\w+)`", text):
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
 
 
 def test_every_public_name_resolves() -> None:

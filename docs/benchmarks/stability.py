@@ -1,6 +1,6 @@
-"""Which settings keep a channel on the nuclei: the demo's game, played to the end over seeds.
+"""Which settings keep a channel on the nuclei: the demo's training over several seeds.
 
-    python docs/benchmarks/steadiness.py tissue results.jsonl --steps 160 --seeds 0 1 2
+    python docs/benchmarks/stability.py tissue results.jsonl --steps 160 --seeds 0 1 2
 
 A line a run: IoU of the fixed channel every twenty updates, of the weights and of moving averages.
 """
@@ -27,7 +27,7 @@ from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 
-#: The demo's game without decay, as most of a long run is: sizes for a few minutes on a core.
+#: The demo's training without decay, as most of a long run is: sizes for a few minutes on a core.
 BASE: dict[str, Any] = {
     "data": {"img_size": 48, "num_workers": 0, "batch_size_per_gpu": 12},
     "optim": {"min_lr": 1e-3},
@@ -56,7 +56,7 @@ NUM_LABELLED = 24
 
 
 def main() -> None:
-    """Play every variant with every seed."""
+    """Train every variant with every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tissue", type=Path, help="generated tissue; rendered when missing")
     parser.add_argument("results", type=Path, help="JSON lines, added to")
@@ -71,12 +71,12 @@ def main() -> None:
         )
     for seed in asked.seeds:
         for variant in asked.variants:
-            line = play(variant, seed, asked.steps, paths)
+            line = train_variant(variant, seed, asked.steps, paths)
             with asked.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
 
-def play(variant: str, seed: int, steps: int, paths: SamplePaths) -> dict[str, Any]:
+def train_variant(variant: str, seed: int, steps: int, paths: SamplePaths) -> dict[str, Any]:
     """Train one variant and follow its masks."""
     start = time.perf_counter()
     here = {
