@@ -94,6 +94,10 @@ class DataConfig(Config):
     num_workers: int = Field(default_factory=lambda: min(8, cores_at_hand()), ge=0)
     """Processes that read patches, per training process; default: 8, or the cores at hand."""
 
+    read_timeout_seconds: float = Field(default=300, gt=0)
+    """Time that a worker may be at one patch before the run stops, in seconds; the log warns after
+    ten."""
+
     resize_on: Literal["auto", "worker", "device"] = "auto"
     """Where patches are resized; auto: on the device with CUDA, so that workers only decode, else
     in the workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,27 @@ FEWEST_JUDGED = 1000
 
 class CorruptPatchError(Exception):
     """Why one patch cannot be read; never leaves the data room."""
+
+
+def unforeseen(error: BaseException, place: str) -> DataError:
+    """An error that no reader expects of an input, as a message that a report can start from.
+
+    Args:
+        error: What was raised.
+        place: What was read.
+    """
+    if isinstance(error, MemoryError):
+        return DataError(
+            f"{place}: not enough memory to read it. "
+            f"Free memory, or lower --num-workers or --batch-size-per-gpu."
+        )
+    kind = traceback.format_exception_only(error)[-1].strip().splitlines()[0][:200]
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return DataError(
+        f"{place}: cannot be read, for a reason that nobody foresaw ({kind}; in {at.name}, "
+        f"{Path(at.filename).name} line {at.lineno}). Please report it with this message, and "
+        f"leave that patch out until it is mended."
+    )
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,7 @@ Shape legend: B images of this rank, H x W pixels, S image side, 3 channels.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import mmap
-import signal
-import sys
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,9 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
+from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError, unforeseen
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex, Patch
@@ -32,23 +26,19 @@ from adios_tme.data.members import printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.order import Rows
 from adios_tme.data.resize import resize_image, resize_images
-from adios_tme.errors import DataError
+from adios_tme.data.workers import BATCHES_AHEAD, Workers, shared_memory
+from adios_tme.errors import AdiosError, DataError
 
 #: Damaged patches in a row after which the loader gives up.
 MAX_REPLACEMENTS = 100
-BATCHES_AHEAD = 2
+#: How long one patch may take, unless told otherwise.
+READ_TIMEOUT_SECONDS = 300.0
 #: Slots beyond those that workers fill: the batch in use, and the one that is still being copied.
 SLOTS_IN_USE = 2
 #: Batches whose patches are worked out together.
 BATCHES_PLANNED = 64
 #: Patches that are tried to learn the size most of them have.
 NUM_PROBED = 8
-#: Largest piece of memory that workers keep for the next image, and half of what they keep; glibc
-#: allows no more.
-LARGEST_REUSED = 1 << 25
-
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -100,6 +90,11 @@ class PatchLoader:
         shuffle_block: See `adios_tme.data.order.shuffled_rows`.
         resize_in_worker: Hand over images of img_size; else as they are, and `Batch.on` resizes.
         pin_memory: Hand over page-locked memory, for copies to a GPU.
+        read_timeout_seconds: How long a worker may be at one patch.
+
+    Raises:
+        LaunchError: While batches are taken: if a worker was killed or stopped, or takes too long.
+        DataError: Then: if none of many patches can be read, or one for an unforeseen reason.
     """
 
     def __init__(
@@ -116,51 +111,66 @@ class PatchLoader:
         shuffle_block: int = 1,
         resize_in_worker: bool = True,
         pin_memory: bool = False,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
         patches = PatchDataset(mix, img_size)
         order = _Order(mix, seed, shuffle_block)
         shape = (img_size, img_size) if resize_in_worker else _usual_size(patches)
         num_slots = num_workers * BATCHES_AHEAD + SLOTS_IN_USE
-        self._slots = _shared_memory((num_slots, batch_size, *shape, 3))
+        self._slots = shared_memory((num_slots, batch_size, *shape, 3), torch.uint8)
+        self._img_size = img_size
         self._pin_memory = pin_memory
-        self._loader: DataLoader[Filled] = DataLoader(
-            _Batches(patches, order, self._slots),
-            sampler=_Plan(order, batch_size, rank, num_ranks, first_sample, num_slots),
-            batch_size=None,
-            num_workers=num_workers,
-            prefetch_factor=BATCHES_AHEAD if num_workers else None,
-            worker_init_fn=_begin_worker if num_workers else None,
-            # A generator of its own, so that starting workers does not move the run's.
-            generator=torch.Generator(),
-            # Workers read files and decode; forking them starts at once and shares the index.
-            multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
-        )
-        self._running: list[Iterator[Filled]] = []
-        # Workers leave signals to this process, so none may be left when the interpreter ends.
-        weakref.finalize(self, self._running.clear)
+        self._plan = _Plan(order, batch_size, rank, num_ranks, first_sample, num_slots)
+        self._reader = _Reader(patches, order, self._slots)
+        self._workers: Workers[Planned, Filled] | None = None
+        if num_workers:
+            self._workers = Workers(
+                self._reader.fill, self._reader.name_of, num_workers, read_timeout_seconds
+            )
+        self._is_open = False
 
     def start(self) -> None:
-        """Start the workers; best before any other thread runs."""
-        self._running.append(iter(self._loader))
+        """Start the workers; best before any other thread runs.
+
+        Raises:
+            LaunchError: If the system does not allow as many.
+        """
+        self._is_open = True
+        if self._workers:
+            self._workers.start()
         if self._pin_memory:
             _register(self._slots)  # after the workers have left, who need no CUDA
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._running:
+        if not self._is_open:
             self.start()
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        while self._running:
-            slot, odd, rows, damaged = next(self._running[0])
-            yield Batch(self._slots[slot], odd, torch.tensor(rows), damaged)
+        filled = self._workers.answers(iter(self._plan)) if self._workers else self._fill_here()
+        for slot, odd, rows, damaged in filled:
+            images = {place: self._odd_image(slot, place) for place in odd}
+            yield Batch(self._slots[slot], images, torch.tensor(rows), damaged)
+
+    def _fill_here(self) -> Iterator[Filled]:
+        note = torch.zeros(2, dtype=torch.int64)
+        for planned in self._plan:
+            if not self._is_open:
+                return
+            yield self._reader.fill(planned, note)
+
+    def _odd_image(self, slot: int, place: int) -> Tensor:
+        side = self._img_size
+        return self._slots[slot, place].flatten()[: side * side * 3].view(side, side, 3)
 
     def close(self) -> None:
         """Stop the workers."""
-        if self._running and self._pin_memory:
+        if self._workers:
+            self._workers.close()
+        if self._is_open and self._pin_memory:
             _unregister(self._slots)
-        self._running.clear()
+        self._is_open = False
 
 
 @dataclass(frozen=True)
@@ -177,8 +187,9 @@ class _Order:
 
 #: What a worker is asked for: the slot to fill, the batch's first sample, and its rows.
 Planned = tuple[int, int, list[int]]
-#: What a worker says of a batch: the slot that it filled, images of another size, rows, damage.
-Filled = tuple[int, dict[int, Tensor], list[int], tuple[CorruptPatch, ...]]
+#: What a worker says of a batch: the slot that it filled, the places of images of another size,
+#: rows, damage.
+Filled = tuple[int, list[int], list[int], tuple[CorruptPatch, ...]]
 
 
 class _Plan:
@@ -208,7 +219,7 @@ class _Plan:
             yield from zip(slots.tolist(), firsts.tolist(), rows.tolist(), strict=True)
 
 
-class _Batches(Dataset[Filled]):
+class _Reader:
     """Reads the patches of a batch into a slot; runs in the workers."""
 
     def __init__(self, patches: PatchDataset, order: _Order, slots: Tensor) -> None:
@@ -217,33 +228,54 @@ class _Batches(Dataset[Filled]):
         self.order = order
         self.slots = slots
 
-    def __getitem__(self, planned: Planned) -> Filled:
+    def fill(self, planned: Planned, note: Tensor) -> Filled:
+        """Read a batch, and note which patch is at hand."""
+        try:
+            return self._fill(planned, note.numpy())
+        except AdiosError:
+            raise
+        except Exception as error:
+            raise unforeseen(error, self.name_of(int(note[1]))) from error
+
+    def name_of(self, row: int) -> str:
+        """A patch, as messages call it."""
+        patch = self.mix.damage(row, "")
+        return printable(f"{patch.archive}: {patch.name}")
+
+    def _fill(self, planned: Planned, note: NDArray[np.int64]) -> Filled:
         slot, first, rows = planned
         places = self.slots[slot].numpy()
         shape = places.shape[1:]
-        odd: dict[int, Tensor] = {}
+        odd: list[int] = []
         shown: list[int] = []
         damaged: list[CorruptPatch] = []
         for place, patch in enumerate(self.mix.patches(rows)):
-            pixels, row = self._read(first + place, rows[place], patch, damaged)
+            pixels, row = self._read(first + place, rows[place], patch, damaged, note)
             shown.append(row)
             if pixels.shape != shape:
                 pixels = resize_image(pixels, self.patches.img_size)
             if pixels.shape == shape:
                 places[place] = pixels
             else:
-                odd[place] = torch.from_numpy(pixels)
+                places[place].reshape(-1)[: pixels.size] = pixels.reshape(-1)
+                odd.append(place)
             del pixels  # so that the next image takes its memory while caches hold it
         return slot, odd, shown, tuple(damaged)
 
     def _read(
-        self, sample: int, row: int, patch: Patch, damaged: list[CorruptPatch]
+        self,
+        sample: int,
+        row: int,
+        patch: Patch,
+        damaged: list[CorruptPatch],
+        note: NDArray[np.int64],
     ) -> tuple[Pixels, int]:
         """The patch of a sample, or of the next one in the order that can be read."""
         for step in range(MAX_REPLACEMENTS):
             if step:
                 (row,) = self.order.rows(np.array([sample + step])).tolist()
                 patch = self.mix.patch(row)
+            note[:] = note[0] + 1, row
             try:
                 return self.patches.read_patch(patch, self.patches.img_size), row
             except CorruptPatchError as error:
@@ -257,23 +289,16 @@ class _Batches(Dataset[Filled]):
 
 
 def _usual_size(patches: PatchDataset) -> tuple[int, int]:
-    """Height and width that most of a few patches have; the model's size where none can be read."""
-    sizes = []
+    """Height and width that most of a few patches have; the model's where those are no smaller."""
+    side, sizes = patches.img_size, []
     for row in np.linspace(0, len(patches) - 1, NUM_PROBED, dtype=int):
         try:
-            height, width, _ = patches.read(int(row), patches.img_size).shape
-        except CorruptPatchError:
+            height, width, _ = patches.read(int(row), side).shape
+        except (CorruptPatchError, DataError):
             continue  # told when its turn comes
         sizes.append((height, width))
-    return max(sizes, key=sizes.count, default=(patches.img_size, patches.img_size))
-
-
-def _shared_memory(shape: tuple[int, ...]) -> Tensor:
-    """Zeroed uint8 memory that forked workers share, whatever the size of /dev/shm."""
-    if sys.platform != "linux":
-        return torch.zeros(shape, dtype=torch.uint8).share_memory_()
-    memory = mmap.mmap(-1, int(np.prod(shape)))
-    return torch.frombuffer(memory, dtype=torch.uint8).view(shape)
+    usual = max(sizes, key=sizes.count, default=(side, side))
+    return usual if usual[0] * usual[1] > side * side else (side, side)
 
 
 def _register(slots: Tensor) -> None:
@@ -284,25 +309,3 @@ def _register(slots: Tensor) -> None:
 
 def _unregister(slots: Tensor) -> None:
     torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(slots.data_ptr()))
-
-
-def _begin_worker(worker: int) -> None:
-    # Ctrl-C and a scheduler's signal reach the whole group; the parent decides what follows.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _reuse_freed_memory()
-
-
-def _reuse_freed_memory() -> None:
-    """Have glibc keep the memory of one image for the next.
-
-    Otherwise pages of a file and its pixels go back to the system and come again one by one, with
-    every patch.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # musl has no such setting
-        libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_REUSED)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST_REUSED)

@@ -7,12 +7,13 @@ import os
 import stat
 from collections import OrderedDict
 
-from adios_tme.data.corrupt import CorruptPatchError
+from adios_tme.data.corrupt import CorruptPatchError, unforeseen
 from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
-from adios_tme.data.members import OPEN_FLAGS, Kind
+from adios_tme.data.members import OPEN_FLAGS, Kind, printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.sources import READERS
+from adios_tme.errors import AdiosError
 
 #: Archives that a process keeps open at a time.
 MAX_OPEN_ARCHIVES = 128
@@ -121,8 +122,19 @@ class PatchReader:
         return self.read_patch(self.mix.patch(row), needed_px)
 
     def read_patch(self, patch: Patch, needed_px: int | None = None) -> Pixels:
-        """Read a patch that has been looked up; see `read`."""
-        return decode_image(self._archives.read(patch), needed_px)
+        """Read a patch that has been looked up; see `read`.
+
+        Raises:
+            CorruptPatchError: If it cannot be read.
+            DataError: If that is for a reason which no reader foresees.
+        """
+        try:
+            return decode_image(self._archives.read(patch), needed_px)
+        except (CorruptPatchError, AdiosError):
+            raise
+        except Exception as error:
+            name = printable(f"{patch.archive.full_path}: {patch.member.name}")
+            raise unforeseen(error, name) from error
 
     def content(self, row: int) -> bytes:
         """The file of one patch.

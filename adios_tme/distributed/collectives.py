@@ -5,7 +5,8 @@ Shape legend: B rows of this rank, R ranks, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -86,6 +87,21 @@ def on_first_rank(do: Callable[[], Answer]) -> Answer:
         raise outcome[1]
     answer: Answer = outcome[0]
     return answer
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise an error of ours on every rank when any meets it in the block.
+
+    A collective on the host at its end. Where several meet one, all raise that of the lowest rank.
+    """
+    met: AdiosError | None = None
+    try:
+        yield
+    except AdiosError as error:
+        met = error
+    if any_rank(met is not None):
+        raise next(error for error in from_all_ranks(met) if error)
 
 
 def from_all_ranks(item: Any) -> list[Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import Any
 
+from adios_tme.distributed.process_state import LOOK_SECONDS, StoppedWatch
 from adios_tme.errors import LaunchError
 
 
@@ -21,15 +24,55 @@ def process_pool(num_workers: int, what: str) -> Iterator[ProcessPoolExecutor]:
         what: What they do, for the message.
 
     Raises:
-        LaunchError: If one of them was killed before its work was done.
+        LaunchError: If they cannot be started, or one of them was killed or stopped before its work
+            was done.
     """
-    # Forked processes start at once, and would find torch's threads gone.
-    context = get_context("fork" if sys.platform == "linux" else None)
     try:
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        watched = _WatchedPool(num_workers)
+    except OSError as error:  # as when its locks find no room
+        raise LaunchError(
+            f"{what}: {num_workers} processes cannot be started ({error.strerror}). "
+            f"Make room in /dev/shm, or use --num-workers 1."
+        ) from error
+    try:
+        with watched as pool:
             yield pool
     except BrokenProcessPool as error:
+        if watched.stopped is not None:
+            raise LaunchError(
+                f"{what}: process {watched.stopped} of {num_workers} was stopped (SIGSTOP), and "
+                f"did not go on. Find out who stops processes here, and start again."
+            ) from error
         raise LaunchError(
             f"{what}: one of {num_workers} processes was killed, most often for want of memory. "
             f"Free memory, or lower --num-workers, and start again."
         ) from error
+    finally:
+        watched.ended.set()
+
+
+class _WatchedPool(ProcessPoolExecutor):
+    """A pool that breaks when one of its processes is stopped; it would wait for it for ever."""
+
+    def __init__(self, num_workers: int) -> None:
+        # Forked processes start at once, and would find torch's threads gone.
+        super().__init__(num_workers, get_context("fork" if sys.platform == "linux" else None))
+        self.stopped: int | None = None
+        self.ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, name="pool", daemon=True)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        if self._watch.ident is None:  # begins when the processes have been forked
+            self._watch.start()
+        return future
+
+    def _look(self) -> None:
+        watch = StoppedWatch()
+        while not self.ended.wait(LOOK_SECONDS):
+            processes = dict(self._processes or {})
+            self.stopped = watch.find(processes)
+            if self.stopped is not None:
+                for process in processes.values():
+                    process.kill()
+                return

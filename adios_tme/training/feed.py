@@ -20,7 +20,9 @@ from adios_tme.data.loader import PatchLoader
 from adios_tme.data.members import printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.prefetch import Prefetcher, resizes_in_worker
+from adios_tme.distributed.collectives import failing_together
 from adios_tme.distributed.world import World
+from adios_tme.errors import DataError
 from adios_tme.models.layers import Normalise
 from adios_tme.run_folder.layout import CORRUPT
 
@@ -76,10 +78,12 @@ class Feed:
             shuffle_block=data.shuffle_block,
             resize_in_worker=resizes_in_worker(data.resize_on, world.device),
             pin_memory=world.device.type == "cuda",
+            read_timeout_seconds=data.read_timeout_seconds,
         )
 
     def __enter__(self) -> Self:
-        self._loader.start()
+        with failing_together():
+            self._loader.start()
         return self
 
     def __exit__(
@@ -120,6 +124,6 @@ class Feed:
         for row in np.linspace(0, len(self.index) - 1, min(count, len(self.index)), dtype=int):
             try:
                 images.append(dataset[int(row)])
-            except CorruptPatchError:
-                continue  # the loader logs it when its turn comes
+            except (CorruptPatchError, DataError):
+                continue  # the loader tells it when its turn comes
         return torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8)

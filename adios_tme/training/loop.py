@@ -7,14 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adios_tme.config.train import TrainConfig
-from adios_tme.distributed.collectives import any_rank, barrier, on_first_rank
+from adios_tme.distributed.collectives import barrier, failing_together, on_first_rank
 from adios_tme.distributed.hang_watch import HangWatch
 from adios_tme.distributed.stop import stop_on_signal
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.distributed.world import process_group
 from adios_tme.errors import (
     CheckpointError,
-    DataError,
     MembershipChangedError,
     TrainingDivergedError,
     TrainingStoppedError,
@@ -77,7 +76,8 @@ def run_training(
                 request, fed = Request.CONTINUE, iter(feed)
                 while not run.is_finished and request == Request.CONTINUE:
                     hang_watch.at(f"iteration {run.iteration + 1}, waiting for data")
-                    passes = [next(fed) for _ in range(run.batches.num_passes)]
+                    with failing_together():
+                        passes = [next(fed) for _ in range(run.batches.num_passes)]
                     now = run.schedule()
                     hang_watch.at(f"iteration {run.iteration + 1}, computing")
                     report = take_step(run, passes, now)
@@ -206,10 +206,5 @@ def check_soundness(run: Run, feed: Feed) -> None:
                 f"Those updates were refused; last good checkpoint: "
                 f"{resume_source(run.config) or 'none yet'}. Lower --lr, or check the data."
             )
-    corrupt: DataError | None = None
-    try:
+    with failing_together():
         feed.check_corrupt()
-    except DataError as error:
-        corrupt = error
-    if any_rank(corrupt is not None):
-        raise corrupt or DataError("Another rank met too many damaged patches; see its message.")

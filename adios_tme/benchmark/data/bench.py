@@ -22,7 +22,8 @@ from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import INDEX_NAME, DatasetIndex
 from adios_tme.data.index_builder import index_archives
-from adios_tme.data.loader import BATCHES_AHEAD, PatchLoader
+from adios_tme.data.loader import PatchLoader
+from adios_tme.data.workers import BATCHES_AHEAD
 from adios_tme.errors import DataError
 
 #: How often it is looked whether workers have filled their slots.
