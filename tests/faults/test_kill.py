@@ -176,6 +176,24 @@ def test_a_signal_stops_all_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_loader_worker_ends_every_rank_with_one_message(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    flags = settings(tmp_path, "run", total_iterations=100_000, nproc_per_node=2)
+    with started("train", *flags) as process:
+        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+        ranks = [pid for pid in children_of(process.pid) if children_of(pid)]
+        os.kill(children_of(ranks[0])[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert said.count("was killed by SIGKILL") == 1
+    assert "Traceback" not in said
+
+
+def children_of(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     tmp_path: Path,
 ) -> None:
