@@ -10,6 +10,11 @@ from pathlib import Path
 
 from adios_tme.errors import ConfigError, DataError
 
+#: What stands in every folder that a run has written to.
+RUN_FILES = frozenset({"config.yaml", "environment.json", "train.log"})
+#: What pictures that we draw say of themselves, so that they are never taken for data.
+PNG_METADATA = {"Software": "adios_tme"}
+
 
 def check_output(path: Path, suffixes: tuple[str, ...] = ()) -> None:
     """Raise unless a file can be written there; leaves no trace.

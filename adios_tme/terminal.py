@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,12 +16,21 @@ def terminal(*, stderr: bool = False) -> Console:
     """A console that shows text as it is, in tables and titles, too.
 
     Names of patches, paths and messages may hold brackets or colons that rich would otherwise take
-    for markup or for the code of an emoji. Colour is asked for by ``style``.
+    for markup or for the code of an emoji. What the terminal's encoding does not have is escaped.
+    Colour is asked for by ``style``.
 
     Args:
         stderr: Write to stderr instead of stdout.
     """
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def print_json(values: object) -> None:
+    """Print plain values on stdout as JSON that every terminal can show."""
+    terminal().print_json(json.dumps(values), ensure_ascii=True)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +15,7 @@ from adios_tme.config.data import cores_at_hand
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError
-from adios_tme.terminal import progress_bar, terminal
+from adios_tme.terminal import print_json, progress_bar, terminal
 
 benchmark_app = typer.Typer()
 _group = command_group("benchmark", "Measure what masks are worth, and how fast training goes.")
@@ -41,7 +40,7 @@ def nuclei(config: NucleiConfig) -> None:
     write_report(results, config.output)
     console = terminal()
     if config.json_output:
-        console.print_json(json.dumps(as_json(results)))
+        print_json(as_json(results))
         return
     for table in (results_table(results), channels_table(results), tissues_table(results)):
         if table:
@@ -88,7 +87,7 @@ def _tell(
     """Print measurements as the settings ask."""
     console = terminal()
     if as_json:
-        console.print_json(json.dumps(results, indent=2))
+        print_json(results)
         return
     for table in tables(results):
         console.print(table)

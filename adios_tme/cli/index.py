@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ from adios_tme.cli.options import settings_command
 from adios_tme.config.data import IndexConfig, cores_at_hand
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, writing
-from adios_tme.terminal import progress_bar, terminal
+from adios_tme.terminal import print_json, progress_bar, terminal
 
 if TYPE_CHECKING:
+    from adios_tme.data.build_report import BuildReport
     from adios_tme.data.index import DatasetIndex
-    from adios_tme.data.index_builder import BuildReport
 
 index_app = typer.Typer()
 
@@ -37,15 +36,14 @@ def index(config: IndexConfig) -> None:
         _draw(config, report.index)
     if config.verify:
         results["verify"] = _verify(config, report.index)
-    console = terminal()
     if config.json_output:
-        console.print_json(json.dumps(results))
+        print_json(results)
     else:
+        console = terminal()
         for table in _tables(results):
             console.print(table)
-        for fault in results["faults"]:
-            console.print("Left out:", style="yellow", end=" ")
-            console.print(fault)
+        for notice in report.notices():
+            console.print(notice.text, style="bold red" if notice.is_urgent else None)
     if config.verify and (results["verify"]["num_damaged"] or results["faults"]):
         raise DataError(_damage_in_words(results["verify"], len(results["faults"])))
 
@@ -89,7 +87,7 @@ def _facts(config: IndexConfig, report: BuildReport) -> dict[str, Any]:
         "num_patches": len(report.index),
         "num_slides": report.index.num_slides(),
         "num_bytes": path.stat().st_size,
-        "faults": [fault.message for fault in report.faults],
+        **report.as_json(),
     }
 
 
@@ -153,6 +151,8 @@ def _stats_table(stats: dict[str, Any]) -> Table:
     table.add_row("Standard deviation (--std)", " ".join(f"{value:.4f}" for value in stats["std"]))
     table.add_row("Sizes in pixels", _counted(stats["sizes"]))
     table.add_row("Scale in names", _counted(stats["scales"]) or "none stated")
+    placed = f"{stats['num_placed']:,} of {stats['num_sampled'] + stats['num_damaged']:,} patches"
+    table.add_row("Coordinates in names", placed if stats["num_placed"] else "none stated")
     table.add_row(
         "Patches per slide",
         f"{slides['least']:,} to {slides['most']:,}, median {slides['median']:,}",

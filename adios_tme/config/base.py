@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Config(BaseModel):
@@ -24,6 +25,26 @@ class Config(BaseModel):
         # A setting may be called model_something without pydantic claiming the prefix.
         protected_namespaces=(),
     )
+
+    @field_validator("*")
+    @classmethod
+    def _paths_begin_at_home(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return Path(expand_user(str(value)))
+        if isinstance(value, tuple):
+            return tuple(map(cls._paths_begin_at_home, value))
+        return value
+
+
+def expand_user(path: str) -> str:
+    """A path with a leading ``~`` or ``~USER`` replaced by that home; for settings that are texts.
+
+    Every setting of type Path is expanded already. ``~NAME`` stays where there is no such user.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # no such user: the name begins with a tilde
+        return path
 
 
 class Flag:

@@ -10,7 +10,10 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, Shapes
+from adios_tme.config.base import Config, Flag, Positional, Shapes, expand_user
+
+#: Groups of `name_pattern`.
+NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
 
 Channels = tuple[float, float, float]
 
@@ -21,10 +24,11 @@ def cores_at_hand() -> int:
 
 
 class PatchSelection(Config):
-    """Which members of an archive count as patches."""
+    """Which members of an archive count as patches, and what their names say."""
 
     patch_size_px: int = Field(default=448, gt=0)
-    """Patches are the images with `_SIZE_` in their name (and not `_224_`, unless that is SIZE)."""
+    """Patches are the images with `_SIZE_` in their name (and not `_224_`, unless that is SIZE), as
+    a size and not as a coordinate."""
 
     pattern: str | None = None
     """Regular expression that a member's name must contain instead; absent: the size rule."""
@@ -32,7 +36,12 @@ class PatchSelection(Config):
     all: bool = False
     """Take every image, whatever its name."""
 
-    @field_validator("pattern")
+    name_pattern: str | None = None
+    """Regular expression with named groups out of slide, x, y, size and mpp, such as
+    `(?P<slide>.+)_(?P<x>\\d+)_(?P<y>\\d+)`, that says how names are meant; with a size, it decides
+    what is of --patch-size-px. Absent: common conventions are read."""
+
+    @field_validator("pattern", "name_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         if pattern is not None:
@@ -40,6 +49,23 @@ class PatchSelection(Config):
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression ({error}).") from error
+        return pattern
+
+    @field_validator("name_pattern")
+    @classmethod
+    def _groups_are_known(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        groups = set(re.compile(pattern).groupindex)
+        unknown = sorted(groups - set(NAME_GROUPS))
+        if unknown or not groups:
+            what = f"has the group {unknown[0]}" if unknown else "has no named group"
+            raise ValueError(
+                f"{pattern!r} {what}. Name groups out of {', '.join(NAME_GROUPS)}, "
+                f"as in (?P<slide>...)."
+            )
+        if ("x" in groups) != ("y" in groups):
+            raise ValueError(f"{pattern!r} has x or y alone. Give it a group for each, or none.")
         return pattern
 
     @model_validator(mode="after")
@@ -58,12 +84,13 @@ class DataRoot(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> DataRoot:
-        """Read ``PATH`` or ``PATH:WEIGHT``."""
+        """Read ``PATH`` or ``PATH:WEIGHT``; a path that exists may hold any colon."""
         path, colon, weight = text.rpartition(":")
+        whole = cls(Path(text), 1.0)
         try:
-            return cls(Path(path), float(weight)) if colon else cls(Path(text), 1.0)
-        except ValueError:  # the colon belongs to the path
-            return cls(Path(text), 1.0)
+            return whole if not colon or whole.path.exists() else cls(Path(path), float(weight))
+        except (ValueError, OSError):  # the colon belongs to the path, or it may not be looked at
+            return whole
 
 
 class DataConfig(Config):
@@ -114,7 +141,9 @@ class DataConfig(Config):
         if paths is None:
             return ()
         given = paths if isinstance(paths, (list, tuple)) else [paths]
-        return tuple(str(path) if isinstance(path, Path) else path for path in given)
+        return tuple(
+            expand_user(str(path)) if isinstance(path, (str, Path)) else path for path in given
+        )
 
     @field_validator("data_path")
     @classmethod

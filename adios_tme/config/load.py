@@ -101,14 +101,20 @@ for _tag, _pattern, _first in (
     )
 
 
+#: Sections inside sections that are looked into; an alias may lead back to where it stands.
+_DEEPEST = 4
+
+
 def read_yaml(path: Path, config: type[Config]) -> dict[str, Any]:
     """Read a settings file; leaf names may stand in their section or at the top.
 
     Raises:
-        ConfigError: If the file is missing, is not YAML or names an unknown setting.
+        ConfigError: If the file is missing, is not YAML or names a setting twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.expanduser().read_text(encoding="utf-8")
+        content = yaml.load(text, _Loader)
+        lines = _lines_of_keys(yaml.compose(text, _Loader), path)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}). Give --config an existing YAML file."
@@ -119,9 +125,38 @@ def read_yaml(path: Path, config: type[Config]) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path}: expected settings as `name: value` lines.")
-    names = {leaf.path[-1] for leaf in leaves(config)} - set(config.model_fields)
+    places = {leaf.path[-1]: leaf.path for leaf in leaves(config)}
+    names = places.keys() - set(config.model_fields)
     flat = {key: content.pop(key) for key in list(content) if key in names}
+    for name in flat:
+        if {(name,), places[name]} <= lines.keys():
+            raise _given_twice(path, name, lines[name,], lines[places[name]])
     return merge(content, nest(config, flat))
+
+
+def _lines_of_keys(
+    node: yaml.Node | None, path: Path, prefix: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], int]:
+    """The line of each setting, by its place in the tree.
+
+    Raises:
+        ConfigError: If one of them is there twice.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    if not isinstance(node, yaml.MappingNode) or len(prefix) > _DEEPEST:
+        return lines
+    for key, value in node.value:
+        place = (*prefix, str(key.value))
+        if place in lines:
+            raise _given_twice(path, place[-1], lines[place], key.start_mark.line + 1)
+        lines[place] = key.start_mark.line + 1
+        lines |= _lines_of_keys(value, path, place)
+    return lines
+
+
+def _given_twice(path: Path, name: str, *lines: int) -> ConfigError:
+    first, second = sorted(lines)
+    return ConfigError(f"{path}: {name} is given twice, in lines {first} and {second}. Keep one.")
 
 
 def build(config: type[SomeConfig], *layers: Mapping[str, Any], source: str = "") -> SomeConfig:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from adios_tme.config.base import Config, Shapes
+from adios_tme.config.base import Config, Shapes, expand_user
 
 
 class RunConfig(Config):
@@ -44,6 +44,11 @@ class RunConfig(Config):
 
     viz_freq: int = Field(default=500, ge=0)
     """Iterations between pictures of the masks; 0 draws none."""
+
+    @field_validator("resume", "init_from")
+    @classmethod
+    def _may_be_paths(cls, given: str | None) -> str | None:
+        return given and expand_user(given)
 
 
 class ComputeConfig(Config):

@@ -10,6 +10,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from zlib_ng.zlib_ng import crc32
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import (
     DEFLATED,
+    ENCRYPTED,
     MAX_DIRECTORY_BYTES,
     OTHER_METHOD,
     OUTSIDE,
@@ -54,7 +56,10 @@ _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _END_64_LOCATOR = struct.Struct("<4sLQL")
 _MAX_COMMENT = 1 << 16
-_ENCRYPTED = 1
+_IS_ENCRYPTED = 1
+#: Where counts and offsets begin again in archives that should be ZIP64 and are not, as macOS and
+#: old tools write them.
+_COUNT_WRAPS, _OFFSET_WRAPS = 1 << 16, 1 << 32
 
 
 def read_directory(path: Path) -> Directory:
@@ -70,36 +75,51 @@ def read_directory(path: Path) -> Directory:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _END.size - _MAX_COMMENT))
         tail = file.read()
-        start, length, count = _locate(file.fileno(), tail, size, path)
-        content = os.pread(file.fileno(), length, start)
-    if len(content) != length:
+        place = _locate(file.fileno(), tail, size, path)
+        content = os.pread(file.fileno(), place.length, place.start)
+    if len(content) != place.length:
         raise damaged_archive(path, "its directory is cut short")
-    return _refuse_impossible(_parse(content, count, path), start)
+    return _refuse_impossible(_parse(content, place, path), place.start)
 
 
-def _locate(handle: int, tail: bytes, size: int, path: Path) -> tuple[int, int, int]:
-    """Place, length and number of entries of the central directory."""
+class _Place(NamedTuple):
+    """Where the central directory is, and what is said of it."""
+
+    start: int
+    length: int
+    num_entries: int
+    is_wide: bool
+    """Whether it is ZIP64; else what is counted may have wrapped round."""
+
+
+def _locate(handle: int, tail: bytes, size: int, path: Path) -> _Place:
     at = _end_record(tail)
     if at < 0:
         raise damaged_archive(path, "it has no end-of-directory record")
-    *_, count, length, offset, _ = _END.unpack_from(tail, at)
+    _, *disks, _, count, length, offset, _ = _END.unpack_from(tail, at)
     end = size - len(tail) + at
+    is_wide = False
     locator = at - _END_64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
         _, _, place, _ = _END_64_LOCATOR.unpack_from(tail, locator)
         record = os.pread(handle, _END_64.size, place) if place < size else b""
         if len(record) != _END_64.size or not record.startswith(b"PK\6\6"):
             raise damaged_archive(path, "its ZIP64 record is missing")
-        *_, count, length, offset = _END_64.unpack(record)
-        end = place
+        *_, disk, directory_disk, _, count, length, offset = _END_64.unpack(record)
+        disks = [disk, directory_disk]
+        end, is_wide = place, True
+    if any(disks):
+        raise damaged_archive(
+            path, "it is one part of a split archive", "Join the parts (zip -s 0 PART --out WHOLE)"
+        )
     start = end - length  # also right when something stands before the archive
     if start < 0 or offset > start:
         raise damaged_archive(path, "its directory lies outside the file")
-    if start != offset:
+    if start != offset and (is_wide or (start - offset) % _OFFSET_WRAPS):
         raise damaged_archive(path, f"{start - offset} bytes stand before it")
     if length > MAX_DIRECTORY_BYTES:
         raise damaged_archive(path, f"its directory claims {length} bytes")
-    return start, length, count
+    return _Place(start, length, count, is_wide)
 
 
 def _end_record(tail: bytes) -> int:
@@ -130,17 +150,24 @@ def _refuse_impossible(directory: Directory, end: int) -> Directory:
     return directory.refuse(overlaps, OVERLAPS).refuse(outside, OUTSIDE)
 
 
-def _parse(content: bytes, count: int, path: Path) -> Directory:
+def _parse(content: bytes, place: _Place, path: Path) -> Directory:
     raw = np.frombuffer(content, dtype=np.uint8)
     starts, entries = _entries(content, raw, path)
-    if len(starts) != count:
-        raise damaged_archive(path, f"its directory names {count} entries and holds {len(starts)}")
+    surplus = len(starts) - place.num_entries
+    if surplus and (place.is_wide or surplus % _COUNT_WRAPS):
+        raise damaged_archive(
+            path, f"its directory names {place.num_entries} entries and holds {len(starts)}"
+        )
     lengths = entries["name_length"].astype(np.int64)
     columns = {
         name: entries[name].astype(np.uint64) for name in ("compressed_size", "size", "offset")
     }
     _widen(content, starts, lengths, columns)
-    method = entries["method"]
+    if not place.is_wide and place.start >= _OFFSET_WRAPS:
+        columns["offset"] = _unwrapped(columns["offset"])
+    method = np.minimum(entries["method"], OTHER_METHOD)
+    method[method >= min(REFUSALS)] = OTHER_METHOD
+    method[entries["versions_and_flags"][:, 2] & _IS_ENCRYPTED > 0] = ENCRYPTED
     return Directory(
         names=raw[_within(starts + _CENTRAL.itemsize, lengths, len(raw))],
         name_ends=np.cumsum(lengths),
@@ -148,7 +175,7 @@ def _parse(content: bytes, count: int, path: Path) -> Directory:
         compressed_size=columns["compressed_size"],
         size=columns["size"],
         crc32=entries["crc32"].astype(np.uint32),
-        method=np.where(method < min(REFUSALS), method, OTHER_METHOD).astype(np.uint8),
+        method=method.astype(np.uint8),
     )
 
 
@@ -227,6 +254,15 @@ def _widen(
                 columns[name][row] = values.pop(0)
 
 
+def _unwrapped(offsets: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Offsets that began again at each 4 GiB, for members in the order in which they lie.
+
+    Where they do not, reading finds no member at its place.
+    """
+    begins_again = np.append(False, offsets[1:] < offsets[:-1])
+    return offsets + np.cumsum(begins_again, dtype=np.uint64) * np.uint64(_OFFSET_WRAPS)
+
+
 def _zip64_values(extra: bytes) -> list[int]:
     at = 0
     while at + 4 <= len(extra):
@@ -260,7 +296,7 @@ def read_member(handle: int, member: Member) -> bytes:
     if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
         raise CorruptPatchError("no member at its place in the archive")
     _, _, flags, method, *_, name_length, extra_length = _LOCAL.unpack_from(header)
-    if flags & _ENCRYPTED:
+    if flags & _IS_ENCRYPTED:
         raise CorruptPatchError("encrypted")
     if method != member.method or name_length != len(name) or header[_LOCAL.size :] != name:
         raise CorruptPatchError("local header disagrees with the directory")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
+from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, Member, text
+from adios_tme.data.names import coordinates, names_state_slides, slide_of
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
@@ -41,12 +42,20 @@ ARCHIVE_COLUMNS = {
     "archive_first_row": "uint64",
     "archive_path_ends": "uint64",
     "archive_kind": "uint8",
+    "archive_left_out_ends": "uint64",
 }
-BLOBS = ("names", "archive_paths")
+BLOBS = ("names", "archive_paths", "archive_left_out")
+#: Indexes of earlier versions lack them.
+NEW_COLUMNS = ("archive_left_out_ends", "archive_left_out")
 
+_ENDS_OF = {
+    "names": "name_ends",
+    "archive_paths": "archive_path_ends",
+    "archive_left_out": "archive_left_out_ends",
+}
+_SEPARATORS = frozenset(b"/\\")
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
 _MAX_HEADER_BYTES = 1 << 20
-_COORDINATES = re.compile(r"_x(-?\d+)_y(-?\d+)")
 
 
 class ArchiveEntry(NamedTuple):
@@ -57,6 +66,10 @@ class ArchiveEntry(NamedTuple):
     mtime: int
     """In nanoseconds."""
     kind: Kind = Kind.ZIP
+    root: str = ""
+    """Of the index; slides are named by their place below it."""
+    name_pattern: str | None = None
+    """How the names of its patches are meant; see `adios_tme.data.names`."""
 
     @property
     def path(self) -> Path:
@@ -65,8 +78,11 @@ class ArchiveEntry(NamedTuple):
 
     @property
     def slide(self) -> str:
-        """Name of the slide whose patches it holds."""
-        return self.path.name if self.kind == Kind.FOLDER else self.path.stem
+        """The slide whose patches it holds: its path below the root, without a suffix."""
+        path = self.path if self.kind == Kind.FOLDER else self.path.with_suffix("")
+        if path == Path(self.root):
+            return path.name
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
 
     def matches(self, stat: os.stat_result) -> bool:
         """Whether a file is still what was indexed."""
@@ -81,14 +97,13 @@ class Patch(NamedTuple):
 
     @property
     def slide(self) -> str:
-        """The slide: the folder inside the archive where there is one, else the archive's name."""
-        return _folder(self.member.name) or self.archive.slide
+        """The slide: where the patch lies, and what its name states; see `slide_of`."""
+        return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
 
     @property
     def coordinates(self) -> tuple[int, int] | None:
         """X and y in pixels, where the name has them."""
-        found = _COORDINATES.search(self.member.name)
-        return (int(found[1]), int(found[2])) if found else None
+        return coordinates(self.member.name, self.archive.name_pattern)
 
 
 class DatasetIndex:
@@ -125,9 +140,7 @@ class DatasetIndex:
                 f"{path}: the index cannot be read ({error.strerror}). Run adios-tme index first."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(
-                f"{path}: is damaged or not an index. Remove it and run adios-tme index."
-            ) from error
+            raise _damaged(path) from error
 
     def __len__(self) -> int:
         return len(self.columns["offset"])
@@ -184,19 +197,59 @@ class DatasetIndex:
     def patches_per_slide(self) -> Counter[str]:
         """Number of patches of each slide (reads every name)."""
         counts: Counter[str] = Counter()
+        pattern = self.selection.name_pattern
         for number in range(self.num_archives):
             rows = self.archive_rows(number)
-            slide = self.archive(number).slide
-            if b"/" not in self._name_bytes(rows):
-                counts[slide] += rows.stop - rows.start
+            if rows.start == rows.stop:
                 continue
-            names = self.names(np.arange(rows.start, rows.stop))
-            counts.update(_folder(name) or slide for name in names)
-        return +counts
+            place = self.archive(number).slide
+            # The names of an archive are of one kind, so that three of them stand for all.
+            some = self.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
+            if _SEPARATORS & set(self._name_bytes(rows)) or names_state_slides(some, pattern):
+                names = self.names(np.arange(rows.start, rows.stop))
+                counts.update(slide_of(place, name, pattern) for name in names)
+            else:
+                counts[slide_of(place, some[0], pattern)] += rows.stop - rows.start
+        return counts
 
     def num_slides(self) -> int:
         """Number of different slides (reads every name)."""
         return len(self.patches_per_slide())
+
+    @property
+    def tells_left_out(self) -> bool:
+        """Whether it knows what its archives hold beside patches, unlike that of an old version."""
+        return all(name in self.columns for name in NEW_COLUMNS)
+
+    def archive_left_out(self, number: int) -> LeftOut:
+        """What one archive holds beside its patches.
+
+        Raises:
+            DataError: If the index is damaged.
+        """
+        if not self.tells_left_out:
+            return LeftOut()
+        try:
+            (account,) = self._texts(
+                "archive_left_out", "archive_left_out_ends", np.array([number])
+            )
+            return LeftOut.parse(account)
+        except (ValueError, RecursionError) as error:
+            raise _damaged(self.path) from error
+
+    def left_out(self) -> LeftOut:
+        """What the archives hold beside patches.
+
+        Raises:
+            DataError: If the index is damaged.
+        """
+        total = LeftOut()
+        if self.tells_left_out:
+            ends = self.columns["archive_left_out_ends"]
+            for number in np.flatnonzero(np.diff(ends, prepend=np.uint64(0))).tolist():
+                place = self.archive_path(number)
+                total.merge(self.archive_left_out(number), "" if place == "." else place)
+        return total
 
     def location(self, archive: ArchiveEntry) -> str:
         """An archive's path as it is told to people: relative to the root where it is below it."""
@@ -218,7 +271,12 @@ class DatasetIndex:
         )
         return [
             ArchiveEntry(
-                path if path.startswith("/") else f"{root}/{path}", size, mtime, Kind(kind)
+                path if path.startswith("/") else f"{root}/{path}",
+                size,
+                mtime,
+                Kind(kind),
+                root,
+                self.selection.name_pattern,
             )
             for path, size, mtime, kind in zip(paths, sizes, mtimes, kinds, strict=True)
         ]
@@ -234,8 +292,8 @@ class DatasetIndex:
         ]
 
 
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path}: is damaged or not an index. Remove it and run adios-tme index.")
 
 
 def has_old_format(path: Path) -> bool:
@@ -243,6 +301,20 @@ def has_old_format(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(_MAX_HEADER_BYTES)
     return any(f'"{old}"'.encode() in start for old in OLD_FORMATS)
+
+
+def _check_lengths(columns: dict[str, NDArray[np.generic]]) -> None:
+    """Raise ValueError if columns do not fit each other."""
+    absent = set(NEW_COLUMNS) - columns.keys()
+    for blob, ends in _ENDS_OF.items():
+        if blob in absent:
+            continue
+        last = int(columns[ends][-1]) if len(columns[ends]) else 0
+        if last != len(columns[blob]):
+            raise ValueError(f"{blob} do not fit")
+    for group in (PATCH_COLUMNS, ARCHIVE_COLUMNS):
+        if len({len(columns[name]) for name in group if name not in absent}) != 1:
+            raise ValueError("columns differ in length")
 
 
 def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
@@ -264,13 +336,7 @@ def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         if not 0 <= start <= end or [len(column)] != entry["shape"]:
             raise ValueError(f"column {name} does not fit the file")
         columns[name] = column
-    for ends, blob in (("name_ends", "names"), ("archive_path_ends", "archive_paths")):
-        last = int(columns[ends][-1]) if len(columns[ends]) else 0
-        if last != len(columns[blob]):
-            raise ValueError(f"{blob} do not fit")
-    for group in (PATCH_COLUMNS, ARCHIVE_COLUMNS):
-        if len({len(columns[name]) for name in group}) != 1:
-            raise ValueError("columns differ in length")
+    _check_lengths(columns)
     firsts = columns["archive_first_row"].view(np.uint64)
     if len(firsts) and (firsts[0] != 0 or (firsts[1:] < firsts[:-1]).any()):
         raise ValueError("archives are out of order")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
+from adios_tme.data.build_report import BuildReport, report_on
 from adios_tme.data.index import (
     INDEX_NAME,
     PATCH_COLUMNS,
@@ -21,47 +19,17 @@ from adios_tme.data.index import (
     has_old_format,
 )
 from adios_tme.data.index_writer import IndexWriter
-from adios_tme.data.members import EMPTY, Directory, printable
+from adios_tme.data.members import Directory, printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.pickle_list import Listing, write_listing
-from adios_tme.data.selection import describe, refuse_unsafe_names, select_patches
-from adios_tme.data.sources import Source, find_sources, is_listing
-from adios_tme.distributed.pool import process_pool
+from adios_tme.data.scan import NUM_NAMES_SHOWN, Scan, scan_all
+from adios_tme.data.selection import describe
+from adios_tme.data.sources import Fault, Found, Source, check_data_path, find_sources, is_listing
 from adios_tme.errors import ConfigError, DataError
 
 PICKLE_NAME = "dataset_index.pkl"
-#: Archives, and bytes of them, under which starting processes costs more than it saves.
-FEWEST_FOR_PROCESSES = 64
-LEAST_BYTES_FOR_PROCESSES = 16 << 30
-NUM_NAMES_SHOWN = 3
 
 Progress = Callable[[int, int], None]
-
-
-class Fault(NamedTuple):
-    """An archive that was left out, and why."""
-
-    path: Path
-    message: str
-
-
-@dataclass
-class Scan:
-    """What one archive holds, or why it cannot be read."""
-
-    entry: ArchiveEntry
-    members: Directory
-    names_seen: tuple[str, ...] = ()
-    fault: str | None = None
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What building the index found."""
-
-    index: DatasetIndex
-    num_scanned: int
-    faults: tuple[Fault, ...]
 
 
 def build_index(
@@ -82,6 +50,7 @@ def index_archives(
     *,
     rebuild: bool = False,
     num_workers: int | None = None,
+    own: Iterable[Path] = (),
     on_progress: Progress | None = None,
 ) -> BuildReport:
     """Index archives and folders of images; only those that changed are read again.
@@ -93,50 +62,55 @@ def index_archives(
         output: The index file; default: inside ``data_path``, or beside the list.
         rebuild: Read every archive.
         num_workers: Processes; default: the cores at hand.
+        own: Files and folders to which we write, and which are no data.
         on_progress: Called with the archives done and their number.
 
     Raises:
         ConfigError: If the folder is missing, or the index file is a folder.
-        DataError: If no archive can be read or none holds a patch.
+        DataError: If no archive can be read, none holds a patch, or the pattern of names fits none.
         LaunchError: If one of the processes is killed.
     """
+    check_data_path(data_path)
     selection = selection or PatchSelection()
     output = output or index_path(data_path)
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
     digest = _digest(data_path)
-    sources = find_sources(data_path)
+    found = find_sources(data_path, (output, *own))
+    sources = found.sources
     old = None if rebuild else _reusable(output, selection, digest)
     root = data_path.parent if is_listing(data_path) else data_path
     kept = _unchanged(old, sources, root) if old else {}
     to_scan = [source for source in sources if source.path not in kept]
     if old and not to_scan and len(kept) == old.num_archives:
-        return BuildReport(old, 0, ())
-    scans = _scan_all(to_scan, selection, num_workers or cores_at_hand())
-    faults: list[Fault] = []
+        return report_on(old, 0, found)
+    scans = scan_all(to_scan, selection, num_workers or cores_at_hand())
     seen: list[str] = []
+    num_images = 0
     with IndexWriter(output) as writer:
         for number, source in enumerate(sources):
             number_there = kept.get(source.path)
             scan = _rescan(old, number_there) if old and number_there is not None else next(scans)
             seen.extend(scan.names_seen[: NUM_NAMES_SHOWN - len(seen)])
+            num_images += scan.num_images
             if scan.fault is None:
-                writer.append(_relative(source.path, root), scan.entry, scan.members)
+                writer.append(_relative(source.path, root), scan.entry, scan.members, scan.left_out)
             else:
-                faults.append(Fault(source.path, scan.fault))
+                found.faults.append(Fault(source.path, scan.fault))
             if on_progress:
                 on_progress(number + 1, len(sources))
         if not writer.num_patches:
-            raise _nothing_found(data_path, selection, len(sources), seen, faults)
+            raise _nothing_found(data_path, selection, found, num_images, seen)
         inside = output.parent.resolve() == root.resolve()
         writer.finish(
             {
                 "root": "." if inside else str(root.resolve()),
-                "selection": selection.model_dump_json(),
+                # Without what is absent, so that earlier versions read it, too.
+                "selection": selection.model_dump_json(exclude_none=True),
                 "listing_digest": digest,
             }
         )
-    return BuildReport(DatasetIndex.open(output), len(to_scan), tuple(faults))
+    return report_on(DatasetIndex.open(output), len(to_scan), found)
 
 
 def open_or_build(
@@ -146,7 +120,7 @@ def open_or_build(
 
     Args:
         data: Says where the patches are and which count.
-        fallback_dir: Where an index goes when its root cannot be written.
+        fallback_dir: Where an index goes when its root cannot be written; what is in it is no data.
         on_progress: See `index_archives`.
 
     Raises:
@@ -154,7 +128,7 @@ def open_or_build(
         DataError: If no archive of a root can be read or none holds a patch.
     """
     return [
-        index_archives(root.path, data.patches, output, on_progress=on_progress)
+        index_archives(root.path, data.patches, output, own=[fallback_dir], on_progress=on_progress)
         for root, output in _outputs(data, fallback_dir)
     ]
 
@@ -186,7 +160,7 @@ def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 
     """
     listed = is_listing(data_path)
     folder = data_path.parent if listed else data_path
-    if fallback_dir is None or os.access(folder, os.W_OK) or not folder.exists():
+    if fallback_dir is None or os.access(folder, os.W_OK) or not os.access(folder, os.F_OK):
         return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
     return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
 
@@ -235,6 +209,8 @@ def _reusable(output: Path, selection: PatchSelection, digest: str) -> DatasetIn
     if not output.exists() or has_old_format(output):
         return None
     index = DatasetIndex.open(output)
+    if not index.tells_left_out:
+        return None
     return index if (index.selection, index.listing_digest) == (selection, digest) else None
 
 
@@ -258,7 +234,7 @@ def _matches(entry: ArchiveEntry, source: Source) -> bool:
 
 def _rescan(index: DatasetIndex, number: int) -> Scan:
     """What scanning an unchanged archive would find, from the index."""
-    return Scan(index.archive(number), _directory_of(index, number))
+    return Scan(index.archive(number), _directory_of(index, number), index.archive_left_out(number))
 
 
 def _directory_of(index: DatasetIndex, number: int) -> Directory:
@@ -277,58 +253,20 @@ def _directory_of(index: DatasetIndex, number: int) -> Directory:
     )
 
 
-def _scan_all(sources: list[Source], selection: PatchSelection, num_workers: int) -> Iterator[Scan]:
-    scan = partial(_scan, selection=selection)
-    if num_workers < 2 or not _are_many(sources):
-        yield from map(scan, sources)
-        return
-    chunk = max(1, min(8, len(sources) // (4 * num_workers)))
-    with process_pool(num_workers, "Reading archives") as pool:
-        yield from pool.map(scan, sources, chunksize=chunk)
-
-
-def _are_many(sources: list[Source]) -> bool:
-    if len(sources) >= FEWEST_FOR_PROCESSES:
-        return True
-    files = (source.path for source in sources if source.path.is_file())
-    return len(sources) > 1 and sum(p.stat().st_size for p in files) > LEAST_BYTES_FOR_PROCESSES
-
-
-def _scan(source: Source, selection: PatchSelection) -> Scan:
-    entry = ArchiveEntry(str(source.path), 0, 0, source.kind)
-    try:
-        stat = source.path.stat()
-        members = source.list_members()
-    except OSError as error:
-        return Scan(entry, EMPTY, fault=f"{source.path}: cannot be read ({error.strerror}).")
-    except DataError as error:
-        return Scan(entry, EMPTY, fault=str(error))
-    entry = ArchiveEntry(str(source.path), stat.st_size, stat.st_mtime_ns, source.kind)
-    keep = select_patches(members, selection) if source.names is None else _named(members, source)
-    patches = refuse_unsafe_names(members.select(keep))
-    seen = tuple(members.name(row) for row in range(min(NUM_NAMES_SHOWN, len(members))))
-    return Scan(entry, patches, seen)
-
-
-def _named(members: Directory, source: Source) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Members that a list asks for."""
-    asked = source.names or frozenset()
-    return np.array([members.name(row) in asked for row in range(len(members))], dtype=bool)
-
-
 def _nothing_found(
-    data_path: Path,
-    selection: PatchSelection,
-    num_sources: int,
-    seen: list[str],
-    faults: list[Fault],
+    data_path: Path, selection: PatchSelection, found: Found, images: int, seen: list[str]
 ) -> DataError:
-    if len(faults) == num_sources:
-        return DataError(f"{data_path}: no archive can be read. {faults[0].message}")
-    rule = "the names of the list" if is_listing(data_path) else describe(selection)
-    shown = ", ".join(printable(name) for name in seen)
+    if found.faults and not seen:
+        return DataError(f"{data_path}: no archive can be read. {found.faults[0].message}")
+    listed = is_listing(data_path)
+    rule = "the names of the list" if listed else describe(selection)
+    shown = ", ".join(map(printable, seen))
+    advice = (
+        "Write the list again with adios-tme index --format pickle."
+        if listed
+        else "Take every image with --all, or choose with --patch-size-px or --pattern."
+    )
     return DataError(
-        f"{data_path}: no patch among {num_sources} archives. Asked for {rule}; "
-        f"names there are like {shown or 'none at all'}. "
-        f"Change --patch-size-px, give a --pattern, or take --all images."
+        f"{data_path}: no patch among {images} images in {len(found.sources)} archives. "
+        f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}"
     )

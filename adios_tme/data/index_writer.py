@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.data.index import ARCHIVE_COLUMNS, BLOBS, FORMAT, PATCH_COLUMNS, ArchiveEntry
+from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Directory
 from adios_tme.errors import DataError
 from adios_tme.files import partial_name, replacing
@@ -44,6 +45,7 @@ class IndexWriter:
         self._num_archives = 0
         self._name_bytes = 0
         self._path_bytes = 0
+        self._account_bytes = 0
         self._types = _by_width()
         self._open = ExitStack()
         self._spools: dict[str, BinaryIO] = {}
@@ -68,21 +70,26 @@ class IndexWriter:
     ) -> None:
         self._discard()
 
-    def append(self, path: str, entry: ArchiveEntry, members: Directory) -> None:
+    def append(
+        self, path: str, entry: ArchiveEntry, members: Directory, left_out: LeftOut | None = None
+    ) -> None:
         """Add an archive and its patches.
 
         Args:
             path: Where the archive is, relative to the root of the index or absolute.
             entry: Its size, time and kind.
             members: The patches in it.
+            left_out: What else it holds.
 
         Raises:
             DataError: If the disk does not take them.
         """
         encoded_path = os.fsencode(path)
+        account = left_out.dump().encode() if left_out else b""
         firsts = self.num_patches
         self.num_patches += len(members)
         self._path_bytes += len(encoded_path)
+        self._account_bytes += len(account)
         columns: dict[str, NDArray[np.generic]] = {
             "offset": members.offset,
             "name_ends": members.name_ends + self._name_bytes,
@@ -97,6 +104,8 @@ class IndexWriter:
             "archive_path_ends": np.array([self._path_bytes]),
             "archive_kind": np.array([entry.kind]),
             "archive_paths": np.frombuffer(encoded_path, dtype=np.uint8),
+            "archive_left_out_ends": np.array([self._account_bytes]),
+            "archive_left_out": np.frombuffer(account, dtype=np.uint8),
         }
         self._name_bytes += len(members.names)
         self._num_archives += 1

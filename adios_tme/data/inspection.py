@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from adios_tme.data.corrupt import CorruptPatch, CorruptPatchError
 from adios_tme.data.decode import Pixels
 from adios_tme.data.index import DatasetIndex
+from adios_tme.data.names import parse_name
 from adios_tme.data.order import shuffled_rows
 from adios_tme.data.reader import PatchReader
 from adios_tme.distributed.pool import process_pool
@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 #: Patches that a process reads before it reports.
 CHUNK = 64
-_MAGNIFICATION = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d+)?)x(?![a-z0-9])", re.IGNORECASE)
-_MICRONS = re.compile(r"(?:mpp[_-]?(\d+(?:\.\d+)?)|(\d+\.\d+)mpp)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,7 @@ class Statistics:
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     sizes: Counter[str] = field(default_factory=Counter)
     scales: Counter[str] = field(default_factory=Counter)
+    num_placed: int = 0
 
     def add(self, other: Statistics) -> None:
         """Take in the sums over other patches."""
@@ -107,6 +106,7 @@ class Statistics:
         self.squares += other.squares
         self.sizes += other.sizes
         self.scales += other.scales
+        self.num_placed += other.num_placed
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -136,7 +136,7 @@ def measure_index(
 
     Returns:
         Plain values: mean and std of the channels (0 to 1), sizes in pixels, patches per slide, and
-        magnification or microns per pixel where names state it.
+        magnification, microns per pixel and places where names state them.
 
     Raises:
         DataError: If none of the sample can be read.
@@ -162,6 +162,7 @@ def measure_index(
         "std": [round(value, 4) for value in total.std],
         "sizes": dict(total.sizes.most_common()),
         "scales": dict(total.scales.most_common()),
+        "num_placed": total.num_placed,
         "num_slides": len(slides),
         "patches_per_slide": {
             "least": slides[0],
@@ -194,8 +195,9 @@ def _measure(path: Path, rows: list[int]) -> Statistics:
     dataset, found = _dataset(path), Statistics()
     (index,) = dataset.mix.indexes
     for patch in index.patches(rows):
-        name = f"{index.location(patch.archive)}/{patch.member.name}"
-        found.scales.update(scale_in_name(name))
+        container, pattern = index.location(patch.archive), index.selection.name_pattern
+        found.scales.update(scale_in_name(patch.member.name, pattern, container))
+        found.num_placed += patch.coordinates is not None
         try:
             pixels = dataset.read_patch(patch)
         except CorruptPatchError:
@@ -211,11 +213,18 @@ def _measure(path: Path, rows: list[int]) -> Statistics:
     return found
 
 
-def scale_in_name(name: str) -> list[str]:
-    """Magnification (``20x``) or microns per pixel (``0.5 mpp``) that a name states."""
-    found = [f"{match[1]}x" for match in _MAGNIFICATION.finditer(name)]
-    found += [f"{match[1] or match[2]} mpp" for match in _MICRONS.finditer(name)]
-    return found[:1]
+def scale_in_name(name: str, pattern: str | None = None, container: str = "") -> list[str]:
+    """Magnification (``20x``) or microns per pixel (``0.5 mpp``) that a name states, if any.
+
+    Args:
+        name: See `adios_tme.data.names.parse_name`, as for the others.
+        pattern: How names are meant.
+        container: Where the patch lies.
+    """
+    facts = parse_name(name, pattern, container)
+    if facts.mpp is not None:
+        return [f"{facts.mpp:g} mpp"]
+    return [] if facts.magnification is None else [f"{facts.magnification:g}x"]
 
 
 def _in_processes(

@@ -23,10 +23,17 @@ _FILES = (
 _JUNK = re.compile(
     rf"(?:^|[/\\])(?:(?:{'|'.join(_FOLDERS)})(?:[/\\]|$)|(?:{'|'.join(_FILES)})$)", re.IGNORECASE
 )
+
+
+def _one_of(letters: bytes) -> NDArray[np.bool_]:
+    """For each byte, whether it is one of some letters."""
+    table = np.zeros(256, dtype=bool)
+    table[list(letters)] = True
+    return table
+
+
 #: How a part of such a path begins, unless the whole of it ends as below.
-_BEGINS = np.frombuffer(b"._$@#~", dtype=np.uint8)
-_ENDS = np.frombuffer(b"bBiI", dtype=np.uint8)
-_SEPARATORS = np.frombuffer(b"/\\", dtype=np.uint8)
+_BEGINS, _ENDS, _SEPARATORS = _one_of(b"._$@#~"), _one_of(b"bBiI"), _one_of(b"/\\")
 
 
 def is_junk(name: str) -> bool:
@@ -51,11 +58,10 @@ def _suspects(directory: Directory) -> NDArray[np.bool_]:
     names, ends = directory.names, directory.name_ends
     suspects = np.zeros(len(directory), dtype=bool)
     filled = directory.name_lengths > 0
-    parts = np.zeros(len(names), dtype=bool)
-    parts[(ends - directory.name_lengths)[filled]] = True
-    parts[1:] |= np.isin(names[:-1], _SEPARATORS)
-    places = np.flatnonzero(parts)
-    odd = places[np.isin(names[places], _BEGINS)]
-    suspects[np.searchsorted(ends, odd, side="right")] = True
-    suspects[filled] |= np.isin(names[ends[filled] - 1], _ENDS)
+    firsts = (ends - directory.name_lengths)[filled]
+    after_separators = np.flatnonzero(_SEPARATORS[names[:-1]]) + 1
+    for places in (firsts, after_separators):
+        odd = places[_BEGINS[names[places]]]
+        suspects[np.searchsorted(ends, odd, side="right")] = True
+    suspects[filled] |= _ENDS[names[ends[filled] - 1]]
     return suspects

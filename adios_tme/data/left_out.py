@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
@@ -11,7 +12,22 @@ from adios_tme.data.members import printable
 NUM_EXAMPLES = 2
 
 #: Why something is left out. Each has an entry in `REASONS`.
-Reason = Literal["junk", "not_an_image", "unreadable"]
+Reason = Literal[
+    "rule",
+    "thumbnail",
+    "unlisted",
+    "unnamed",
+    "junk",
+    "own",
+    "not_an_image",
+    "archive_kind",
+    "packing",
+    "encrypted",
+    "unsafe_name",
+    "not_regular",
+    "misplaced",
+    "unreadable",
+]
 
 
 class Explanation(NamedTuple):
@@ -21,14 +37,50 @@ class Explanation(NamedTuple):
     """What was left out, after its number: "3 files that an operating system made"."""
     advice: str
     """What to do about it; empty where nothing has to be done."""
+    is_urgent: bool = False
+    """Whether it is most likely a mistake that somebody has to know of."""
 
 
 REASONS: dict[Reason, Explanation] = {
-    "junk": Explanation("files that an operating system put beside others", ""),
+    "rule": Explanation(
+        "images whose names do not follow the rule",
+        "Take every image with --all, or choose with --patch-size-px or --pattern.",
+    ),
+    "thumbnail": Explanation("images of another size, by _224_ in their names", ""),
+    "unlisted": Explanation("images that the list does not name", ""),
+    "unnamed": Explanation(
+        "patches that the list names and their archives do not hold", "Write the list again.", True
+    ),
+    "junk": Explanation("files or folders that an operating system put beside others", ""),
+    "own": Explanation("pictures or output folders that adios-tme wrote", ""),
     "not_an_image": Explanation(
         "files that are not images", "Images end in .png, .jpg, .jpeg, .webp, .tif or .tiff."
     ),
-    "unreadable": Explanation("archives or folders that cannot be read", "Mend or remove them."),
+    "archive_kind": Explanation(
+        "archives of a kind that is not read", "Unpack them, or pack them as .zip or .tar.", True
+    ),
+    "packing": Explanation(
+        "patches packed by a method that is not read",
+        "Write their archives again, stored or deflated.",
+        True,
+    ),
+    "encrypted": Explanation(
+        "patches that are encrypted", "Write their archives again without a password.", True
+    ),
+    "unsafe_name": Explanation(
+        "patches whose names lead out of their archives", "Write them under other names.", True
+    ),
+    "not_regular": Explanation(
+        "links, devices or files without access among the images", "Remove or mend them.", True
+    ),
+    "misplaced": Explanation(
+        "patches that overlap others or reach beyond their archives",
+        "Write those archives again.",
+        True,
+    ),
+    "unreadable": Explanation(
+        "archives or folders that cannot be read", "Mend or remove them.", True
+    ),
 }
 
 
@@ -63,10 +115,42 @@ class LeftOut:
             if len(entry.examples) < NUM_EXAMPLES:
                 entry.examples.append(name)
 
-    def merge(self, other: Self) -> None:
-        """Take in another account."""
+    def merge(self, other: Self, place: str = "") -> None:
+        """Take in another account.
+
+        Args:
+            other: The account.
+            place: Where its examples lie, as a path; empty: as they say.
+        """
         for reason, entry in other._entries.items():
-            self.add(reason, entry.examples, entry.count)
+            examples = [f"{place}/{name}" if place else name for name in entry.examples]
+            self.add(reason, examples, entry.count)
+
+    def dump(self) -> str:
+        """All that `parse` needs, in few bytes; empty where nothing is left out."""
+        entries = {reason: [entry.count, entry.examples] for reason, entry in self._entries.items()}
+        return json.dumps(entries, separators=(",", ":")) if entries else ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `dump` wrote; reasons that this version does not know are passed over.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        account = cls()
+        entries = json.loads(text or "{}")
+        if not isinstance(entries, dict):
+            raise ValueError(f"no account: {text[:40]!r}")
+        for reason in REASONS:
+            match entries.get(reason):
+                case None:
+                    continue
+                case [int(count), [*examples]] if all(isinstance(name, str) for name in examples):
+                    account.add(reason, examples, count)
+                case _:
+                    raise ValueError(f"no account: {text[:40]!r}")
+        return account
 
     def count(self, reason: Reason) -> int:
         """How many were left out for a reason."""
@@ -74,7 +158,13 @@ class LeftOut:
 
     def lines(self) -> list[str]:
         """A sentence for each reason, for the terminal and the log."""
-        return [self._line(reason, entry) for reason, entry in self._entries.items()]
+        return [line for _, line in self.items()]
+
+    def items(self) -> Iterator[tuple[Reason, str]]:
+        """Each reason with its sentence, in the order of `REASONS`."""
+        for reason in REASONS:
+            if reason in self._entries:
+                yield reason, self._line(reason, self._entries[reason])
 
     def as_json(self) -> list[dict[str, Any]]:
         """Plain values, one entry a reason."""
@@ -91,5 +181,5 @@ class LeftOut:
 
     def _line(self, reason: Reason, entry: _Entry) -> str:
         shown = ", ".join(printable(name) for name in entry.examples)
-        words, advice = REASONS[reason]
+        words, advice, _ = REASONS[reason]
         return f"{entry.count:,} {words} ({shown}).{advice and ' '}{advice}"

@@ -25,8 +25,9 @@ STORED, DEFLATED = 0, 8
 OTHER_METHOD = 255
 #: In the place of the method: members that were refused when their archive was indexed. They stay
 #: in the index, so that reading them says why.
-NOT_REGULAR, UNSAFE_NAME, OVERLAPS, OUTSIDE = 250, 251, 252, 253
+ENCRYPTED, NOT_REGULAR, UNSAFE_NAME, OVERLAPS, OUTSIDE = 249, 250, 251, 252, 253
 REFUSALS = {
+    ENCRYPTED: "encrypted",
     NOT_REGULAR: "is a link or no regular file",
     UNSAFE_NAME: "its name is not that of a file inside the archive",
     OVERLAPS: "overlaps another member",
@@ -96,6 +97,20 @@ class Directory:
             int(self.crc32[row]),
             int(self.method[row]),
         )
+
+    def contains(self, token: str) -> NDArray[np.bool_]:
+        """Whether each name holds a text, found in all names at once."""
+        names, letters = self.names, token.encode()
+        found = np.zeros(len(self), dtype=bool)
+        places = max(0, len(names) - len(letters) + 1)
+        hits = names[:places] == letters[0]
+        for shift, letter in enumerate(letters[1:], start=1):
+            hits &= names[shift : shift + places] == letter
+        starts = np.flatnonzero(hits)
+        rows = np.searchsorted(self.name_ends, starts, side="right")
+        within = starts + len(letters) <= self.name_ends[rows]
+        found[rows[within]] = True
+        return found
 
     def select(self, keep: NDArray[np.bool_]) -> Directory:
         """The members where ``keep`` is true."""
@@ -188,9 +203,9 @@ def check_claims(member: Member) -> None:
         raise CorruptPatchError(f"declares {member.size} bytes, more than {MAX_MEMBER_BYTES}")
 
 
-def damaged_archive(path: Path, reason: str) -> DataError:
+def damaged_archive(path: Path, reason: str, advice: str = "Write it again") -> DataError:
     """The error of an archive whose members cannot be listed."""
     return DataError(
-        f"{path.name}: {reason}, so the archive cannot be read. "
-        f"Write it again, or remove it and run adios-tme index."
+        f"{printable(path.name)}: {reason}, so the archive cannot be read. "
+        f"{advice}, or remove it and run adios-tme index."
     )

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.folder import read_file, read_folder
-from adios_tme.data.members import Directory, Kind, Member
+from adios_tme.data.junk import is_junk
+from adios_tme.data.left_out import NUM_EXAMPLES, LeftOut, Reason
+from adios_tme.data.members import Directory, Kind, Member, printable
 from adios_tme.data.pickle_list import read_listing
 from adios_tme.data.tar import read_tar_directory, read_tar_member
 from adios_tme.errors import ConfigError, DataError
+from adios_tme.files import RUN_FILES
 
 ARCHIVE_SUFFIXES = {".zip": Kind.ZIP, ".tar": Kind.TAR}
 LISTING_SUFFIX = ".pkl"
+_OTHER_ARCHIVE = re.compile(
+    r"\.(?:z\d\d|(?:zip|tar|7z)\.\d{3}|7z|rar|tgz|tbz2?|txz|gz|bz2|xz|zst|lz4|lzma|iso|dmg)$",
+    re.IGNORECASE,
+)
+#: Indexes and lists of ours, and files that are not whole yet.
+_OWN_FILE = re.compile(
+    r"(?:\d+_)?dataset_index(?:_metadata)?\.(?:safetensors|pkl)|.*\.pkl\.safetensors|\..*\.partial"
+)
 
 #: How one member is read from the open file descriptor of its source.
 READERS: dict[Kind, Callable[[int, Member], bytes]] = {
@@ -50,63 +65,179 @@ class Source:
         return _LISTERS[self.kind](self.path)
 
 
+class Fault(NamedTuple):
+    """An archive or folder that was left out, and why."""
+
+    path: Path
+    message: str
+
+
+@dataclass
+class Found:
+    """What there is below a folder."""
+
+    sources: list[Source] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    """Folders that cannot be listed."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Files beside the archives and images."""
+
+
 def is_listing(data_path: Path) -> bool:
     """Whether patches are named by a list instead of being searched in a folder."""
-    return data_path.suffix == LISTING_SUFFIX and data_path.is_file()
+    has_suffix = data_path.suffix.lower() == LISTING_SUFFIX
+    return has_suffix and os.access(data_path, os.F_OK) and data_path.is_file()
 
 
-def find_sources(data_path: Path) -> list[Source]:
-    """Archives and folders of images, sorted by path; links to folders are followed once.
-
-    Args:
-        data_path: A folder, searched with its subfolders, or a ``dataset_index.pkl``.
+def check_data_path(data_path: Path) -> None:
+    """Raise unless patches can be searched there.
 
     Raises:
-        ConfigError: If it is missing, or neither.
+        ConfigError: If it is missing, or neither a folder nor a list.
+        DataError: If it may not be looked at.
+    """
+    try:
+        is_folder = stat.S_ISDIR(data_path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        what = "does not exist"
+    except OSError as error:
+        raise DataError(
+            f"{data_path}: cannot be looked at ({error.strerror}). Allow it to be read."
+        ) from error
+    else:
+        if is_folder or is_listing(data_path):
+            return
+        what = "is not a folder"
+    raise ConfigError(
+        f"data_path: {data_path} {what}. Give a folder of zip archives, tars or images."
+    )
+
+
+def find_sources(data_path: Path, own: Iterable[Path] = ()) -> Found:
+    """Archives and folders of images, sorted by path; links to folders are followed once.
+
+    Folders that a run has written to are left out.
+
+    Args:
+        data_path: A folder, searched with its subfolders, or a ``dataset_index.pkl``; see
+            `check_data_path`.
+        own: Files and folders to which we write.
+
+    Raises:
         DataError: If there is no source in it, or the list is damaged.
     """
     if is_listing(data_path):
         return _listed(data_path)
-    if not data_path.is_dir():
-        what = "is not a folder" if data_path.exists() else "does not exist"
-        raise ConfigError(
-            f"data_path: {data_path} {what}. Give a folder of zip archives, tars or images."
-        )
-    sources = sorted(_walk(data_path), key=lambda source: source.path)
-    if not sources:
+    found = _Walk(data_path, own).run()
+    if found.sources:
+        return found
+    if found.faults:
         raise DataError(
-            f"{data_path}: holds no zip archive, no tar and no image. Patches are read from this "
-            f"folder and those below it; compressed tars have to be unpacked to .tar first."
+            f"{data_path}: no folder with images or archives. {found.faults[0].message}"
         )
-    return sources
+    others = "".join(f" Left out: {line}" for line in found.left_out.lines())
+    raise DataError(
+        f"{data_path}: holds no zip archive, no tar and no image. Patches are read from this "
+        f"folder and those below it; compressed tars have to be unpacked to .tar first.{others}"
+    )
 
 
-def _walk(data_path: Path) -> list[Source]:
-    sources = []
-    seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(data_path, followlinks=True):
-        found = Path(place).stat()
-        if (found.st_dev, found.st_ino) in seen:
-            folders.clear()  # a link led back to where the walk has been
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        folder = Path(place)
+class _Walk:
+    """One way through a folder and those below it."""
+
+    def __init__(self, data_path: Path, own: Iterable[Path]) -> None:
+        self.data_path = data_path
+        self._own = {_identity(path) for path in own if path.exists()}
+        self._seen: set[tuple[int, int]] = set()
+        self._found = Found()
+
+    def run(self) -> Found:
+        """All that there is; sources are sorted by path."""
+        for place, folders, files in os.walk(self.data_path, onerror=self._note, followlinks=True):
+            folder = Path(place)
+            identity = _identity(folder)
+            if identity in self._seen:
+                folders.clear()  # a link led back to where the walk has been
+                continue
+            self._seen.add(identity)
+            if self._is_output(folder, identity, files):
+                self._leave_out("own", folder, ["."])
+                folders.clear()
+                continue
+            self._leave_out("junk", folder, list(filter(is_junk, folders)))
+            folders[:] = [name for name in folders if not is_junk(name)]
+            self._add_files(folder, files)
+        self._found.sources.sort(key=lambda source: source.path)
+        return self._found
+
+    def _is_output(self, folder: Path, identity: tuple[int, int], files: list[str]) -> bool:
+        """Whether a folder is that of a run; the one that was asked for is searched anyway."""
+        return folder != self.data_path and (identity in self._own or RUN_FILES.issubset(files))
+
+    def _add_files(self, folder: Path, files: list[str]) -> None:
+        others: dict[Reason, list[str]] = {"junk": [], "archive_kind": [], "not_an_image": []}
+        has_images = False
         for name in files:
             kind = ARCHIVE_SUFFIXES.get(Path(name).suffix.lower())
-            if kind is not None:
-                sources.append(Source(folder / name, kind))
-        if any(map(is_image_name, files)):
-            sources.append(Source(folder, Kind.FOLDER))
-    return sources
+            if is_junk(name):
+                others["junk"].append(name)
+            elif kind is not None:
+                self._found.sources.append(Source(folder / name, kind))
+            elif is_image_name(name):
+                has_images = True
+            elif _OTHER_ARCHIVE.search(name):
+                others["archive_kind"].append(name)
+            elif not self._is_own_file(folder, name):
+                others["not_an_image"].append(name)
+        if has_images:
+            self._found.sources.append(Source(folder, Kind.FOLDER))
+        for reason, names in others.items():
+            self._leave_out(reason, folder, names)
+
+    def _is_own_file(self, folder: Path, name: str) -> bool:
+        return bool(_OWN_FILE.fullmatch(name)) or (
+            bool(self._own) and _identity(folder / name) in self._own
+        )
+
+    def _leave_out(self, reason: Reason, folder: Path, names: list[str]) -> None:
+        first = heapq.nsmallest(NUM_EXAMPLES, names)
+        examples = [str((folder / name).relative_to(self.data_path)) for name in first]
+        self._found.left_out.add(reason, examples, len(names))
+
+    def _note(self, error: OSError) -> None:
+        """Keep a folder that cannot be listed, which the walk passes over."""
+        path = Path(error.filename)
+        place = path.relative_to(self.data_path) if path != self.data_path else path
+        self._found.faults.append(
+            Fault(
+                path,
+                f"{printable(str(place))}: cannot be listed ({error.strerror}). "
+                f"Allow it to be read, or move it away.",
+            )
+        )
 
 
-def _listed(path: Path) -> list[Source]:
+def _identity(path: Path) -> tuple[int, int]:
+    """Tells files and folders apart, whatever links lead to them."""
+    try:
+        found = path.stat()
+    except OSError:  # a link that leads nowhere, or a file that has just gone
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _listed(path: Path) -> Found:
     """The archives of a list, found where it says or beside the list."""
+    left_out = LeftOut()
     names: dict[Path, set[str]] = {}
     for archive, members in read_listing(path):
+        if is_junk(archive):
+            left_out.add("junk", [archive])
+            continue
         names.setdefault(_locate(Path(archive), path.parent), set()).update(members)
     kinds = {place: ARCHIVE_SUFFIXES.get(place.suffix.lower(), Kind.FOLDER) for place in names}
-    return [Source(place, kinds[place], frozenset(names[place])) for place in sorted(names)]
+    sources = [Source(place, kinds[place], frozenset(names[place])) for place in sorted(names)]
+    return Found(sources, left_out=left_out)
 
 
 def _locate(archive: Path, folder: Path) -> Path:

@@ -53,8 +53,9 @@ class _LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message."""
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-            file.write(self.format(record) + "\n")
+        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        with suppress(OSError), self.path.open("ab") as file:
+            file.write(line)
 
 
 def _terminal(console: Console) -> logging.Handler:

@@ -102,7 +102,7 @@ class Feed:
             start = time.perf_counter()
             batch, images = prefetcher.take(batches)
             waited = time.perf_counter() - start
-            self._num_seen += len(batch.rows)
+            self._num_seen += len(batch.rows) + len(batch.damaged)
             for patch in self.corrupt.record(batch.damaged):
                 place = printable(patch.archive), printable(patch.name)
                 logger.warning("%s: %s left out (%s)", *place, patch.reason)

@@ -11,7 +11,7 @@ from adios_tme.data.index_builder import open_indexes, open_or_build
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.distributed.collectives import on_first_rank
 from adios_tme.distributed.world import World, torchrun_shares_store
-from adios_tme.errors import ConfigError
+from adios_tme.errors import ConfigError, DataError
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.pretrained import init_from, init_mask_encoder
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
@@ -47,8 +47,8 @@ def claim(config: TrainConfig, *, resumes: bool = False) -> None:
         for report in reports:
             if report.num_scanned:
                 logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
-            for fault in report.faults:
-                logger.warning("Left out: %s", fault.message)
+            for text, is_urgent in report.notices():
+                logger.log(logging.WARNING if is_urgent else logging.INFO, "%s", text)
             damage.note(CorruptPatch(str(fault.path), "", fault.message) for fault in report.faults)
 
 
@@ -57,6 +57,7 @@ def open_index(config: TrainConfig, world: World) -> PatchMixture:
 
     Raises:
         ConfigError: If a global batch holds no negatives.
+        DataError: If there is one patch alone.
     """
     most, asked = config.data.batch_size_per_gpu, config.optim.global_batch_size
     if plan_batches(most, asked, world.num_ranks).global_size < 2:
@@ -64,7 +65,13 @@ def open_index(config: TrainConfig, world: World) -> PatchMixture:
             "data: batch_size_per_gpu=1 on one process leaves no other image to compare with. "
             "Use --batch-size-per-gpu or --global-batch-size 2 or more."
         )
-    return open_indexes(config.data, config.run.output_dir)
+    patches = open_indexes(config.data, config.run.output_dir)
+    if len(patches) < 2:
+        raise DataError(
+            f"{config.data.roots[0].path}: one patch alone leaves no other image to compare with. "
+            f"Add patches, or take more of those there with --all or --pattern."
+        )
+    return patches
 
 
 def start(config: TrainConfig, world: World) -> Run:
@@ -124,6 +131,13 @@ def announce(run: Run, feed: Feed) -> None:
         str(run.resolved.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,
     )
+    if len(feed.index) < run.global_batch_size:
+        logger.warning(
+            "%d patches are fewer than a global batch of %d, so that an image is compared with "
+            "itself as with another. Add patches, or lower --batch-size-per-gpu.",
+            len(feed.index),
+            run.global_batch_size,
+        )
     if torchrun_shares_store():
         logger.warning(
             "torchrun shares its store with the training processes, which may then not meet again "

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from adios_tme.errors import DataError
-from adios_tme.files import check_suffix
+from adios_tme.files import PNG_METADATA, check_suffix
 
 SUFFIXES = (".png",)
 TILE_PX = 160
@@ -38,4 +39,7 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
         corner = (number % columns * step + GAP_PX, number // columns * step + GAP_PX)
         sheet.paste(tile, corner)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    info = PngInfo()
+    for key, value in PNG_METADATA.items():
+        info.add_text(key, value)
+    sheet.save(path, pnginfo=info)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from adios_tme.files import check_suffix
+from adios_tme.files import PNG_METADATA, check_suffix
 
 SUFFIXES = (".png", ".svg")
 DOTS_PER_INCH = 120
@@ -25,7 +25,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     check_suffix(path, SUFFIXES)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    metadata = PNG_METADATA if path.suffix.lower() == ".png" else None
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
 def colour(number: int) -> str:

@@ -86,8 +86,8 @@ def test_a_slide_in_a_folder_of_the_archive(tmp_path: Path) -> None:
     names = ["s1/0_x0_y0.png", "s1/1_x0_y0.png", "s2/0_x0_y0.png"]
     make_tar(tmp_path / "a.tar", {name: png(8) for name in names})
     index = build_index(tmp_path)
-    assert index.patches_per_slide() == {"s1": 2, "s2": 1}
-    assert index.patch(2).slide == "s2"
+    assert index.patches_per_slide() == {"a/s1": 2, "a/s2": 1}
+    assert index.patch(2).slide == "a/s2"
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
