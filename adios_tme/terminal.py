@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -31,6 +31,14 @@ def terminal(*, stderr: bool = False) -> Console:
 def print_json(values: object) -> None:
     """Print plain values on stdout as JSON that every terminal can show."""
     terminal().print_json(json.dumps(values), ensure_ascii=True)
+
+
+def tell_left_out(sentences: Iterable[str]) -> None:
+    """Say what was left out, a line for each reason."""
+    console = terminal()
+    for sentence in sentences:
+        console.print("Left out:", style="yellow", end=" ")
+        console.print(sentence)
 
 
 @contextmanager

@@ -15,8 +15,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.factories import make_archive, png
@@ -104,16 +106,19 @@ def png_of_zeros(num_bytes: int) -> bytes:
 def tiff_claiming(width: int, height: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(stream, format="TIFF")
-    content = bytearray(stream.getvalue())
-    (at,) = struct.unpack_from("<L", content, 4)
-    (count,) = struct.unpack_from("<H", content, at)
-    for number in range(count):
-        place = at + 2 + 12 * number
-        (tag,) = struct.unpack_from("<H", content, place)
-        if tag in (256, 257):
-            value = width if tag == 256 else height
-            struct.pack_into("<HHLL", content, place, tag, 4, 1, value)
-    return bytes(content)
+    return tiff_with(stream.getvalue(), {256: width, 257: height})
+
+
+def tiff_with(content: bytes, tags: dict[int, int]) -> bytes:
+    """A little-endian TIFF whose first page has other numbers in some tags."""
+    changed = bytearray(content)
+    (at,) = struct.unpack_from("<L", changed, 4)
+    (count,) = struct.unpack_from("<H", changed, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from("<H", changed, place)
+        if tag in tags:
+            struct.pack_into("<HHLL", changed, place, tag, 4, 1, tags[tag])
+    return bytes(changed)
 
 
 def many_scans(count: int) -> bytes:
@@ -310,3 +315,24 @@ def streamed(path: Path) -> None:
         for number in range(3):
             archive.writestr(f"p_{number}_448_x0_y0.png", png(16, seed=number))
     path.write_bytes(pipe.getvalue())
+
+
+#: What OME-TIFF says of three channels, each on a page of its own.
+OME_PLANES = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" SizeX="14" SizeY="9" '
+    'SizeC="3" SizeZ="1" SizeT="1" Type="uint8"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+    '<TiffData IFD="0" FirstC="0" PlaneCount="1"/><TiffData IFD="1" FirstC="1" PlaneCount="1"/>'
+    '<TiffData IFD="2" FirstC="2" PlaneCount="1"/></Pixels></Image></OME>'
+)
+
+
+def turned(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """What is seen of an array (H, W, ...) that is stored with an orientation tag (1 to 8)."""
+    if orientation > 4:
+        stored = stored.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        stored = stored[::-1]
+    if orientation in (2, 3, 6, 7):
+        stored = stored[:, ::-1]
+    return stored

@@ -15,7 +15,7 @@ from adios_tme.config.data import cores_at_hand
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError
-from adios_tme.terminal import print_json, progress_bar, terminal
+from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
 
 benchmark_app = typer.Typer()
 _group = command_group("benchmark", "Measure what masks are worth, and how fast training goes.")
@@ -33,6 +33,7 @@ def nuclei(config: NucleiConfig) -> None:
         write_report,
     )
     from adios_tme.benchmark.nuclei.run import as_json, score_run
+    from adios_tme.data.left_out import sentence
     from adios_tme.distributed.world import choose_device
 
     with progress_bar("Scoring") as on_progress:
@@ -46,6 +47,7 @@ def nuclei(config: NucleiConfig) -> None:
         if table:
             console.print(table)
     console.print(summary(results))
+    tell_left_out(map(sentence, results.left_out))
     if config.profile:
         console.print(cost_summary(results, config.num_workers or cores_at_hand()))
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.viz import VizCurvesConfig, VizMasksConfig
 from adios_tme.files import check_output, writing
-from adios_tme.terminal import terminal
+from adios_tme.terminal import tell_left_out, terminal
 
 viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 
@@ -14,6 +16,7 @@ viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 def masks(config: VizMasksConfig) -> None:
     """Draw the masks of some images."""
     from adios_tme.data.images import load_images
+    from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
     from adios_tme.pretrained import load_mask_model
     from adios_tme.viz.figure import SUFFIXES
@@ -21,10 +24,20 @@ def masks(config: VizMasksConfig) -> None:
 
     check_output(config.output, SUFFIXES)
     generator = load_mask_model(config.checkpoint, choose_device(config.device))
-    images = load_images(config.images, config.num_images, generator.img_size)
+    left_out = LeftOut()
+    images = load_images(config.images, config.num_images, generator.img_size, left_out)
     drawn = generator(images.to(generator.normalise.mean.device))
     with writing(config.output):
         plot_masks(images, drawn, config.output, title=str(config.checkpoint))
+    if config.json_output:
+        told = {
+            "output": str(config.output),
+            "num_images": len(images),
+            "left_out": left_out.as_json(),
+        }
+        terminal().print_json(json.dumps(told))
+        return
+    tell_left_out(left_out.lines())
     terminal().print(f"Wrote {config.output}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adios_tme.config.base import Config, Positional
+from adios_tme.config.base import Config, Flag, Positional
 
 
 class VizMasksConfig(Config):
@@ -27,6 +27,9 @@ class VizMasksConfig(Config):
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the mask model runs."""
+
+    json_output: Annotated[bool, Flag("json")] = False
+    """Print what was drawn and what was left out as JSON."""
 
 
 class VizCurvesConfig(Config):

@@ -27,6 +27,14 @@ Reason = Literal[
     "not_regular",
     "misplaced",
     "unreadable",
+    "label_alone",
+    "neither_tiff_nor_xml",
+    "void",
+    "few_vertices",
+    "other_shape",
+    "outside_image",
+    "rescaled",
+    "pickled_tissues",
 ]
 
 
@@ -80,6 +88,28 @@ REASONS: dict[Reason, Explanation] = {
     ),
     "unreadable": Explanation(
         "archives or folders that cannot be read", "Mend or remove them.", True
+    ),
+    "label_alone": Explanation("labels without an image", "Add the image, or remove the label."),
+    "neither_tiff_nor_xml": Explanation(
+        "files that are neither TIFF nor XML", "Images of this layout are TIFF, outlines XML."
+    ),
+    "void": Explanation(
+        "labels with numbers below 0, whose pixels are void and count in no score",
+        "Write 0 where somebody looked and there is no nucleus.",
+    ),
+    "few_vertices": Explanation("outlines of fewer than three vertices", "Draw them again."),
+    "other_shape": Explanation(
+        "outlines that are arrows, rulers or unknown shapes", "Nuclei are polygons or ellipses."
+    ),
+    "outside_image": Explanation(
+        "outlines outside of their image", "Check that outlines and image have the same scale."
+    ),
+    "rescaled": Explanation(
+        "arrays of images from 0 to 1, which were multiplied by 255", "Save them as 0 to 255."
+    ),
+    "pickled_tissues": Explanation(
+        "lists of tissues that are pickled and so not read, tissues are not reported",
+        "np.save(path, np.load(path, allow_pickle=True).astype(str)) converts them.",
     ),
 }
 
@@ -164,22 +194,25 @@ class LeftOut:
         """Each reason with its sentence, in the order of `REASONS`."""
         for reason in REASONS:
             if reason in self._entries:
-                yield reason, self._line(reason, self._entries[reason])
+                yield reason, sentence(_plain(reason, self._entries[reason]))
 
     def as_json(self) -> list[dict[str, Any]]:
         """Plain values, one entry a reason."""
-        return [
-            {
-                "reason": reason,
-                "count": entry.count,
-                "examples": [printable(name) for name in entry.examples],
-                "words": REASONS[reason].words,
-                "advice": REASONS[reason].advice,
-            }
-            for reason, entry in self._entries.items()
-        ]
+        return [_plain(reason, entry) for reason, entry in self._entries.items()]
 
-    def _line(self, reason: Reason, entry: _Entry) -> str:
-        shown = ", ".join(printable(name) for name in entry.examples)
-        words, advice, _ = REASONS[reason]
-        return f"{entry.count:,} {words} ({shown}).{advice and ' '}{advice}"
+
+def _plain(reason: Reason, entry: _Entry) -> dict[str, Any]:
+    return {
+        "reason": reason,
+        "count": entry.count,
+        "examples": [printable(name) for name in entry.examples],
+        "words": REASONS[reason].words,
+        "advice": REASONS[reason].advice,
+    }
+
+
+def sentence(entry: dict[str, Any]) -> str:
+    """An entry of `LeftOut.as_json` in words."""
+    advice = entry["advice"]
+    shown = ", ".join(entry["examples"])
+    return f"{entry['count']:,} {entry['words']} ({shown}).{advice and ' '}{advice}"

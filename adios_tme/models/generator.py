@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adios_tme.models.layers import Normalise, unit_range
+from adios_tme.models.layers import Normalise, check_batch, unit_range
 
 
 class MaskGenerator(nn.Module):
@@ -38,13 +38,20 @@ class MaskGenerator(nn.Module):
 
         Args:
             images_BCHW: uint8, or float in [0, 1], of any size; shrunk or enlarged to the
-                network's size and the masks back.
+                network's size and the masks back. Both give the same masks.
 
         Returns:
             (B, N, H, W) float32 on the images' device; they add up to one over N.
+
+        Raises:
+            ValueError: If images are no such batch, of another number format or range, or not
+                finite.
         """
+        check_batch(images_BCHW)
         size = images_BCHW.shape[-2:]
         images = unit_range(images_BCHW)
+        if images_BCHW.is_floating_point() and not torch.compiler.is_compiling():
+            _check_range(images)
         if size != (self.img_size, self.img_size):
             side = [self.img_size, self.img_size]
             images = F.interpolate(images, side, mode="bicubic", antialias=True).clamp(0, 1)
@@ -52,3 +59,14 @@ class MaskGenerator(nn.Module):
         if size != masks.shape[-2:]:
             masks = F.interpolate(masks, size, mode="bilinear", antialias=True)
         return masks
+
+
+def _check_range(images_BCHW: Tensor) -> None:
+    if not images_BCHW.numel():
+        return
+    lowest, highest = (float(end) for end in torch.aminmax(images_BCHW))  # host sync
+    if not (lowest >= 0 and highest <= 1):  # also where one is not a number
+        raise ValueError(
+            f"images reach from {lowest:g} to {highest:g}, expected 0 to 1 for floating point. "
+            f"Divide by 255, undo a normalisation, clamp(0, 1), or give torch.uint8."
+        )

@@ -39,10 +39,32 @@ class Normalise(nn.Module):
 
 
 def unit_range(images_BCHW: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], whether they come as that or as uint8."""
+    """Images as float32 in [0, 1], whether they come as that or as uint8.
+
+    Raises:
+        ValueError: If they are of another number format; the range of floats is not looked at.
+    """
     if images_BCHW.dtype == torch.uint8:
         return images_BCHW.float() / 255
+    if not images_BCHW.is_floating_point():
+        raise ValueError(
+            f"images are {images_BCHW.dtype}, expected torch.uint8, or floating point from 0 to 1. "
+            f"Use .to(torch.uint8) where they are 0 to 255."
+        )
     return images_BCHW.float()
+
+
+def check_batch(images_BCHW: Tensor) -> None:
+    """Raise ValueError unless images are a batch (B, 3, H, W); nothing but the shape is read."""
+    shape = tuple(images_BCHW.shape)
+    if len(shape) == 4 and shape[1] == 3:
+        return
+    advice = "Give a batch of RGB images."
+    if len(shape) == 3 and 3 in (shape[0], shape[2]):
+        advice = "Add a batch axis: images[None]."
+    if shape[-1:] == (3,):
+        advice = "Put the channels first: images.movedim(-1, -3)."
+    raise ValueError(f"images are {shape}, expected (B, 3, H, W). {advice}")
 
 
 def swiglu_width(embed_dim: int) -> int:

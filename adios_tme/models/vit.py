@@ -20,7 +20,7 @@ from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from adios_tme.models.attention import Backend, Packing
-from adios_tme.models.layers import Block, recomputed
+from adios_tme.models.layers import Block, check_batch, recomputed
 
 LAYER_SCALE = 0.1
 
@@ -101,6 +101,9 @@ class VisionTransformer(nn.Module):
 
         Returns:
             Tokens (B, 1+R+P, D) after the last norm, class token first; a list of them for a list.
+
+        Raises:
+            ValueError: If images are no such batch, whole numbers, or not a multiple of the patch.
         """
         batches = [x] if isinstance(x, Tensor) else x
         tokens_TD, packing = self._embed(batches)
@@ -154,12 +157,35 @@ class VisionTransformer(nn.Module):
 
     def _embed(self, batches: Sequence[Tensor]) -> tuple[Tensor, Packing]:
         """Tokens of all batches one after the other; batches of one size are embedded together."""
+        for batch in batches:
+            self._check(batch)
         runs, parts = [], []
         for joined in _join_equal_sizes(batches):
             tokens_BTD = self._tokens(joined)
             runs.append((tokens_BTD.shape[0], tokens_BTD.shape[1]))
             parts.append(tokens_BTD.flatten(0, 1))
         return torch.cat(parts) if len(parts) > 1 else parts[0], Packing(tuple(runs))
+
+    def _check(self, x_BCHW: Tensor) -> None:
+        """Raise ValueError if images cannot be encoded; only shape and number format are read."""
+        check_batch(x_BCHW)
+        if not x_BCHW.is_floating_point():
+            raise ValueError(
+                f"images are {x_BCHW.dtype}, expected normalised floating point. Use "
+                f"(images / 255 - mean) / std with the mean and std of the run's settings."
+            )
+        own = self.cls_token.dtype
+        if x_BCHW.dtype != own and (x_BCHW.dtype == torch.float64 or not _is_autocast(x_BCHW)):
+            raise ValueError(
+                f"images are {x_BCHW.dtype}, the weights {own}. Use images.to({own}), or autocast."
+            )
+        height, width = x_BCHW.shape[-2:]
+        side, _ = self.patch_embed.patch_size
+        if height % side or width % side:
+            raise ValueError(
+                f"images are {width} x {height} px, expected multiples of the patch size {side}. "
+                f"Crop or resize them."
+            )
 
     def _tokens(self, x_BCHW: Tensor) -> Tensor:
         patches_BhwD = self.patch_embed(x_BCHW)
@@ -189,6 +215,10 @@ class VisionTransformer(nn.Module):
         again = self.grad_checkpointing and self.training
         kept = block.draw_kept(tokens_TD, packing)
         return recomputed(block, tokens_TD, packing, kept, first_only, when=again)
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
 
 
 def _rising(last: float, count: int) -> list[float]:

@@ -7,6 +7,8 @@ import logging
 import os
 import pickle
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,9 @@ from adios_tme.run_folder.layout import NEWEST, PARTIAL_FILES, checkpoint_name, 
 
 _HASH_MARK = b"sha256:"
 _COMMENT_LENGTH = len(_HASH_MARK) + 64
+_KEYS = {"student", "mask_model", "config"}
+#: How files of torch.save begin that are no zip archives: a pickled number.
+_OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +97,7 @@ def newest_whole_checkpoint(run_dir: Path) -> Path | None:
     candidates = _newest_first(run_dir)
     for path in candidates:
         try:
-            _verify_hash(path, "")
+            _verify(path, "")
         except (CheckpointError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is damaged"
             logger.warning("%s: %s; falling back to the checkpoint before it.", path, reason)
@@ -119,32 +124,45 @@ def _newest_first(run_dir: Path) -> list[Path]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read and verify a checkpoint, tensors on the host; no code in it is run.
 
+    One that somebody saved again with ``torch.save`` has no hash any more, and is verified by what
+    its format holds: a CRC for each of its parts.
+
     Raises:
         CheckpointError: If it is missing, damaged or not one of ours.
     """
     advice = "Use another checkpoint_iter_*.pth of the run."
     try:
-        _verify_hash(path, advice)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        _verify(path, advice)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: is damaged or not a checkpoint: it holds Python objects other than tensors "
+            f"and plain values, which are not loaded. {advice}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: is damaged or not a checkpoint. {advice}") from error
-    if not isinstance(state, dict) or not {"student", "mask_model", "config"} <= state.keys():
-        raise CheckpointError(f"{path}: was not written by adios-tme train. {advice}")
+    state: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+    missing = sorted(_KEYS - state.keys())
+    if missing:
+        raise CheckpointError(
+            f"{path}: was not written by adios-tme train: it lacks {', '.join(missing)}. {advice}"
+        )
     return state
 
 
 def checkpoint_digest(path: Path) -> str:
-    """The SHA-256 that a checkpoint carries, in hexadecimal; it is not verified.
+    """The SHA-256 that a checkpoint carries, in hexadecimal, not verified; else that of its bytes.
 
     Raises:
         CheckpointError: If the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
-            return file.read().decode("latin-1")
+            size = file.seek(0, os.SEEK_END)
+            digest = _digest_in(file, size)
+            return _hash(file, size) if digest is None else digest
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
 
@@ -184,14 +202,40 @@ def _save_with_hash(state: dict[str, Any], file: BinaryIO) -> None:
     file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _HASH_MARK + digest.encode())
 
 
-def _verify_hash(path: Path, advice: str) -> None:
+def _verify(path: Path, advice: str) -> None:
+    """Raise CheckpointError unless a file is whole, by its hash or, saved again, by its CRCs."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _COMMENT_LENGTH))
-        comment = file.read()
-        whole = comment.startswith(_HASH_MARK)
-        if not whole or _hash(file, size - _COMMENT_LENGTH - 2) != comment[-64:].decode("latin-1"):
-            raise CheckpointError(f"{path}: is damaged or not a checkpoint. {advice}")
+        digest = _digest_in(file, size)
+        if digest is None:
+            damage = _damage_of_saved_again(file)
+        else:
+            whole = _hash(file, size - _COMMENT_LENGTH - 2) == digest
+            damage = None if whole else "its bytes do not have the hash that it carries"
+    if damage:
+        raise CheckpointError(f"{path}: is damaged or not a checkpoint: {damage}. {advice}")
+
+
+def _digest_in(file: BinaryIO, size: int) -> str | None:
+    """The hash in the comment that ends a checkpoint; None for a file without such a comment."""
+    file.seek(max(0, size - _COMMENT_LENGTH))
+    comment = file.read()
+    return comment[-64:].decode("latin-1") if comment.startswith(_HASH_MARK) else None
+
+
+def _damage_of_saved_again(file: BinaryIO) -> str | None:
+    """What is wrong with a file that carries no hash; None for a whole one of ``torch.save``."""
+    file.seek(0)
+    if file.read(len(_OLD_FORMAT)) == _OLD_FORMAT:
+        return None  # it holds nothing to verify it by; reading it finds what is cut off
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if archive.comment:
+                return "its hash is damaged"
+            first_bad = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
+        return f"it is not a whole file of torch.save ({error})"
+    return f"its part {first_bad} does not have the CRC that it carries" if first_bad else None
 
 
 def _hash(file: BinaryIO, length: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,8 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.errors import DataError
 from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.generator import MaskGenerator
+
+logger = logging.getLogger(__name__)
 
 
 def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]] | None:
@@ -34,12 +37,14 @@ def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]
         )
     places = np.linspace(0, len(folder) - 1, min(watch.eval_images, len(folder))).round()
     images = [folder[int(place)] for place in places]
+    for line in folder.accounts.total().lines():
+        logger.warning("%s: left out: %s", folder.path, line)
     calibration = np.arange(len(images)) % 2 == 0
 
     def evaluate(generator: MaskGenerator) -> dict[str, float]:
         predict = MaskPredictor(generator)
         iou_INT = np.stack(
-            [score_pixels(predict(image.pixels), image.labels > 0).iou for image in images]
+            [score_pixels(predict(image.pixels), image.labels).iou for image in images]
         )
         chosen = choose(iou_INT[calibration])
         fixed_I = iou_INT[~calibration, chosen.channel, chosen.threshold]

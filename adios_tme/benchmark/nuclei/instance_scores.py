@@ -33,12 +33,15 @@ def compare(truth: Labels, predicted: Labels) -> InstanceScores:
     """Score predicted nuclei against true ones.
 
     Args:
-        truth: (H, W) ids, 0 for the background; ids need not be consecutive.
-        predicted: The same of the prediction.
+        truth: (H, W) ids, 0 for the background; ids need not be consecutive. Numbers below 0 are
+            void: nothing is counted there, and a predicted nucleus that lies there by more than
+            half counts nowhere (Kirillov et al. 2019, section 4).
+        predicted: Ids of the prediction.
 
     Returns:
         All ones where both are empty, all zeros where one is.
     """
+    truth, predicted = _without_void(truth, predicted)
     true_ids, truth = _consecutive(truth)
     found_ids, predicted = _consecutive(predicted)
     shape = (len(true_ids), len(found_ids))
@@ -60,8 +63,24 @@ def compare(truth: Labels, predicted: Labels) -> InstanceScores:
     return InstanceScores(_aji(overlap_TP, union_TP, iou_TP, found_sizes), dq, sq, dq * sq)
 
 
-def _consecutive(labels: Labels) -> tuple[NDArray[np.int64], Labels]:
+def _without_void(truth: Labels, predicted: Labels) -> tuple[Labels, Labels]:
+    """Background in both label maps where the truth is void."""
+    void = truth < 0
+    if not void.any():
+        return truth, predicted
+    found_ids, places = _consecutive(predicted)
+    sizes, hidden = (
+        np.bincount(some.ravel(), minlength=len(found_ids)) for some in (places, places[void])
+    )
+    counted = ~void & (2 * hidden <= sizes)[places]
+    return np.where(void, 0, truth), np.where(counted, predicted, 0)
+
+
+def _consecutive(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The ids in a label map, and the map with each id replaced by its place among them."""
+    if labels.max(initial=0) > labels.size:  # a table of all ids would be larger than the map
+        ids, inverse = np.unique(labels, return_inverse=True)
+        return ids.astype(np.int64), inverse.reshape(labels.shape).astype(np.int32)
     present = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
     present[labels] = True
     places = np.cumsum(present, dtype=np.int32) - 1

@@ -70,14 +70,14 @@ def score_image(
 
     Args:
         masks_NHW: Soft masks in [0, 1].
-        truth: (H, W) instance ids, 0 for the background.
+        truth: (H, W) instance ids, 0 for the background, below 0 where nobody annotated.
         choice: Channel and threshold of the fixed protocol, once chosen.
 
     Raises:
         ValueError: If sizes differ.
     """
     start = time.process_time()
-    pixels = score_pixels(masks_NHW, truth > 0)
+    pixels = score_pixels(masks_NHW, truth)
     best = int(pixels.iou[:, ORACLE_THRESHOLD].argmax())
     channels = tuple(
         _nuclei(masks_NHW, truth, Choice(channel, ORACLE_THRESHOLD))
@@ -90,22 +90,30 @@ def score_image(
     return ImageScores(pixels, best, channels, fixed, time.process_time() - start)
 
 
-def score_pixels(masks_NHW: NDArray[np.floating], truth_HW: NDArray[np.bool_]) -> PixelScores:
+def score_pixels(
+    masks_NHW: NDArray[np.floating], truth_HW: Labels | NDArray[np.bool_]
+) -> PixelScores:
     """Overlap of each channel at each threshold: a pixel is foreground from the threshold on.
 
     Where prediction and label are both empty every score is 1; where one is, it is 0.
+
+    Args:
+        masks_NHW: Soft masks in [0, 1].
+        truth_HW: Instance ids, or whether there is a nucleus. Pixels below 0 count in no score.
 
     Raises:
         ValueError: If sizes differ.
     """
     if masks_NHW.shape[1:] != truth_HW.shape:
         raise ValueError(f"masks {masks_NHW.shape} and label {truth_HW.shape} differ in size.")
+    nuclei_HW, void_HW = truth_HW > 0, truth_HW < 0
+    parts = (nuclei_HW, ~(nuclei_HW | void_HW))
     true, false = (
-        np.stack([_pixels_from(mask_HW[part]) for mask_HW in masks_NHW])
-        for part in (truth_HW, ~truth_HW)
+        np.stack([_pixels_from(mask_HW[part]) for mask_HW in masks_NHW]) for part in parts
     )
-    size = int(np.count_nonzero(truth_HW))
-    auprc = [_auprc(mask_HW, truth_HW) for mask_HW in masks_NHW]
+    size = int(np.count_nonzero(nuclei_HW))
+    annotated = ~void_HW if void_HW.any() else ...
+    auprc = [_auprc(mask_HW[annotated], nuclei_HW[annotated]) for mask_HW in masks_NHW]
     return PixelScores(
         iou=_ratio(true, false + size, size),
         dice=_ratio(2 * true, true + false + size, size),

@@ -53,6 +53,8 @@ class Results:
     """Methods that need no training."""
     checkpoints: tuple[dict[str, Any], ...]
     """Scores of each checkpoint with its iteration, oldest first."""
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """What was not taken from the data set, or converted, and why."""
     cost: Cost = field(default_factory=Cost, compare=False)
 
     @property
@@ -108,10 +110,17 @@ def score_run(
     protocol = _protocol(config, images, int(calibration.sum()), num_masks)
     zoom, windows = _look(config, images)
     output = ResultsFile.checked(config.output / RESULTS_NAME)
-    baselines, done = _read_finished(config.output / RESULTS_NAME, protocol)
+    baselines, done, left_out_before = _read_finished(config.output / RESULTS_NAME, protocol)
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
+
+        def found() -> Results:
+            seen_now = scorer.cost.num_images > 0
+            left_out = images.accounts.total().as_json() if seen_now else left_out_before
+            scored = _in_order(checkpoints, done)
+            return Results(protocol, baselines, scored, left_out, scorer.cost)
+
         todo = [item for item in checkpoints if item.key not in done]
         methods = {
             name: predict
@@ -122,12 +131,12 @@ def score_run(
         count = _Count(total, on_progress)
         for name, predict in methods.items():
             baselines[name] = asdict(scorer.score(predict, name, count))
-        results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
+        results = found()
         for checkpoint in todo:
             predict = MaskPredictor(load_mask_model(checkpoint.path, device), windows, zoom)
             scores = scorer.score(predict, str(checkpoint.path), count)
             done[checkpoint.key] = asdict(scores)
-            results = Results(protocol, baselines, _in_order(checkpoints, done), scorer.cost)
+            results = found()
             output.write(as_json(results))
     return results
 
@@ -261,17 +270,22 @@ Done = dict[tuple[int, str], dict[str, Any]]
 """Scores by `_Checkpoint.key`."""
 
 
-def _read_finished(path: Path, protocol: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Done]:
-    """Baselines and checkpoints scored earlier under the same protocol; none if it is another.
+def _read_finished(
+    path: Path, protocol: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], Done, list[dict[str, Any]]]:
+    """Baselines and checkpoints scored earlier under the same protocol, and what was left out then.
+
+    Nothing of them if the protocol is another.
 
     Raises:
         DataError: If they are another run's or of other images.
     """
     if not path.is_file():
-        return {}, {}
+        return {}, {}, []
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         before, baselines = saved["protocol"], saved["baselines"]
+        left_out = saved.get("left_out", [])
         done = {
             (each.pop("iteration"), each.pop("sha256", "")): each for each in saved["checkpoints"]
         }
@@ -285,7 +299,7 @@ def _read_finished(path: Path, protocol: dict[str, Any]) -> tuple[dict[str, dict
             f"{path}: holds scores of {subjects[0][0] or 'a run'} on {subjects[0][1]}. "
             f"Give another --output, or remove it."
         )
-    return (baselines, done) if before == protocol else ({}, {})
+    return (baselines, done, left_out) if before == protocol else ({}, {}, [])
 
 
 def _in_order(checkpoints: list[_Checkpoint], done: Done) -> tuple[dict[str, Any], ...]:

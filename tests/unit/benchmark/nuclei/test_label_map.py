@@ -1,0 +1,305 @@
+"""Labels as real tools write them: ids of every width, void, orientation, capitals, junk."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from adios_tme.benchmark.nuclei.instance_scores import compare
+from adios_tme.benchmark.nuclei.label_folder import LabelFolder
+from adios_tme.benchmark.nuclei.label_map import VOID, instance_ids, read_label_map
+from adios_tme.benchmark.nuclei.pixel_scores import score_image, score_pixels
+from adios_tme.errors import DataError
+from tests.hostile import tiff_with, turned
+
+SHAPE = (9, 14)
+Array = NDArray[Any]
+
+
+def ids(seed: int = 0, highest: int = 300) -> Array:
+    """Random ids, half of the pixels background."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, highest, SHAPE) * rng.integers(0, 2, SHAPE)
+    values.flat[0] = highest
+    return values
+
+
+def tiff(values: Array, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric="minisblack", **options)
+    return stream.getvalue()
+
+
+def save(path: Path, values: Array, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".png" or "exif" in options:
+        Image.fromarray(values).save(path, "PNG", **options)
+    else:
+        path.write_bytes(tiff(values, **options))
+    return path
+
+
+WHOLE = ("uint16", "uint32", "uint64", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    dtype=st.sampled_from(WHOLE),
+    packing=st.sampled_from((None, "zlib", "packbits")),
+    predictor=st.booleans(),
+    tile=st.sampled_from((None, (16, 16))),
+    big=st.booleans(),
+    byteorder=st.sampled_from("<>"),
+    orientation=st.sampled_from((None, *range(1, 9))),
+    seed=st.integers(0, 99),
+)
+@example("float32", "zlib", False, None, False, ">", None, 0)
+@example("int32", "zlib", False, None, False, ">", None, 0)
+def test_ids_of_every_type_that_tiff_knows(
+    dtype: str,
+    packing: str | None,
+    predictor: bool,
+    tile: tuple[int, int] | None,
+    big: bool,
+    byteorder: Any,
+    orientation: int | None,
+    seed: int,
+) -> None:
+    written = ids(seed)
+    extra: dict[str, Any] = {}
+    if orientation is not None:
+        extra["extratags"] = [(274, "H", 1, orientation, True)]
+    try:
+        content = tiff(
+            written.astype(dtype),
+            compression=packing,
+            predictor=predictor and packing is not None,
+            tile=tile,
+            bigtiff=big,
+            byteorder=byteorder,
+            **extra,
+        )
+    except (ValueError, NotImplementedError, KeyError, ImportError):
+        return  # a packing that needs another package
+    found = read_back(content)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, turned(written, orientation or 1))
+
+
+def read_back(content: bytes) -> Array:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "label.tif").write_bytes(content)
+        return read_label_map(Path(folder) / "label.tif")
+
+
+@pytest.mark.parametrize("packing", ["tiff_lzw", "tiff_adobe_deflate", "packbits", None])
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "uint32", "float32"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_ids_in_packings_that_pillow_knows(
+    packing: str | None, dtype: str, orientation: int, tmp_path: Path
+) -> None:
+    written = ids().astype(dtype)
+    values = written
+    if dtype == "uint32":  # Pillow writes it as signed
+        written[0, 0] = 3_000_000_000
+        values = written.view(np.int32)
+    path = tmp_path / "a.tif"
+    Image.fromarray(values).save(path, compression=packing, tiffinfo={274: orientation})
+    if dtype == "uint32":
+        path.write_bytes(tiff_with(path.read_bytes(), {339: 1}))
+    expected = instance_ids(turned(written, orientation))
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif"), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_label_and_its_image_are_turned_by_one_rule(orientation: int, tmp_path: Path) -> None:
+    written, pixels = ids(), np.random.default_rng(1).integers(0, 256, (*SHAPE, 3), np.uint8)
+    pixels[..., 0] = written % 256
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "images" / "a.png", pixels, exif=exif)
+    save(tmp_path / "labels" / "a.png", written.astype(np.uint16), exif=exif)
+    image = LabelFolder(tmp_path)[0]
+    assert image.labels.shape == turned(written, orientation).shape
+    np.testing.assert_array_equal(image.pixels[..., 0], image.labels % 256)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 3_000_000_001, 3_000_000_009], "uint32"),
+        ([0, 2**31 - 1, 2**31 + 1], "uint64"),
+        ([0, 2**63 + 1, 2**63 + 2], "uint64"),
+        ([0, 2**40, 2**50], "int64"),
+        ([0, 2**40, 2**50], "float64"),
+        ([0, 2**20 + 1, 2**20 + 2], "int32"),
+    ],
+)
+def test_ids_of_any_width_are_numbered_anew_in_their_order(
+    values: list[int], dtype: str, tmp_path: Path
+) -> None:
+    label = np.array([values, values[::-1]], dtype=dtype)
+    assert instance_ids(label).tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert read_label_map(save(tmp_path / "a.tif", label)).tolist() == [[0, 1, 2], [2, 1, 0]]
+
+
+def test_small_ids_stay_as_they_are() -> None:
+    assert instance_ids(np.array([[0, 7, 2**20]], np.uint32)).tolist() == [[0, 7, 2**20]]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0, 0.5]], np.float32), "holds fractions such as 0.5"),
+        (np.array([[0, np.nan]], np.float32), "not finite"),
+        (np.array([[0, np.inf]], np.float64), "not finite"),
+        (np.array([[0, 2**24 + 2]], np.float32), "up to 16777218 as float32"),
+        (np.array([[0, 4096]], np.float16), "up to 4096 as float16"),
+        (np.array([[0, 7]], np.uint8), "has 8 bits"),
+        (np.array([[0, 7]], np.int8), "has 8 bits"),
+        (np.zeros((4, 4, 3), np.uint16), "is a colour image or a stack"),
+        (np.zeros((3, 4, 5), np.uint16), "is a colour image or a stack"),
+        (np.zeros((4, 5), np.complex64), "not whole numbers"),
+    ],
+)
+def test_what_is_no_label_is_refused_by_name(values: Array, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    kind = "minisblack" if values.shape == (3, 4, 5) else None
+    tifffile.imwrite(path, values, photometric=kind)
+    with pytest.raises(DataError, match=rf"a\.tif: .*{reason}.*Write instance ids"):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA"])
+def test_other_modes_of_png_are_refused(mode: str, tmp_path: Path) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"8 bits|a colour image"):
+        read_label_map(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"II*\0", tiff(ids())[:60]])
+def test_damage_is_told_by_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tif: .*Write instance ids"):
+        read_label_map(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "float32"])
+def test_numbers_below_zero_are_void_whatever_their_type(dtype: str, tmp_path: Path) -> None:
+    values = np.array([[-1, 0, 3], [-9, 1, 3]], dtype=dtype)
+    found = read_label_map(save(tmp_path / "a.tif", values))
+    assert found.tolist() == [[VOID, 0, 3], [VOID, 1, 3]]
+
+
+def void_below(row: int, truth: Array) -> Array:
+    voided = truth.copy()
+    voided[row:] = VOID
+    return voided
+
+
+def blocks(*corners: tuple[int, int]) -> Array:
+    labels = np.zeros((40, 40), dtype=np.int32)
+    for number, (top, left) in enumerate(corners, start=1):
+        labels[top : top + 6, left : left + 6] = number
+    return labels
+
+
+def test_pixels_and_nuclei_agree_that_void_counts_nowhere() -> None:
+    truth = void_below(20, blocks((2, 2), (10, 20)))
+    assert compare(truth, np.maximum(truth, 0)) == (1, 1, 1, 1)
+    rng = np.random.default_rng(0)
+    mask = np.where(truth > 0, 0.9, 0.1)
+    scores = []
+    for _ in range(2):
+        mask[20:] = rng.random((20, 40))  # whatever is found there
+        scores.append(score_image(mask[None].astype(np.float32), truth, None))
+    for scored in scores:
+        assert scored.channels[0].aji == scored.channels[0].pq == 1
+        assert scored.pixels.auprc[0] == 1
+        for name in ("iou", "dice", "precision", "recall"):
+            assert getattr(scored.pixels, name)[0, 9] == 1, name
+    # The same pixels cut off instead of voided.
+    noisy = rng.random((1, 40, 40)).astype(np.float32)
+    whole, cut = score_pixels(noisy, truth), score_pixels(noisy[:, :20], truth[:20])
+    for name in ("iou", "dice", "precision", "recall", "auprc"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
+
+
+def test_a_predicted_nucleus_counts_if_half_of_it_is_annotated() -> None:
+    truth = void_below(20, blocks((2, 2)))
+    for top, aji in ((16, 36 / (36 + 24)), (17, 36 / (36 + 18)), (18, 1.0)):
+        predicted = blocks((2, 2), (top, 20))
+        assert compare(truth, predicted).aji == pytest.approx(aji)
+    assert compare(truth, blocks((2, 2), (30, 20))) == (1, 1, 1, 1)
+
+
+def test_far_ids_need_no_large_table() -> None:
+    near = blocks((2, 2), (10, 20))
+    far = np.where(near > 0, near + (2**31 - 4), 0).astype(np.int32)
+    assert compare(far, near) == compare(near, far) == (1, 1, 1, 1)
+
+
+def test_void_is_told_and_an_image_of_nothing_else_is_refused(tmp_path: Path) -> None:
+    for name, values in (("a", [[-1, 0], [0, 1]]), ("b", [[0, 0], [0, 1]]), ("c", [[-1] * 2] * 2)):
+        save(tmp_path / "images" / f"{name}.png", np.zeros((2, 2, 3), np.uint8))
+        save(tmp_path / "labels" / f"{name}.tif", np.array(values, np.int16))
+    folder = LabelFolder(tmp_path)
+    for _ in range(2):  # an image that is read again is told once
+        assert folder[0].labels.tolist() == [[VOID, 0], [0, 1]]
+    assert folder[1].labels.min() == 0
+    (entry,) = folder.accounts.total().as_json()
+    assert (entry["reason"], entry["count"], entry["examples"]) == ("void", 1, ["a.tif"])
+    with pytest.raises(DataError, match=r"c\.tif: holds numbers below 0 alone"):
+        _ = folder[2]
+
+
+def test_capitals_never_matter(tmp_path: Path) -> None:
+    pairs = [("a.TIF", "a.PNG"), ("b.PNG", "b.Tiff"), ("C.Png", "c.tif"), ("d.JPEG", "D.TIF")]
+    for number, (image, label) in enumerate(pairs, start=1):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        kind = "JPEG" if image.endswith("JPEG") else "PNG"
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "images" / image, kind)
+        save(tmp_path / "labels" / label, np.full((4, 4), number, np.uint16))
+    folder = LabelFolder(tmp_path)
+    assert {folder[n].name: folder[n].labels.max() for n in range(4)} == {
+        "a": 1,
+        "b": 2,
+        "C": 3,
+        "d": 4,
+    }
+    assert not folder.accounts.total()
+
+
+def test_of_two_labels_the_one_with_the_same_capitals_is_taken(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", np.zeros((4, 4, 3), np.uint8))
+    for number, name in enumerate(("A.png", "a.png"), start=1):
+        save(tmp_path / "labels" / name, np.full((4, 4), number, np.uint16))
+    folder = LabelFolder(tmp_path)
+    assert folder[0].labels.max() == 2
+    assert folder.accounts.total().count("label_alone") == 1
+
+
+def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", np.zeros((4, 4, 3), np.uint8))
+    save(tmp_path / "labels" / "a.png", np.ones((4, 4), np.uint16))
+    save(tmp_path / "labels" / "b.png", np.ones((4, 4), np.uint16))
+    for name in ("images/._a.png", "images/.DS_Store", "labels/Thumbs.db", "labels/._a.png"):
+        (tmp_path / name).write_bytes(b"junk")
+    (tmp_path / "images" / "notes.txt").write_text("x")
+    (tmp_path / "images" / "more").mkdir()
+    folder = LabelFolder(tmp_path)
+    assert len(folder) == 1
+    account = folder.accounts.total()
+    counts = {entry["reason"]: entry["count"] for entry in account.as_json()}
+    assert counts == {"junk": 4, "not_an_image": 1, "label_alone": 1}
+    assert any("1 labels without an image (labels/b.png)" in line for line in account.lines())
