@@ -60,6 +60,8 @@ def fuzz_index(content: bytes) -> None:
             index = DatasetIndex.open(path)
         except DataError:
             return
+        with suppress(DataError):
+            index.left_out()
         _read_all(index)
 
 
@@ -80,6 +82,7 @@ def _read_all(index: DatasetIndex) -> None:
         for row in range(min(len(index), 50)):
             patch = index.patch(row)
             assert isinstance(patch.slide, str)
+            assert patch.coordinates is None or len(patch.coordinates) == 2
             try:
                 content = archives.read(patch)
             except CorruptPatchError:

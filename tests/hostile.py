@@ -39,6 +39,7 @@ class Entry:
     size: int | None = None
     compressed_size: int | None = None
     offset: int | None = None
+    volume: int = 0
     local_name: bytes | None = None
     local_method: int | None = None
     extra: bytes = b""
@@ -61,7 +62,8 @@ def write_zip(path: Path, entries: list[Entry], comment: bytes = b"") -> Path:
         body += local_name + packed
         directory += struct.pack(
             "<4s6H3L5H2L",
-            *(b"PK\1\2", 20, 20, *shared, len(entry.name), len(entry.extra), 0, 0, 0, 0, offset),
+            *(b"PK\1\2", 20, 20, *shared, len(entry.name), len(entry.extra)),
+            *(0, entry.volume, 0, 0, offset),
         )
         directory += entry.name + entry.extra
     counts = (len(entries), len(entries), len(directory), len(body), len(comment))
@@ -209,6 +211,52 @@ def compressed_tar(path: Path) -> None:
         archive.addfile(tarfile.TarInfo("x_448_.png"))
 
 
+def last_of_two_volumes(path: Path) -> Path:
+    """The part of a split zip that holds the directory, with the first part beside it."""
+    names = [f"p{number}_448_x{number}_y0.png".encode() for number in range(4)]
+    write_zip(path, [Entry(name, png(8), volume=1) for name in names])
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2H", content, len(content) - 18, 1, 1)
+    path.write_bytes(content)
+    path.with_suffix(".z01").write_bytes(bytes(100))
+    return path
+
+
+def count_that_wraps(path: Path, surplus: int) -> int:
+    """More members than 16 bits count and no ZIP64, as macOS writes; how many there are."""
+    count = (1 << 16) + surplus
+    content = png(1)
+    crc, body, directory = zlib.crc32(content), bytearray(), bytearray()
+    for number in range(count):
+        name = f"p{number}_448_x{number}_y0.png".encode()
+        facts = (20, 0, 0, 0, 0, crc, len(content), len(content), len(name))
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *facts, 0, 0, 0, 0, 0, len(body))
+        directory += name
+        body += struct.pack("<4s5H3L2H", b"PK\3\4", *facts, 0) + name + content
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, surplus, surplus, len(directory), len(body), 0)
+    path.write_bytes(body + directory + end)
+    return count
+
+
+def offsets_that_wrap(path: Path) -> dict[str, bytes]:
+    """Members on both sides of 4 GiB and no ZIP64, with a hole between; what they hold."""
+    contents = {f"p{number}_448_x{number}_y0.png": png(8, seed=number) for number in range(4)}
+    directory = b""
+    with path.open("wb") as file:
+        for number, (name, content) in enumerate(contents.items()):
+            if number == 2:
+                file.seek((1 << 32) + 7)
+            facts = (20, 0, 0, 0, 0, zlib.crc32(content), len(content), len(content), len(name))
+            place = file.tell() % (1 << 32)
+            directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *facts, 0, 0, 0, 0, 0, place)
+            directory += name.encode()
+            file.write(struct.pack("<4s5H3L2H", b"PK\3\4", *facts, 0) + name.encode() + content)
+        start = file.tell() % (1 << 32)
+        file.write(directory)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, len(directory), start, 0))
+    return contents
+
+
 @dataclass(frozen=True)
 class Case:
     """How a folder of data is made, and the reason that must be told of its bad patch."""
@@ -285,6 +333,7 @@ ARCHIVES = {
     "a device": Case(beside_good(lambda path: path.symlink_to("/dev/zero")), "no regular file"),
     "a link to nothing": Case(beside_good(lambda path: path.symlink_to("gone")), "cannot be read"),
     "a compressed tar": Case(beside_good(compressed_tar), "is no tar"),
+    "one part of several": Case(beside_good(last_of_two_volumes), r"one part.*zip -s 0"),
 }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.viz import VizCurvesConfig, VizMasksConfig
 from adios_tme.files import check_output, writing
-from adios_tme.terminal import tell_left_out, terminal
+from adios_tme.terminal import print_json, tell_left_out, terminal
 
 viz_app = command_group("viz", "Draw masks and curves as PNG or SVG.")
 
@@ -35,7 +33,7 @@ def masks(config: VizMasksConfig) -> None:
             "num_images": len(images),
             "left_out": left_out.as_json(),
         }
-        terminal().print_json(json.dumps(told))
+        print_json(told)
         return
     tell_left_out(left_out.lines())
     terminal().print(f"Wrote {config.output}")

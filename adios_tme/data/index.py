@@ -205,12 +205,20 @@ class DatasetIndex:
             place = self.archive(number).slide
             # The names of an archive are of one kind, so that three of them stand for all.
             some = self.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
-            if _SEPARATORS & set(self._name_bytes(rows)) or names_state_slides(some, pattern):
+            if names_state_slides(some, pattern):
                 names = self.names(np.arange(rows.start, rows.stop))
                 counts.update(slide_of(place, name, pattern) for name in names)
-            else:
-                counts[slide_of(place, some[0], pattern)] += rows.stop - rows.start
+                continue
+            for folder, count in self._folders(rows).items():
+                counts[slide_of(place, f"{folder}/", pattern)] += count
         return counts
+
+    def _folders(self, rows: slice) -> Counter[str]:
+        """How many names of some rows lie in which folder of their archive."""
+        if not _SEPARATORS & set(self._name_bytes(rows)):
+            return Counter({"": rows.stop - rows.start})
+        names = self.names(np.arange(rows.start, rows.stop))
+        return Counter(name.replace("\\", "/").rpartition("/")[0] for name in names)
 
     def num_slides(self) -> int:
         """Number of different slides (reads every name)."""

@@ -24,7 +24,15 @@ from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.pickle_list import Listing, write_listing
 from adios_tme.data.scan import NUM_NAMES_SHOWN, Scan, scan_all
 from adios_tme.data.selection import describe
-from adios_tme.data.sources import Fault, Found, Source, check_data_path, find_sources, is_listing
+from adios_tme.data.sources import (
+    Fault,
+    Found,
+    Source,
+    can_be_seen,
+    check_data_path,
+    find_sources,
+    is_listing,
+)
 from adios_tme.errors import ConfigError, DataError
 
 PICKLE_NAME = "dataset_index.pkl"
@@ -160,7 +168,7 @@ def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 
     """
     listed = is_listing(data_path)
     folder = data_path.parent if listed else data_path
-    if fallback_dir is None or os.access(folder, os.W_OK) or not os.access(folder, os.F_OK):
+    if fallback_dir is None or os.access(folder, os.W_OK) or not can_be_seen(folder):
         return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
     return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
 

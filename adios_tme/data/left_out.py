@@ -197,8 +197,8 @@ class LeftOut:
                 yield reason, sentence(_plain(reason, self._entries[reason]))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Plain values, one entry a reason."""
-        return [_plain(reason, entry) for reason, entry in self._entries.items()]
+        """Plain values, one entry a reason, in the order of `REASONS`."""
+        return [_plain(why, self._entries[why]) for why in REASONS if why in self._entries]
 
 
 def _plain(reason: Reason, entry: _Entry) -> dict[str, Any]:

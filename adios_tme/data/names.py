@@ -22,15 +22,17 @@ _MAGNIFICATIONS = frozenset((1, 1.25, 2, 2.5, 4, 5, 10, 16, 20, 25, 40, 60, 63, 
 _LEAST_MPP, _MOST_MPP = 0.05, 50.0
 
 _FROM, _TO = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9]|\.\d)"
+#: Longest part of a path, as file systems have it; a longer one states nothing.
+_LONGEST_PART = 255
+
 _SUFFIX = re.compile(r"\.[A-Za-z]{3,4}$")
-_QUPATH = re.compile(r"^(.*?)[ _-]*\[([^\[\]]*)\]")
-_QUPATH_FIELD = re.compile(r"([a-z])=(-?\d+(?:\.\d+)?)(?=,|$)")
-_X, _Y = r"x[=_]?(-?\d+)", r"y[=_]?(-?\d+)"
+_QUPATH_FIELD = re.compile(r"([a-z])=(-?\d{1,12}(?:\.\d{1,12})?)(?=,|\]|$)")
+_X, _Y = r"x[=_]?(-?\d{1,12})", r"y[=_]?(-?\d{1,12})"
 _XY = re.compile(rf"{_FROM}{_X}[_,; -]+{_Y}{_TO}", re.IGNORECASE)
 _YX = re.compile(rf"{_FROM}{_Y}[_,; -]+{_X}{_TO}", re.IGNORECASE)
-_NUMBER_FIRST = re.compile(rf"{_FROM}(-?\d+)x_(-?\d+)y{_TO}", re.IGNORECASE)
-_BEFORE_XY = re.compile(rf"(?:^|_)(\d+)(?:px)?_{_X}_{_Y}{_TO}", re.IGNORECASE)
-_PIXELS = re.compile(rf"{_FROM}(\d+)px{_TO}(?!_overlap)", re.IGNORECASE)
+_NUMBER_FIRST = re.compile(rf"{_FROM}(-?\d{{1,12}})x_(-?\d{{1,12}})y{_TO}", re.IGNORECASE)
+_BEFORE_XY = re.compile(rf"(?:^|_)(\d{{1,12}})(?:px)?_{_X}_{_Y}{_TO}", re.IGNORECASE)
+_PIXELS = re.compile(rf"{_FROM}(\d{{1,12}})px{_TO}(?!_overlap)", re.IGNORECASE)
 _MAGNIFICATION = re.compile(
     rf"{_FROM}(?<!\.)(?:mag[_=-]?)?(\d{{1,3}}(?:\.\d+)?)x{_TO}|{_FROM}mag[_=-]?(\d{{1,3}}){_TO}",
     re.IGNORECASE,
@@ -148,7 +150,7 @@ def size_by_pattern(name: str, pattern: str) -> int | None:
 def _parts(path: str) -> list[str]:
     """Folders and the file, without its suffix."""
     *folders, file = path.replace("\\", "/").split("/")
-    return [*folders, _SUFFIX.sub("", file)]
+    return [*folders, _SUFFIX.sub("", file) if len(file) <= _LONGEST_PART else ""]
 
 
 def _place(stem: str) -> tuple[int | None, int | None]:
@@ -173,8 +175,10 @@ def _slide(stem: str) -> str | None:
     square = _square(stem)
     if square:
         return square.slide
-    match = (_QUPATH if "x" in _qupath_fields(stem) else _CALLED_SLIDE).match(stem)
-    return (match[1] or None) if match else None
+    if "x" in _qupath_fields(stem):
+        return stem.rpartition("[")[0].rstrip(" _-") or None
+    called = _CALLED_SLIDE.match(stem)
+    return called[1] if called else None
 
 
 def _sizes(part: str) -> set[int]:
@@ -213,6 +217,8 @@ def _nearest(find: Callable[[str], set[Number]], parts: list[str]) -> Number | N
 
 
 def _part_states_size(part: str, side: int) -> bool | None:
+    if len(part) > _LONGEST_PART:
+        return False
     square = _square(part)
     if square:
         return square.side == side
@@ -252,6 +258,8 @@ class _Square(NamedTuple):
 
 
 def _square(stem: str) -> _Square | None:
+    if len(stem) > _LONGEST_PART:
+        return None
     slide, *numbers = stem.rsplit("_", 4) if stem.count("_") > 3 else ("", *stem.split("_"))
     if len(numbers) != 4 or numbers[2] != numbers[3] or not all(map(str.isdecimal, numbers)):
         return None
@@ -261,10 +269,10 @@ def _square(stem: str) -> _Square | None:
 
 def _qupath_fields(stem: str) -> dict[str, float]:
     """``[d=2,x=100,y=200,w=896,h=896]``; x and y in pixels of the slide, d the downsampling."""
-    match = _QUPATH.match(stem) if "[" in stem else None
-    if match is None:
+    _, bracket, fields = stem.rpartition("[")
+    if not bracket or "]" not in fields:
         return {}
-    return {field[1]: float(field[2]) for field in _QUPATH_FIELD.finditer(match[2])}
+    return {field[1]: float(field[2]) for field in _QUPATH_FIELD.finditer(fields)}
 
 
 @cache

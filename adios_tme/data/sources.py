@@ -86,7 +86,16 @@ class Found:
 def is_listing(data_path: Path) -> bool:
     """Whether patches are named by a list instead of being searched in a folder."""
     has_suffix = data_path.suffix.lower() == LISTING_SUFFIX
-    return has_suffix and os.access(data_path, os.F_OK) and data_path.is_file()
+    return has_suffix and can_be_seen(data_path) and data_path.is_file()
+
+
+def can_be_seen(path: Path) -> bool:
+    """Whether something is there that this user may look at."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def check_data_path(data_path: Path) -> None:

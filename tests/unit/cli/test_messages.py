@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -144,3 +145,39 @@ def test_tissue_has_no_place_in_a_file(
     (tmp_path / "file").touch()
     text = f"{tmp_path / name}: cannot be written (Not a directory)"
     assert text in run(capsys, 1, "sample", tmp_path / name).err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_names_that_the_terminal_cannot_show_are_escaped(
+    flags: tuple[str, ...], encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_dataset(tmp_path / "\u5207\u7247 \U0001f600 \udce9 \u00e9")
+    (data / "\u5207.txt").touch()
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.argv", ["adios-tme", "index", str(data), *flags])
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding=encoding, write_through=True))
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    if flags:
+        assert json.loads(out.getvalue())["path"] == str(data / "dataset_index.safetensors")
+    else:
+        assert rb"\u5207\u7247 \U0001f600 \udce9" in out.getvalue()
+
+
+def test_what_was_left_out_is_said_and_how_to_take_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(9):
+            archive.writestr(f"p{number}{'_448_' if number < 3 else ''}.png", png(8))
+    for _ in range(2):
+        out = run(capsys, 0, "index", tmp_path).out
+        assert "Took 3 of 9 images." in out
+        assert "(a.zip/p3.png, a.zip/p4.png). Take every image with --all" in out
+    found = json.loads(run(capsys, 0, "index", tmp_path, "--json").out)
+    assert (found["num_patches"], found["num_images"]) == (3, 9)
+    (entry,) = found["left_out"]
+    assert (entry["reason"], entry["count"]) == ("rule", 6)
+    assert "Took" not in run(capsys, 0, "index", tmp_path, "--all").out

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from adios_tme.config.data import DataRoot
 from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
 from adios_tme.config.train import DEMO, TrainConfig
+from adios_tme.config.viz import VizCurvesConfig
 from adios_tme.errors import ConfigError
 
 
@@ -187,3 +189,89 @@ def test_two_mistakes_give_two_lines() -> None:
     with pytest.raises(ConfigError) as caught:
         config(lr=-1, num_masks=1)
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "lines"),
+    [
+        ("lr: 0.1\nmin_lr: 0.0\nlr: 0.2\n", "lr", "1 and 3"),
+        ("optim:\n  lr: 0.1\nlr: 0.2\n", "lr", "2 and 3"),
+        ("lr: 0.2\noptim:\n  lr: 0.1\n", "lr", "1 and 3"),
+        ("optim:\n  lr: 0.1\n  'lr': 0.2\n", "lr", "2 and 3"),
+        ("optim: {lr: 0.1}\nmodel: {}\noptim: {min_lr: 0}\n", "optim", "1 and 3"),
+        ("data:\n  patches:\n    all: true\nall: false\n", "all", "3 and 4"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_named_with_both_lines(
+    text: str, name: str, lines: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(tmp_path / "run.yaml", TrainConfig)
+    message = f"run.yaml: {name} is given twice, in lines {lines}. Keep one."
+    assert str(caught.value).endswith(message)
+
+
+def test_aliases_and_merges_are_no_repetition(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: &o\n  lr: 0.1\ndata_path: &p a\noutput_dir: *p\n")
+    assert read_yaml(path, TrainConfig)["optim"] == {"lr": 0.1}
+    path.write_text("optim: &o {lr: 0.1}\nmodel: {<<: *o, depth: 3}\n")
+    assert read_yaml(path, TrainConfig)["model"] == {"lr": 0.1, "depth": 3}
+    path.write_text("optim: &o\n  lr: *o\n")
+    assert set(read_yaml(path, TrainConfig)) == {"optim"}
+
+
+def test_home_is_known_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text(
+        "data_path: [~/a, ~/b:0.5]\noutput_dir: ~/run\nresume: ~/old\ninit_from: ~/w\n"
+        "eval_labels: ~/labels\nmask_encoder_checkpoint: ~/m.pth\n"
+    )
+    read = build(TrainConfig, read_yaml(Path("~/run.yaml"), TrainConfig))
+    assert [root.path for root in read.data.roots] == [tmp_path / "a", tmp_path / "b"]
+    assert read.data.roots[1].weight == 0.5
+    assert (read.run.output_dir, read.watch.eval_labels) == (tmp_path / "run", tmp_path / "labels")
+    assert (read.run.resume, read.run.init_from) == (f"{tmp_path}/old", f"{tmp_path}/w")
+    assert read.mask.mask_encoder_checkpoint == tmp_path / "m.pth"
+    assert build(VizCurvesConfig, {"runs": ["~/one", "two"]}).runs == (
+        tmp_path / "one",
+        Path("two"),
+    )
+
+
+@pytest.mark.parametrize("path", ["~no_such_user_here/x", "a/~/x", "/a/~"])
+def test_a_tilde_that_is_no_home_stays(path: str) -> None:
+    assert config(output_dir=path).run.output_dir == Path(path)
+    assert config(init_from="timm:vit_tiny").run.init_from == "timm:vit_tiny"
+
+
+def test_a_path_with_a_colon(tmp_path: Path) -> None:
+    for name in ("run", "run:2", "scan_2024-05-01T12:30"):
+        (tmp_path / name).mkdir()
+    expected = {
+        "run": ("run", 1),
+        "run:0.5": ("run", 0.5),
+        "run:2": ("run:2", 1),
+        "run:2:0.5": ("run:2", 0.5),
+        "scan_2024-05-01T12:30": ("scan_2024-05-01T12:30", 1),
+        "gone:x": ("gone:x", 1),
+        "gone:3": ("gone", 3),
+    }
+    for text, (name, weight) in expected.items():
+        assert DataRoot.parse(str(tmp_path / text)) == (tmp_path / name, weight)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(?P<slide>", "is not a regular expression"),
+        (r"\d+", "has no named group. Name groups out of slide, x, y, size, mpp"),
+        ("(?P<slide>.)(?P<level>.)", "has the group level. Name groups out of"),
+        ("(?P<x>.)", "has x or y alone"),
+    ],
+)
+def test_a_pattern_of_names_is_checked(pattern: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(name_pattern=pattern)
+    assert message in str(caught.value)

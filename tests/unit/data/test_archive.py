@@ -14,6 +14,7 @@ from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import Member
 from adios_tme.errors import DataError
 from tests.factories import make_archive, png
+from tests.hostile import count_that_wraps, offsets_that_wrap
 
 
 def members(path: Path) -> list[Member]:
@@ -111,3 +112,18 @@ def test_damage_is_told_apart(tmp_path: Path) -> None:
     path.write_bytes(whole[: start + 3])
     with pytest.raises(CorruptPatchError, match="truncated"):
         read(path, member)
+
+
+@pytest.mark.parametrize("surplus", [0, 300])
+def test_more_members_than_sixteen_bits_count(surplus: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    count = count_that_wraps(path, surplus)
+    directory = read_directory(path)
+    assert len(directory) == count
+    assert read(path, directory.member(count - 1)) == png(1)
+
+
+def test_offsets_beyond_four_gibibytes_without_zip64(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    contents = offsets_that_wrap(path)
+    assert {member.name: read(path, member) for member in members(path)} == contents

@@ -94,6 +94,8 @@ def test_a_sample_holds_no_patch_twice(tmp_path: Path) -> None:
         ("a_0.5mpp_.png", ["0.5 mpp"]),
         ("patch_001_448_x100_y200.png", []),
         ("12x34.png", []),
+        ("112x_224y.png", []),
+        ("20x_40y.png", []),
     ],
 )
 def test_scale_is_read_from_names(name: str, scale: list[str]) -> None:

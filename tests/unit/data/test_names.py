@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adios_tme.data.names import (
     NameFacts,
@@ -127,3 +129,22 @@ def test_a_pattern_reads_backslashes_as_slashes_and_numbers_alone() -> None:
     pattern = r"(?P<slide>\w+)/(?P<x>\w+)_(?P<y>\w+)\.png"
     assert parse_name("s1\\one_2.png", pattern)[:3] == ("s1", None, 2)
     assert coordinates("s1\\one_2.png", pattern) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("0149_xyXY[]=,wdhmp-./\\ l", max_size=40), st.sampled_from([448, 1]))
+def test_any_name_is_read_or_states_nothing(name: str, side: int) -> None:
+    facts = parse_name(name, container="a/b")
+    assert all(isinstance(value, int) for value in facts[1:4] if value is not None)
+    assert coordinates(name) in (None, facts[1:3])
+    assert slide_of("a", name)
+    assert states_size(name, side) in (True, False, None)
+
+
+@pytest.mark.parametrize("part", ["1", "x1_", "_448", "[", " ", "[x=1", "9.", "/_448_"])
+def test_long_names_take_no_time(part: str) -> None:
+    folder = f"1_1_{'9' * 5000}_{'9' * 5000}/p.png"
+    for name in (part * 20_000, f"_{part * 20_000}x1_y2.png", "1" * 5000 + "x_2y.png", folder):
+        parse_name(name)
+        slide_of("a", name)
+        states_size(name, 448)

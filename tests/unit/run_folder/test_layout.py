@@ -9,6 +9,7 @@ import pytest
 
 from adios_tme.data.index import INDEX_NAME
 from adios_tme.data.index_builder import index_path
+from adios_tme.files import RUN_FILES
 from adios_tme.run_folder.layout import (
     CORRUPT,
     ENVIRONMENT,
@@ -69,3 +70,7 @@ def test_names_of_checkpoints_are_read_back() -> None:
     assert checkpoint_name(3) == "checkpoint_iter_00000003.pth"
     assert iteration_of(Path("checkpoint_iter_3.pth")) is None
     assert iteration_of(Path(NEWEST)) is None
+
+
+def test_a_folder_with_these_files_is_known_as_that_of_a_run() -> None:
+    assert {SETTINGS, ENVIRONMENT, LOG} == RUN_FILES
