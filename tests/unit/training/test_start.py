@@ -26,7 +26,7 @@ def test_one_image_a_pass_is_enough_where_passes_make_a_batch(tmp_path: Path) ->
         "warmup_iterations": 0,
     }
     run_training(tiny_config(tmp_path / "data", tmp_path / "run", **shape))
-    assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["samples_seen"] == 16
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["samples_seen"] == 4
 
 
 def test_a_batch_of_one_image_is_refused(tmp_path: Path) -> None:
