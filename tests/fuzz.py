@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from adios_tme.benchmark.nuclei.label_map import VOID, read_label_map
+from adios_tme.benchmark.nuclei.monuseg import draw_outlines
 from adios_tme.config.data import PatchSelection
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import MAX_PIXELS, decode_image
@@ -29,6 +31,29 @@ def fuzz_image(content: bytes) -> None:
         return
     assert pixels.shape[2] == 3
     assert pixels.size <= 3 * MAX_PIXELS
+
+
+def fuzz_label(content: bytes) -> None:
+    """A label map is read as ids, or refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "label.tif"
+        path.write_bytes(content)
+        try:
+            labels = read_label_map(path)
+        except DataError:
+            return
+    assert labels.ndim == 2
+    assert labels.min(initial=0) >= VOID
+    assert labels.size <= MAX_PIXELS
+
+
+def fuzz_outlines(content: bytes) -> None:
+    """Outlines are drawn, or refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "outlines.xml"
+        path.write_bytes(content)
+        with suppress(DataError):
+            assert draw_outlines(path, 32, 48).any()
 
 
 def fuzz_zip(content: bytes) -> None:
@@ -94,6 +119,8 @@ def _read_all(index: DatasetIndex) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "image": fuzz_image,
+    "label": fuzz_label,
+    "outlines": fuzz_outlines,
     "zip": fuzz_zip,
     "tar": fuzz_tar,
     "index": fuzz_index,

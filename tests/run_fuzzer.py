@@ -10,7 +10,9 @@ import sys
 
 atheris = importlib.import_module("atheris")  # there for the fuzz session alone
 
-with atheris.instrument_imports(include=["adios_tme.data", "PIL", "pickle"]):
+with atheris.instrument_imports(
+    include=["adios_tme.data", "adios_tme.benchmark.nuclei", "PIL", "pickle"]
+):
     from tests.fuzz import TARGETS
 
 

@@ -33,7 +33,7 @@ def nuclei(config: NucleiConfig) -> None:
         write_report,
     )
     from adios_tme.benchmark.nuclei.run import as_json, score_run
-    from adios_tme.data.left_out import sentence
+    from adios_tme.data.left_out import from_json
     from adios_tme.distributed.world import choose_device
 
     with progress_bar("Scoring") as on_progress:
@@ -47,7 +47,7 @@ def nuclei(config: NucleiConfig) -> None:
         if table:
             console.print(table)
     console.print(summary(results))
-    tell_left_out(map(sentence, results.left_out))
+    tell_left_out(from_json(results.left_out).lines())
     if config.profile:
         console.print(cost_summary(results, config.num_workers or cores_at_hand()))
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")

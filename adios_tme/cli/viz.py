@@ -28,12 +28,8 @@ def masks(config: VizMasksConfig) -> None:
     with writing(config.output):
         plot_masks(images, drawn, config.output, title=str(config.checkpoint))
     if config.json_output:
-        told = {
-            "output": str(config.output),
-            "num_images": len(images),
-            "left_out": left_out.as_json(),
-        }
-        print_json(told)
+        facts = {"output": str(config.output), "num_images": len(images)}
+        print_json(facts | {"left_out": left_out.as_json()})
         return
     tell_left_out(left_out.lines())
     terminal().print(f"Wrote {config.output}")

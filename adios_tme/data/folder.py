@@ -73,12 +73,13 @@ def own_pictures(path: Path, directory: Directory) -> NDArray[np.bool_]:
     own = np.zeros(len(names), dtype=bool)
     for kind, rows in kinds.items():
         some = rows[:: max(1, len(rows) // OPENED_OF_A_KIND)] if kind else rows
-        if any(_is_own(path / names[row]) for row in some):
-            own[rows] = [_is_own(path / names[row]) for row in rows]
+        if any(is_own_picture(path / names[row]) for row in some):
+            own[rows] = [is_own_picture(path / names[row]) for row in rows]
     return own
 
 
-def _is_own(path: Path) -> bool:
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a picture that we have drawn, by how it begins."""
     try:
         handle = os.open(path, OPEN_FLAGS)
     except OSError:  # told when it is read

@@ -194,25 +194,31 @@ class LeftOut:
         """Each reason with its sentence, in the order of `REASONS`."""
         for reason in REASONS:
             if reason in self._entries:
-                yield reason, sentence(_plain(reason, self._entries[reason]))
+                yield reason, self._line(reason, self._entries[reason])
 
     def as_json(self) -> list[dict[str, Any]]:
         """Plain values, one entry a reason, in the order of `REASONS`."""
-        return [_plain(why, self._entries[why]) for why in REASONS if why in self._entries]
+        return [
+            {
+                "reason": reason,
+                "count": entry.count,
+                "examples": [printable(name) for name in entry.examples],
+                "words": REASONS[reason].words,
+                "advice": REASONS[reason].advice,
+            }
+            for reason in REASONS
+            if (entry := self._entries.get(reason))
+        ]
+
+    def _line(self, reason: Reason, entry: _Entry) -> str:
+        shown = ", ".join(printable(name) for name in entry.examples)
+        words, advice, _ = REASONS[reason]
+        return f"{entry.count:,} {words} ({shown}).{advice and ' '}{advice}"
 
 
-def _plain(reason: Reason, entry: _Entry) -> dict[str, Any]:
-    return {
-        "reason": reason,
-        "count": entry.count,
-        "examples": [printable(name) for name in entry.examples],
-        "words": REASONS[reason].words,
-        "advice": REASONS[reason].advice,
-    }
-
-
-def sentence(entry: dict[str, Any]) -> str:
-    """An entry of `LeftOut.as_json` in words."""
-    advice = entry["advice"]
-    shown = ", ".join(entry["examples"])
-    return f"{entry['count']:,} {entry['words']} ({shown}).{advice and ' '}{advice}"
+def from_json(entries: Iterable[dict[str, Any]]) -> LeftOut:
+    """The account that `LeftOut.as_json` gave as plain values."""
+    account = LeftOut()
+    for entry in entries:
+        account.add(entry["reason"], entry["examples"], entry["count"])
+    return account

@@ -27,6 +27,7 @@ from adios_tme.benchmark.nuclei.scorer import Cost, Scorer, scoring_pool
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
+from adios_tme.data.left_out import LeftOut, from_json
 from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
 from adios_tme.pretrained import load_mask_model
@@ -117,9 +118,9 @@ def score_run(
 
         def found() -> Results:
             seen_now = scorer.cost.num_images > 0
-            left_out = images.accounts.total().as_json() if seen_now else left_out_before
+            left_out = images.accounts.total() if seen_now else left_out_before
             scored = _in_order(checkpoints, done)
-            return Results(protocol, baselines, scored, left_out, scorer.cost)
+            return Results(protocol, baselines, scored, left_out.as_json(), scorer.cost)
 
         todo = [item for item in checkpoints if item.key not in done]
         methods = {
@@ -272,7 +273,7 @@ Done = dict[tuple[int, str], dict[str, Any]]
 
 def _read_finished(
     path: Path, protocol: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], Done, list[dict[str, Any]]]:
+) -> tuple[dict[str, dict[str, Any]], Done, LeftOut]:
     """Baselines and checkpoints scored earlier under the same protocol, and what was left out then.
 
     Nothing of them if the protocol is another.
@@ -281,11 +282,11 @@ def _read_finished(
         DataError: If they are another run's or of other images.
     """
     if not path.is_file():
-        return {}, {}, []
+        return {}, {}, LeftOut()
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         before, baselines = saved["protocol"], saved["baselines"]
-        left_out = saved.get("left_out", [])
+        left_out = from_json(saved.get("left_out", []))
         done = {
             (each.pop("iteration"), each.pop("sha256", "")): each for each in saved["checkpoints"]
         }
@@ -299,7 +300,7 @@ def _read_finished(
             f"{path}: holds scores of {subjects[0][0] or 'a run'} on {subjects[0][1]}. "
             f"Give another --output, or remove it."
         )
-    return (baselines, done, left_out) if before == protocol else ({}, {}, [])
+    return (baselines, done, left_out) if before == protocol else ({}, {}, LeftOut())
 
 
 def _in_order(checkpoints: list[_Checkpoint], done: Done) -> tuple[dict[str, Any], ...]:

@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from adios_tme.data.index_builder import build_index
@@ -25,10 +28,36 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
-    stream = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(stream, format=kind, **options)
+    return saved(Image.fromarray(pixels).convert(mode), kind, **options)
+
+
+def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format=kind, **options)
     return stream.getvalue()
+
+
+def tiff(values: NDArray[Any], **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric="minisblack", **options)
+    return stream.getvalue()
+
+
+def turned_jpeg() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return image("JPEG", exif=exif)
+
+
+IDS = np.arange(24 * 40).reshape(24, 40)
+WIDE = (IDS * 60).astype(np.uint16)
+OUTLINES = (
+    '<Annotations><Annotation><Regions><Region Type="0" NegativeROA="0"><Vertices>'
+    '<Vertex X="2" Y="3"/><Vertex X="20" Y="3"/><Vertex X="20" Y="21"/></Vertices></Region>'
+    '<Region Type="2" NegativeROA="1"><Vertices><Vertex X="8" Y="8"/><Vertex X="12" Y="14"/>'
+    "</Vertices></Region></Regions></Annotation></Annotations>"
+)
 
 
 def zipped() -> bytes:
@@ -66,7 +95,20 @@ SEEDS: dict[str, list[Callable[[], bytes]]] = {
         lambda: image("TIFF", compression="tiff_lzw"),
         lambda: image("TIFF", compression="jpeg"),
         lambda: image("WEBP"),
+        lambda: image("PNG", "RGBA"),
+        lambda: saved(Image.fromarray(WIDE), "PNG"),
+        lambda: image("TIFF", "CMYK"),
+        lambda: tiff(np.zeros((3, 9, 14), np.uint8), ome=True, metadata={"axes": "CYX"}),
+        turned_jpeg,
     ],
+    "label": [
+        lambda: tiff(IDS.astype(np.uint16)),
+        lambda: tiff(IDS.astype(np.uint64), compression="zlib"),
+        lambda: tiff(IDS.astype(np.float32), tile=(16, 16)),
+        lambda: saved(Image.fromarray(WIDE), "PNG"),
+        lambda: saved(Image.fromarray(IDS.astype(np.int32)), "TIFF", compression="tiff_lzw"),
+    ],
+    "outlines": [lambda: OUTLINES.encode()],
     "zip": [zipped],
     "tar": [tarred],
     "index": [indexed],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adios_tme.data.images import load_images
+from adios_tme.data.left_out import LeftOut
 from adios_tme.errors import DataError
 from tests.factories import make_archive, png
 
@@ -18,6 +22,35 @@ def test_from_a_folder_an_archive_and_a_file(tmp_path: Path) -> None:
     assert load_images(tmp_path, 3, 16).shape == (3, 3, 16, 16)
     assert load_images(tmp_path / "a.zip", 4, 16).shape == (4, 3, 16, 16)
     assert load_images(tmp_path / "0.png", 4, 16).shape == (1, 3, 16, 16)
+
+
+def test_capitals_never_matter_and_other_files_are_counted(tmp_path: Path) -> None:
+    for name in ("a.PNG", "._a.png", ".DS_Store", "b.txt"):
+        (tmp_path / name).write_bytes(png(20))
+    with zipfile.ZipFile(tmp_path / "SLIDE.ZIP", "w") as archive:
+        for name in ("s/", "s/a.Png", "__MACOSX/s/._a.Png", "s/readme.md"):
+            archive.writestr(name, b"" if name.endswith("/") else png(20))
+    for source in (tmp_path, tmp_path / "SLIDE.ZIP"):
+        account = LeftOut()
+        assert load_images(source, 3, 16, account).shape == (1, 3, 16, 16)
+        others = 2 if source == tmp_path else 1  # the archive is no image either
+        assert account.count("not_an_image") == others
+        assert account.count("junk") == (2 if source == tmp_path else 1)
+
+
+def test_an_archive_without_an_image_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("._a.png", png(20))
+    with pytest.raises(DataError, match=r"a\.zip: holds no image"):
+        load_images(tmp_path / "a.zip", 3, 16)
+
+
+def test_pictures_are_read_by_the_rule_for_pixels(tmp_path: Path) -> None:
+    clear = np.zeros((16, 16, 4), np.uint8)
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    Image.fromarray(np.full((16, 16), 90 * 257, np.uint16)).save(tmp_path / "b.png")
+    images = load_images(tmp_path, 2, 16)
+    assert [int(image.min()) for image in images] == [255, 90]
 
 
 def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:

@@ -124,3 +124,30 @@ def test_the_head_is_linear_layers_with_gelu_between() -> None:
     ]
     with pytest.raises(ValueError, match="num_layers=0"):
         TMEHead(32, num_layers=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), r"are torch\.uint8, expected normalised"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.int64), r"are torch\.int64, expected normalised"),
+        (torch.zeros(2, 3, 32, 32).double(), r"are torch\.float64, the weights torch\.float32"),
+        (torch.zeros(2, 3, 32, 32).half(), r"are torch\.float16, the weights torch\.float32"),
+        (torch.zeros(3, 32, 32), r"are \(3, 32, 32\).*Add a batch axis"),
+        (torch.zeros(2, 32, 32, 3), r"are \(2, 32, 32, 3\).*Put the channels first"),
+        (torch.zeros(2, 3, 32, 30), "are 30 x 32 px, expected multiples of the patch size 8"),
+    ],
+)
+def test_images_that_cannot_be_encoded_are_refused_in_words(images: Tensor, text: str) -> None:
+    network = encoder().eval()
+    for encode in (network, network.forward_intermediates, lambda x: network.class_tokens([x])):
+        with pytest.raises(ValueError, match=f"images {text}"):
+            encode(images)
+
+
+def test_autocast_takes_images_of_half_the_bits() -> None:
+    network, images = encoder().eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network(images.bfloat16()).shape == (2, 21, 32)
+        with pytest.raises(ValueError, match="float64"):
+            network(images.double())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import threading
@@ -18,6 +19,7 @@ from adios_tme.errors import CheckpointError
 from adios_tme.run_folder import checkpoint_writer, checkpoints
 from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
 from adios_tme.run_folder.checkpoints import (
+    checkpoint_digest,
     find_checkpoint,
     list_checkpoints,
     newest_whole_checkpoint,
@@ -66,6 +68,51 @@ def test_one_flipped_byte_is_noticed(place: float, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged or not a checkpoint"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_checkpoint_that_somebody_saved_again_loads(is_zip: bool, tmp_path: Path) -> None:
+    path = write_checkpoint(state(3), tmp_path)
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=is_zip)
+    assert read_checkpoint(path)["student"]["w"].tolist() == [3.0] * 100
+    (tmp_path / NEWEST).unlink()
+    assert newest_whole_checkpoint(tmp_path) == path
+    assert checkpoint_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize("cut", [False, True])
+def test_damage_after_it_was_saved_again_is_noticed(
+    place: float, cut: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "again.pth"
+    torch.save(state(1), path)
+    content = bytearray(path.read_bytes())
+    at = int(place * (len(content) - 1))
+    if cut:
+        del content[at:]
+    else:
+        content[at : at + 70] = bytes(byte ^ 1 for byte in content[at : at + 70])
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"again\.pth: is damaged or not a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_what_else_torch_saves_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"student": {}, "mask_model": {}}, path)
+    with pytest.raises(CheckpointError, match="not written by adios-tme train: it lacks config"):
+        read_checkpoint(path)
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(CheckpointError, match="it lacks config, mask_model, student"):
+        read_checkpoint(path)
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(CheckpointError, match="holds Python objects other than tensors"):
+        read_checkpoint(path)
+    whole = write_checkpoint(state(1), tmp_path)
+    whole.write_bytes(whole.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="its hash is damaged"):
+        read_checkpoint(whole)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\3\4" * 50])

@@ -173,9 +173,9 @@ def test_small_ids_stay_as_they_are() -> None:
     ],
 )
 def test_what_is_no_label_is_refused_by_name(values: Array, reason: str, tmp_path: Path) -> None:
+    stack: dict[str, Any] = {"photometric": "minisblack"} if values.shape == (3, 4, 5) else {}
     path = tmp_path / "a.tif"
-    kind = "minisblack" if values.shape == (3, 4, 5) else None
-    tifffile.imwrite(path, values, photometric=kind)
+    tifffile.imwrite(path, values, **stack)
     with pytest.raises(DataError, match=rf"a\.tif: .*{reason}.*Write instance ids"):
         read_label_map(path)
 
