@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -39,6 +41,26 @@ def tell_left_out(sentences: Iterable[str]) -> None:
     for sentence in sentences:
         console.print("Left out:", style="yellow", end=" ")
         console.print(sentence)
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table, narrow enough for a terminal of eighty columns.
+
+    Args:
+        title: What it shows.
+        columns: Headings; the first column names its row, the others hold numbers.
+    """
+    empty = Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for number, heading in enumerate(columns):
+        empty.add_column(heading, justify="right" if number else "left")
+    return empty
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adios_tme.benchmark.throughput.results import CaseResult, RunStepResult
 from adios_tme.config.base import Config
 from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
@@ -104,6 +105,34 @@ TINY_SPEED: dict[str, Any] = {
 def speed_settings(**flags: Any) -> ThroughputConfig:
     """A measurement of the training step that takes a second."""
     return build(ThroughputConfig, nest(ThroughputConfig, TINY_SPEED | flags))
+
+
+def measured_case(work: Mapping[str, Any] | None = None, **figures: Any) -> CaseResult:
+    """A case of a measurement of the training step, with settings and figures at will."""
+    step: dict[str, Any] = {
+        "images_per_second": 10.0,
+        "step_seconds": 0.4,
+        "step_seconds_range": (0.3, 0.5),
+        "phases": {"student forward": 0.4},
+        "gflop_per_image": 2.0,
+        "gflop_per_second": 20.0,
+        "peak_memory_gib": 1.0,
+        "matrix_peak_gflop_per_second": 40.0,
+        "mfu": 0.5,
+        "student_mfu": 0.5,
+        "largest_batch": 8,
+        "baselines": {},
+        "kernels": None,
+    }
+    return CaseResult(
+        settings={},
+        work={"model.depth": 4, "model.patch_size": 4, **(work or {})},
+        precision=figures.pop("precision", "float32"),
+        attention_back_end="sdpa",
+        floor_gflop_per_image=2.5,
+        estimated_memory_gib=0.75,
+        step=RunStepResult(**step | figures),
+    )
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:

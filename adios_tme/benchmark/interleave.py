@@ -1,4 +1,4 @@
-"""Ways to do the same, timed in turns: what is compared are medians over the turns."""
+"""Interleaved timing of variants: what is compared are medians over the rounds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Timed = Callable[[], Cost]
 
 
 def interleave(num_rounds: int, variants: dict[str, Timed]) -> dict[str, list[Cost]]:
-    """Costs of each way, turn by turn; a first turn warms up."""
+    """Costs of each variant, round by round; a first round warms up."""
     costs: dict[str, list[Cost]] = {name: [] for name in variants}
-    for turn in range(num_rounds + 1):
+    for number in range(num_rounds + 1):
         for name, timed in variants.items():
             cost = timed()
-            if turn:
+            if number:
                 costs[name].append(cost)
     return costs
 
@@ -34,17 +34,17 @@ def interleave(num_rounds: int, variants: dict[str, Timed]) -> dict[str, list[Co
 def each(
     function: Callable[[Any], object], items: list[Any], num_patches: int | None = None
 ) -> Timed:
-    """The way that does something to every item in this process; an item may be many patches."""
+    """Do something to every item in this process; an item may be many patches."""
     num_patches = num_patches or len(items)
 
-    def way() -> Cost:
+    def timed() -> Cost:
         wall, cpu = time.perf_counter(), time.process_time()
         for item in items:
             function(item)
         spent = time.perf_counter() - wall, time.process_time() - cpu
         return Cost(spent[0] / num_patches, spent[1] / num_patches)
 
-    return way
+    return timed
 
 
 def wall(costs: list[Cost]) -> float:
@@ -70,7 +70,7 @@ def cpu_milliseconds(costs: list[Cost]) -> float | None:
 
 
 def speed_ratio(costs: dict[str, list[Cost]], fast: str, slow: str) -> float:
-    """How many times as fast one way is as another, the median over their turns."""
+    """How many times as fast one variant is as another, the median over the rounds."""
     pairs = zip(costs[fast], costs[slow], strict=True)
     return rounded(statistics.median(theirs.wall / ours.wall for ours, theirs in pairs))
 

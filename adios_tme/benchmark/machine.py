@@ -50,7 +50,7 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory was missing, which torch tells by a type on CUDA and in words on a CPU."""
+    """Whether memory was missing, which torch tells by a type on CUDA, by a message on a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 

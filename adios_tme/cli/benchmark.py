@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import typer
 from rich.table import Table
@@ -60,10 +60,12 @@ def throughput(config: ThroughputConfig) -> None:
 
     output = ResultsFile.checked(config.output)
     with progress_bar("Measuring") as on_progress:
-        results = measure_throughput(config, on_progress, output.try_to_write)
+        results = measure_throughput(
+            config, on_progress, lambda so_far: output.try_to_write(so_far.as_json())
+        )
     _tell(results, throughput_tables, throughput_summary, as_json=config.json_output)
-    output.write(results)
-    if all(case["out_of_memory"] for case in results["cases"]):
+    output.write(results.as_json())
+    if results.nothing_fits:
         raise ConfigError("No case fits the memory of the device. Lower --batch-size.")
 
 
@@ -76,23 +78,33 @@ def data(config: LoadingConfig) -> None:
     with progress_bar("Measuring") as on_progress:
         results = measure_loading(config, on_progress)
     _tell(results, loading_tables, loading_summary, as_json=config.json_output)
-    output.write(results)
+    output.write(results.as_json())
+
+
+class Results(Protocol):
+    """Measurements of one benchmark."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The values that are written."""
+
+
+SomeResults = TypeVar("SomeResults", bound=Results)
 
 
 def _tell(
-    results: dict[str, Any],
-    tables: Callable[[dict[str, Any]], Iterable[Table]],
-    summary: Callable[[dict[str, Any]], str],
+    results: SomeResults,
+    tables: Callable[[SomeResults], Iterable[Table]],
+    summary: Callable[[SomeResults], str],
     *,
     as_json: bool,
 ) -> None:
     """Print measurements as the settings ask."""
     console = terminal()
     if as_json:
-        print_json(results)
+        print_json(results.as_json())
         return
     for table in tables(results):
-        console.print(table)
+        console.print(table, "")
     console.print(summary(results))
 
 

@@ -12,12 +12,12 @@ from adios_tme.config.data import PatchSelection, cores_at_hand
 
 
 class LoadingConfig(Config):
-    """Measure how fast patches are read, decoded and handed over, beside what they could be.
+    """Measure how fast patches are read, decoded and copied to a batch, beside what they could be.
 
-    All is measured in one run and in turns, so that ratios hold on a busy machine too: the loader
-    beside its decoder alone, Pillow's way, and the way that opens the archive for every patch (with
-    Pillow's resize, which the loader leaves to the device), in archives of a hundred to a hundred
-    thousand members that are written for the purpose.
+    Timing is interleaved in one run, so that ratios hold on a busy machine too: the loader beside
+    its decoder alone, Pillow, and opening the archive for every patch (with Pillow's resize, which
+    the loader leaves to the device), in archives of a hundred to a hundred thousand members that
+    are written for the purpose.
     """
 
     data_path: Annotated[Path, Positional()]
@@ -38,7 +38,7 @@ class LoadingConfig(Config):
     """Patches that are measured, spread over all."""
 
     num_rounds: int = Field(default=5, ge=1)
-    """Turns that each way takes; medians are reported."""
+    """Times that each variant is timed, interleaved; medians are reported."""
 
     members: tuple[int, ...] = (100, 2_000, 20_000, 100_000)
     """Members of the archives in which a patch is looked for; different numbers above zero."""

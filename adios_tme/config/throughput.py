@@ -19,7 +19,7 @@ class ThroughputConfig(Config):
     Random images are on the device already, so that no loader takes part, and crops are taken only
     where they are asked for. FLOPs are counted on a step that is really done; their floor is what
     the settings ask for at the least (see the page on cost in the documentation). Every ratio is of
-    steps that took turns in one process.
+    steps whose timing was interleaved in one process.
     """
 
     batch_size: int = Field(default=16, ge=2)
@@ -39,10 +39,10 @@ class ThroughputConfig(Config):
     these. Absent: none."""
 
     steps: int = Field(default=3, ge=1)
-    """Timed steps of each way; the median counts."""
+    """Timed steps of each variant; the median counts."""
 
     warmup_steps: int = Field(default=2, ge=2)
-    """Steps of each way before them, which compile and allocate; memory is read then."""
+    """Steps of each variant before them, which compile and allocate; memory is read then."""
 
     against: Path | None = None
     """JSON of an earlier measurement; ratios to its cases that did the same work are shown."""

@@ -1,16 +1,15 @@
-"""The loader by the size of archives, their listing, and the order of an epoch."""
+"""The loader by the size of archives, and their listing."""
 
 from __future__ import annotations
 
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from adios_tme.benchmark.data.bench import Bench, reads
+from adios_tme.benchmark.data.results import ArchiveResult, IndexingResult
 from adios_tme.benchmark.interleave import (
+    Cost,
     Timed,
     cpu,
     cpu_ratio,
@@ -25,19 +24,17 @@ from adios_tme.config.data import PatchSelection
 from adios_tme.data.archive import read_directory
 from adios_tme.data.decode import Pixels
 from adios_tme.data.index_builder import index_archives
-from adios_tme.data.order import shuffled_rows
 from adios_tme.data.selection import refuse_unsafe_names, select_patches
 
 #: Patches in an archive that is written to be searched; all others are thumbnails of no size.
 PATCHES_IN_ARCHIVE = 64
-#: Patches that the slow way reads in a turn, at 2,000 members or fewer, and at most.
+#: Patches that are read in a round by opening the archive for each, at 2,000 members or fewer, and
+#: at the least.
 SLOW_PATCHES, FEWEST_SLOW_PATCHES = 8, 4
-NUM_POSITIONS = 1 << 20
-LARGE_EPOCH = 10**9
 
 
-def measure_archives(bench: Bench) -> dict[str, Any]:
-    """The loader, and the way that opens the archive for every patch, by the size of archives."""
+def measure_archives(bench: Bench) -> tuple[ArchiveResult, ...]:
+    """The loader, and opening the archive for every patch, by the size of archives."""
     config = bench.config
     variants: dict[str, Timed] = {}
     with ExitStack() as stack:
@@ -54,32 +51,26 @@ def measure_archives(bench: Bench) -> dict[str, Any]:
 
             variants[f"open {members}"] = each(open_per_patch, names[:few])
         costs = interleave(bench.config.num_rounds, variants)
-    smallest = config.members[0]
-    return {
-        "archives": [
-            {
-                "members": members,
-                "loader_ms": milliseconds(costs[f"loader {members}"]),
-                "open_per_patch_ms": milliseconds(costs[f"open {members}"]),
-                "loader_over_open_per_patch": speed_ratio(
-                    costs, f"loader {members}", f"open {members}"
-                ),
-                "loader_over_open_per_patch_by_cpu": cpu_ratio(
-                    costs, f"loader {members}", f"open {members}"
-                ),
-                "loader_over_smallest_archive": cpu_ratio(
-                    costs, f"loader {members}", f"loader {smallest}"
-                ),
-            }
-            for members in config.members
-        ]
-    }
+    smallest = f"loader {config.members[0]}"
+    return tuple(_result(costs, members, smallest) for members in config.members)
+
+
+def _result(costs: dict[str, list[Cost]], members: int, smallest: str) -> ArchiveResult:
+    loader, opening = f"loader {members}", f"open {members}"
+    return ArchiveResult(
+        members=members,
+        loader_ms=milliseconds(costs[loader]),
+        open_per_patch_ms=milliseconds(costs[opening]),
+        loader_over_open_per_patch=speed_ratio(costs, loader, opening),
+        loader_over_open_per_patch_by_cpu=cpu_ratio(costs, loader, opening),
+        loader_over_smallest_archive=cpu_ratio(costs, loader, smallest),
+    )
 
 
 def _write_archive(bench: Bench, path: Path, members: int) -> list[str]:
     """An archive of some patches among thumbnails without content; the patches' names."""
     path.parent.mkdir()
-    suffix = bench.facts()["suffix"]
+    suffix = bench.patches().suffix
     spacing = max(1, members // PATCHES_IN_ARCHIVE)
     names: list[str] = []
     with zipfile.ZipFile(path, "w") as archive:
@@ -94,8 +85,8 @@ def _write_archive(bench: Bench, path: Path, members: int) -> list[str]:
     return names
 
 
-def measure_index(bench: Bench) -> dict[str, Any]:
-    """Members a second of listing an archive, and the cost of a position of the order."""
+def measure_indexing(bench: Bench) -> IndexingResult:
+    """Members a second of listing the largest archive."""
     members = max(bench.config.members)
     path = bench.folder / str(members) / "slide.zip"
 
@@ -107,26 +98,13 @@ def measure_index(bench: Bench) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             archive.namelist()
 
-    positions = np.arange(NUM_POSITIONS)
-    costs = interleave(
-        bench.config.num_rounds,
-        {
-            "here": each(list_here, [0]),
-            "zipfile": each(list_by_zipfile, [0]),
-            "order": each(lambda _: shuffled_rows(positions, LARGE_EPOCH, 0, 0), [0]),
-        },
-    )
+    variants = {"here": each(list_here, [0]), "zipfile": each(list_by_zipfile, [0])}
+    costs = interleave(bench.config.num_rounds, variants)
     cpu_seconds = cpu(costs["here"])
-    return {
-        "indexing": {
-            "members": members,
-            "members_per_second": rounded(members / wall(costs["here"])),
-            "members_per_second_by_cpu": rounded(members / cpu_seconds) if cpu_seconds else None,
-            "zipfile_members_per_second": rounded(members / wall(costs["zipfile"])),
-            "over_zipfile": speed_ratio(costs, "here", "zipfile"),
-        },
-        "order": {
-            "patches": LARGE_EPOCH,
-            "microseconds_per_position": rounded(wall(costs["order"]) / NUM_POSITIONS * 1e6),
-        },
-    }
+    return IndexingResult(
+        members=members,
+        members_per_second=rounded(members / wall(costs["here"])),
+        members_per_second_by_cpu=rounded(members / cpu_seconds) if cpu_seconds else None,
+        zipfile_members_per_second=rounded(members / wall(costs["zipfile"])),
+        over_zipfile=speed_ratio(costs, "here", "zipfile"),
+    )

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
+from adios_tme.benchmark.data.results import Patches
 from adios_tme.benchmark.interleave import Cost, Timed
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
@@ -71,16 +72,16 @@ class Bench:
             )
         return cls(config, folder, report.index, dataset, rows, contents)
 
-    def facts(self) -> dict[str, Any]:
+    def patches(self) -> Patches:
         """What the patches are, as the results tell."""
         height, width, _ = decode_image(self.contents[0]).shape
-        return {
-            "count": len(self.index),
-            "archives": self.index.num_archives,
-            "mean_bytes": round(statistics.fmean(map(len, self.contents))),
-            "first_size": [height, width],
-            "suffix": Path(self.index.patch(self.rows[0]).member.name).suffix,
-        }
+        return Patches(
+            count=len(self.index),
+            archives=self.index.num_archives,
+            mean_bytes=round(statistics.fmean(map(len, self.contents))),
+            first_size=(height, width),
+            suffix=Path(self.index.patch(self.rows[0]).member.name).suffix,
+        )
 
     def pillow(self, content: bytes) -> Pixels:
         """Decode and resize as most trainers do."""
@@ -94,7 +95,7 @@ class Bench:
 def reads(
     index: DatasetIndex, config: LoadingConfig, num_workers: int, resize_in_worker: bool
 ) -> Iterator[Timed]:
-    """The way through a loader, whose workers rest while other variants take their turn."""
+    """Reading through a loader, whose workers rest while other variants are timed."""
     before = set(multiprocessing.active_children())
     loader = PatchLoader(
         index,
@@ -108,10 +109,10 @@ def reads(
     batches = iter(loader)
     # As many of each worker, so that what they do at the same time counts whole.
     num_batches = num_workers * max(1, round(config.num_samples / config.batch_size / num_workers))
-    # What was read while others had their turn, and one a worker until all of them are at work.
+    # What was read while others were timed, and one a worker until all of them are at work.
     before_timing = num_workers * (BATCHES_AHEAD + 1)
 
-    def way() -> Cost:
+    def timed() -> Cost:
         cpu = cpu_seconds(workers)
         for _ in range(before_timing):
             next(batches)
@@ -132,7 +133,7 @@ def reads(
         start = time.perf_counter()
         next(batches)  # the slowest, as the workers only begin
         _wait_until_idle(workers, before_timing * (time.perf_counter() - start))
-        yield way
+        yield timed
     finally:
         loader.close()
 

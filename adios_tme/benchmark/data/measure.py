@@ -1,26 +1,28 @@
-"""How fast patches are read, decoded and handed over, beside what they could be.
+"""How fast patches are read, decoded and copied to the batch, beside what they could be.
 
-Every way takes its turns in one run, and what is compared are medians over the turns: on a machine
+Timing is interleaved in one run, and what is compared are medians over the rounds: on a machine
 that does other work as well, ratios hold where seconds do not.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import kornia_rs
 import numpy as np
 import PIL
 import torch
 
-from adios_tme.benchmark.data.archives import measure_archives, measure_index
+from adios_tme.benchmark.data.archives import measure_archives, measure_indexing
 from adios_tme.benchmark.data.bench import Bench, pillow_decode, reads
 from adios_tme.benchmark.data.decoders import measure_decoders
+from adios_tme.benchmark.data.results import LoaderRatios, LoaderResult, Measurement, OrderResult
 from adios_tme.benchmark.interleave import (
     Timed,
     cpu_milliseconds,
@@ -34,47 +36,50 @@ from adios_tme.benchmark.interleave import (
 )
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.data.decode import decode_image
+from adios_tme.data.order import shuffled_rows
 from adios_tme.data.reader import OpenArchives
 from adios_tme.data.resize import resize_image
 from adios_tme.environment import describe_machine
 
-Progress = Callable[[int, int], None]
+Part = TypeVar("Part")
+NUM_PARTS = 5
+#: Positions of the order that are worked out, and patches of its epoch.
+NUM_POSITIONS, LARGE_EPOCH = 1 << 20, 10**9
 
 
-def measure_loading(config: LoadingConfig, on_progress: Progress | None = None) -> dict[str, Any]:
+def measure_loading(
+    config: LoadingConfig, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Measurement:
     """Measure a data set's loader.
 
     Args:
         config: What is measured, and how long.
-        on_progress: Called with the parts done and their number.
-
-    Returns:
-        Plain values, as they are written to JSON; times in milliseconds a patch. What goes by CPU
-        time is None where the system does not tell it.
+        on_progress: Told the parts that are done and their number.
 
     Raises:
         ConfigError: If the folder is missing.
         DataError: If it holds no patch that can be read.
     """
     torch.set_num_threads(1)  # as in a worker
-    parts: tuple[Callable[[Bench], dict[str, Any]], ...] = (
-        _measure_loader,
-        measure_archives,
-        measure_decoders,
-        measure_index,
-    )
+    done = itertools.count(1)
     with tempfile.TemporaryDirectory(prefix="adios_tme_") as folder:
         bench = Bench.build(config, Path(folder))
-        results: dict[str, Any] = {
-            "machine": describe_machine(torch.device("cpu")) | _versions(),
-            "settings": config.model_dump(mode="json", exclude={"output", "json_output"}),
-            "patches": bench.facts(),
-        }
-        for number, part in enumerate(parts, start=1):
-            results |= part(bench)
-            if on_progress:
-                on_progress(number, len(parts))
-    return results
+
+        def measured(part: Callable[[Bench], Part]) -> Part:
+            result = part(bench)
+            on_progress(next(done), NUM_PARTS)
+            return result
+
+        return Measurement(
+            machine=describe_machine(torch.device("cpu")) | _versions(),
+            settings=config.model_dump(mode="json", exclude={"output", "json_output"}),
+            patches=bench.patches(),
+            loader=measured(_measure_loader),
+            archives=measured(measure_archives),
+            decoders=measured(measure_decoders),
+            indexing=measured(measure_indexing),
+            order=measured(_measure_order),
+        )
 
 
 def _versions() -> dict[str, str]:
@@ -86,7 +91,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _measure_loader(bench: Bench) -> dict[str, Any]:
+def _measure_loader(bench: Bench) -> LoaderResult:
     """Stages one by one, and the loader beside its decoder."""
     config = bench.config
     images = [decode_image(content) for content in bench.contents]
@@ -105,8 +110,8 @@ def _measure_loader(bench: Bench) -> dict[str, Any]:
     with ExitStack() as stack:
 
         def loader(num_workers: int, resize_in_worker: bool) -> Timed:
-            way = reads(bench.index, config, num_workers, resize_in_worker)
-            return stack.enter_context(way)
+            timed = reads(bench.index, config, num_workers, resize_in_worker)
+            return stack.enter_context(timed)
 
         costs = interleave(
             bench.config.num_rounds,
@@ -127,17 +132,25 @@ def _measure_loader(bench: Bench) -> dict[str, Any]:
     assert resized[0].shape[0] == config.img_size
     speeds = ("decode", "one_worker", "one_worker_resizing", "all_workers", "pillow_way")
     stages = ("look_up", "read", "decode", "resize", "hand_over", "pillow_decode", "pillow_way")
-    return {
-        "images_per_second": {name: rounded(1 / wall(costs[name])) for name in speeds},
-        "split_ms": {name: milliseconds(costs[name]) for name in stages},
-        "split_cpu_ms": {name: cpu_milliseconds(costs[name]) for name in stages},
-        "ratios": {
-            "one_worker_of_decode_ceiling": speed_ratio(costs, "one_worker", "decode"),
-            "one_worker_of_decode_ceiling_by_cpu": cpu_ratio(costs, "one_worker", "decode"),
-            "one_worker_resizing_of_decode_ceiling": speed_ratio(
+    return LoaderResult(
+        images_per_second={name: rounded(1 / wall(costs[name])) for name in speeds},
+        split_ms={name: milliseconds(costs[name]) for name in stages},
+        split_cpu_ms={name: cpu_milliseconds(costs[name]) for name in stages},
+        ratios=LoaderRatios(
+            one_worker_of_decode_ceiling=speed_ratio(costs, "one_worker", "decode"),
+            one_worker_of_decode_ceiling_by_cpu=cpu_ratio(costs, "one_worker", "decode"),
+            one_worker_resizing_of_decode_ceiling=speed_ratio(
                 costs, "one_worker_resizing", "decode"
             ),
-            "one_worker_over_pillow_way": speed_ratio(costs, "one_worker", "pillow_way"),
-            "all_workers_over_one": speed_ratio(costs, "all_workers", "one_worker"),
-        },
-    }
+            one_worker_over_pillow_way=speed_ratio(costs, "one_worker", "pillow_way"),
+            all_workers_over_one=speed_ratio(costs, "all_workers", "one_worker"),
+        ),
+    )
+
+
+def _measure_order(bench: Bench) -> OrderResult:
+    """The cost of a position of the shuffled order."""
+    positions = np.arange(NUM_POSITIONS)
+    timed = each(lambda _: shuffled_rows(positions, LARGE_EPOCH, 0, 0), [0], NUM_POSITIONS)
+    costs = interleave(bench.config.num_rounds, {"order": timed})
+    return OrderResult(LARGE_EPOCH, rounded(wall(costs["order"]) * 1e6))

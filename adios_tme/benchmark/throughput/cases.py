@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adios_tme.config.load import build, leaves, nest, shapes
+from adios_tme.config.model import MaskConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
@@ -92,7 +93,7 @@ def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
     given = config.model_dump(include={"model", "mask", "compute"}, exclude_unset=True)
     data = {"data_path": ".", "img_size": config.img_size, "batch_size_per_gpu": config.batch_size}
     resolved = build(TrainConfig, {"data": data}, given, nest(TrainConfig, swept))
-    _refuse_other_steps(resolved)
+    _refuse_other_steps(resolved.mask)
     tree, paths = resolved.model_dump(mode="json"), _paths()
     shown = {path[-1]: path for path in SHOWN} | {name: paths[name] for name in swept}
     return Case(
@@ -102,13 +103,12 @@ def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
     )
 
 
-def _refuse_other_steps(config: TrainConfig) -> None:
+def _refuse_other_steps(mask: MaskConfig) -> None:
     """Every step that is measured learns masks, as its cost and the plain steps have it.
 
     Raises:
         ConfigError: If masks are not learned, or not on every iteration.
     """
-    mask = config.mask
     if mask.mask_source != "learned":
         raise ConfigError(
             f"mask.mask_source={mask.mask_source}: only a step that learns its masks is measured, "

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from adios_tme.benchmark.throughput.results import CaseResult, case_of_json
 from adios_tme.errors import ConfigError, DataError
 
-#: What ratios are taken of, and what tells that the work was the same.
-NEEDED = {"work", "precision", "images_per_second", "gflop_per_image", "peak_memory_gib"}
+#: What is wrong with a file that lacks fields, and with one that is something else.
+OLDER = (
+    "does not hold all settings of its cases, as files of older versions do not, so that it cannot "
+    "be told which did the same work. Measure them again with --output."
+)
+FOREIGN = (
+    "is not a measurement of adios-tme benchmark throughput. "
+    "Give a file that it wrote with --output."
+)
 
 
-def read_earlier(path: Path) -> list[dict[str, Any]]:
-    """The cases of a measurement that was written with ``--output``.
+def read_earlier(path: Path) -> list[CaseResult]:
+    """The measured cases of a file that was written with ``--output``.
 
     Raises:
         ConfigError: If the file cannot be read.
@@ -21,57 +33,46 @@ def read_earlier(path: Path) -> list[dict[str, Any]]:
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        measured = [case for case in saved if not case.get("out_of_memory")]
-        known = [set(case) for case in measured]
+        measured = [case_of_json(case) for case in saved if not case.get("out_of_memory")]
     except OSError as error:
         raise ConfigError(
             f"against={path}: cannot be read ({error.strerror}). Give the JSON of an earlier run."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: is not a measurement of adios-tme benchmark throughput. "
-            f"Give a file that it wrote with --output."
-        ) from error
-    if not all(names >= NEEDED for names in known):
-        raise DataError(
-            f"{path}: does not hold all settings of its cases, as files of older versions do not, "
-            f"so that it cannot be told which did the same work. Measure them again with --output."
-        )
+        raise DataError(f"{path}: {OLDER if _only_lacks_fields(error) else FOREIGN}") from error
     if not measured:
         raise DataError(f"{path}: holds no case that was measured. Give another --against.")
     return measured
 
 
-def compare(result: dict[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios to the earlier case of the same work, or what the most similar one does otherwise.
+def _only_lacks_fields(error: Exception) -> bool:
+    return isinstance(error, ValidationError) and all(
+        fault["type"] == "missing" for fault in error.errors()
+    )
+
+
+def compare(case: CaseResult, earlier: Sequence[CaseResult]) -> CaseResult:
+    """The case with ratios to the earlier one of the same work, or what the nearest has otherwise.
+
+    A case without figures, or with no measured one to compare with, stays as it is.
 
     Args:
-        result: A measured case.
-        earlier: Measured cases, at least one; later ones win.
-
-    Returns:
-        ``against`` with ratios, or ``differs_from_earlier`` with pairs of earlier and present
-        values by the setting's path.
+        case: A case of this measurement.
+        earlier: Those of the earlier one; later ones win.
     """
-    differences = [(_differences(case, result), case) for case in reversed(earlier)]
-    fewest, case = min(differences, key=lambda pair: len(pair[0]))
-    return {"differs_from_earlier": fewest} if fewest else {"against": ratio(result, case)}
+    differences = [(_differences(old, case), old.step) for old in reversed(earlier) if old.step]
+    if not case.step or not differences:
+        return case
+    fewest, step = min(differences, key=lambda pair: len(pair[0]))
+    if fewest:
+        return replace(case, differs_from_earlier=fewest)
+    return replace(case, against=case.step.over(step))
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
-    before, now = ({**case["work"], "precision": case["precision"]} for case in (old, new))
+def _differences(old: CaseResult, new: CaseResult) -> dict[str, tuple[Any, Any]]:
+    before, now = ({**case.work, "precision": case.precision} for case in (old, new))
     return {
-        name: [before.get(name), now.get(name)]
+        name: (before.get(name), now.get(name))
         for name in {**before, **now}
         if name not in before or name not in now or before[name] != now[name]
-    }
-
-
-def ratio(fast: dict[str, Any], other: dict[str, Any]) -> dict[str, float | None]:
-    """How many times as fast, as much arithmetic and as much memory the first is."""
-    memory, others = fast["peak_memory_gib"], other["peak_memory_gib"]
-    return {
-        "speed": fast["images_per_second"] / other["images_per_second"],
-        "flops": fast["gflop_per_image"] / other["gflop_per_image"],
-        "memory": memory / others if memory and others else None,
     }

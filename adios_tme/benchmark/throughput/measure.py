@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,8 +12,22 @@ from torch.profiler import ProfilerActivity, profile
 from adios_tme.benchmark.machine import PeakMemory, is_out_of_memory, matrix_peak, total_memory
 from adios_tme.benchmark.throughput.cases import Case, cases
 from adios_tme.benchmark.throughput.cost import StepCost, count_flops
-from adios_tme.benchmark.throughput.earlier import compare, ratio, read_earlier
-from adios_tme.benchmark.throughput.phases import STUDENTS_PHASES, BuildVariant, Clock, StepVariant
+from adios_tme.benchmark.throughput.earlier import compare, read_earlier
+from adios_tme.benchmark.throughput.phases import (
+    STUDENTS_PHASES,
+    BuildVariant,
+    Clock,
+    Lap,
+    StepVariant,
+)
+from adios_tme.benchmark.throughput.results import (
+    CaseResult,
+    Kernel,
+    Measurement,
+    RunStepResult,
+    VariantResult,
+)
+from adios_tme.config.data import DataConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import describe_machine
@@ -27,11 +40,9 @@ COUNTED_IMAGES = 2
 NUM_KERNELS = 20
 #: Share of what is left by which the largest batch stays below a full device.
 MARGIN = 0.95
-#: All that is known of what does not fit the memory.
-OUT_OF_MEMORY: dict[str, Any] = {"out_of_memory": True}
 
 OnProgress = Callable[[int, int], None]
-OnResults = Callable[[dict[str, Any]], None]
+OnResults = Callable[[Measurement], None]
 
 
 def measure(
@@ -40,7 +51,7 @@ def measure(
     variants: Mapping[str, BuildVariant],
     on_progress: OnProgress = lambda done, total: None,
     on_results: OnResults = lambda results: None,
-) -> dict[str, Any]:
+) -> Measurement:
     """Measure every case.
 
     Args:
@@ -49,19 +60,14 @@ def measure(
         variants: By name the steps; the first is that of a run, the others are baselines.
         on_progress: Told the cases that are done and all.
         on_results: Given the results so far after every case.
-
-    Returns:
-        The results, as JSON takes them.
     """
     all_cases = cases(config)
     earlier = read_earlier(config.against) if config.against else []
-    results: dict[str, Any] = {"machine": describe_machine(device), "cases": []}
+    results = Measurement(describe_machine(device))
     for done, case in enumerate(all_cases):
         on_progress(done, len(all_cases))
-        result = _measure_case(case, config, device, variants)
-        if earlier and not result["out_of_memory"]:
-            result |= compare(result, earlier)
-        results["cases"].append(result)
+        result = compare(_measure_case(case, config, device, variants), earlier)
+        results = replace(results, cases=(*results.cases, result))
         on_results(results)
     on_progress(len(all_cases), len(all_cases))
     return results
@@ -72,73 +78,64 @@ def _measure_case(
     config: ThroughputConfig,
     device: torch.device,
     variants: Mapping[str, BuildVariant],
-) -> dict[str, Any]:
+) -> CaseResult:
     resolved = resolve(case.config, device)
     cost = StepCost.of(case.config, resolved)
     batch_size = case.config.data.batch_size_per_gpu
-    result = {
-        "settings": case.settings,
-        "work": case.work,
-        "precision": str(resolved.dtype).removeprefix("torch."),
-        "attention_back_end": resolved.attention,
-        "floor_gflop_per_image": cost.floor_flops / 1e9,
-        "estimated_memory_gib": cost.peak_bytes(batch_size, resolved.dtype.itemsize) / 2**30,
-    }
+    result = CaseResult(
+        settings=case.settings,
+        work=case.work,
+        precision=str(resolved.dtype).removeprefix("torch."),
+        attention_back_end=resolved.attention,
+        floor_gflop_per_image=cost.floor_flops / 1e9,
+        estimated_memory_gib=cost.peak_bytes(batch_size, resolved.dtype.itemsize) / 2**30,
+    )
     try:
-        return result | _speeds(case.config, cost, resolved.dtype, config, device, variants)
+        return replace(result, step=_measure_step(cost, config, variants))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return result | OUT_OF_MEMORY
+        return result
 
 
-def _speeds(
-    case: TrainConfig,
-    cost: StepCost,
-    dtype: torch.dtype,
-    config: ThroughputConfig,
-    device: torch.device,
-    variants: Mapping[str, BuildVariant],
-) -> dict[str, Any]:
-    """What a case reaches, and its baselines; those that do not fit the memory say so."""
+def _measure_step(
+    cost: StepCost, config: ThroughputConfig, variants: Mapping[str, BuildVariant]
+) -> RunStepResult:
+    """What the step of a run reaches, and its baselines."""
+    case, device, dtype = cost.config, cost.resolved.device, cost.resolved.dtype
     batch_size = case.data.batch_size_per_gpu
     peak = matrix_peak(device, dtype)
-    timings = _time_in_turns(case, config, device, variants)
+    timings = _time_interleaved(case, config, device, variants)
     peak = max(peak, matrix_peak(device, dtype))  # the machine may have been busy before
     results = {
-        name: _variant_result(case, device, build, timings[name])
-        if name in timings
-        else OUT_OF_MEMORY
+        name: _variant_result(case, device, build, timings[name]) if name in timings else None
         for name, build in variants.items()
     }
     fast = results.pop(FAST)
-    seconds, phases = timings[FAST].seconds, timings[FAST].phases
-    students_seconds = sum(phases.get(name, 0.0) for name in STUDENTS_PHASES)
-    return {
-        **fast,
-        "matrix_peak_gflop_per_second": peak / 1e9,
-        "mfu": cost.floor_flops * batch_size / seconds / peak,
-        "student_mfu": cost.students_part * batch_size / students_seconds / peak,
-        "largest_batch": _largest_batch(case, device, variants[FAST], timings[FAST].memory),
-        "baselines": {
-            name: other if other["out_of_memory"] else other | {"ratio": ratio(fast, other)}
-            for name, other in results.items()
-        },
-        "kernels": _kernels(case, device, variants[FAST]) if config.profile else None,
-    }
+    assert fast is not None  # a step of a run that does not fit the memory has raised before
+    students_seconds = sum(fast.phases.get(name, 0.0) for name in STUDENTS_PHASES)
+    return RunStepResult(
+        **vars(fast),
+        matrix_peak_gflop_per_second=peak / 1e9,
+        mfu=cost.floor_flops * batch_size / fast.step_seconds / peak,
+        student_mfu=cost.students_part * batch_size / students_seconds / peak,
+        largest_batch=_largest_batch(case, device, variants[FAST], timings[FAST].memory),
+        baselines=results,
+        kernels=_kernels(case, device, variants[FAST]) if config.profile else None,
+    )
 
 
 @dataclass(frozen=True)
 class _Timing:
-    seconds: float
+    median: Lap
     fastest: float
+    """Seconds."""
     slowest: float
-    phases: dict[str, float]
-    """Of the step whose time is the median."""
     memory: int | None
+    """Bytes; None where the system does not tell."""
 
 
-def _time_in_turns(
+def _time_interleaved(
     case: TrainConfig,
     config: ThroughputConfig,
     device: torch.device,
@@ -149,7 +146,7 @@ def _time_in_turns(
     Memory is what a variant adds to that of the ones before it while it warms up. A baseline for
     which none is left is not among the timings.
     """
-    images = _images(case, device)
+    images = _images(case.data, device)
     clocks, memories = {}, {}
     for name, build in variants.items():
         memory = PeakMemory(device)
@@ -160,7 +157,7 @@ def _time_in_turns(
                 raise
         else:
             memories[name] = memory.read()
-    laps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in clocks}
+    laps: dict[str, list[Lap]] = {name: [] for name in clocks}
     for _ in range(config.steps):
         for name, clock in clocks.items():
             laps[name].append(clock.time(images))
@@ -174,10 +171,9 @@ def _warm_clock(variant: StepVariant, images: Tensor, num_steps: int) -> Clock:
     return clock
 
 
-def _timing(laps: list[tuple[float, dict[str, float]]], memory: int | None) -> _Timing:
-    laps = sorted(laps, key=lambda lap: lap[0])
-    seconds, phases = laps[(len(laps) - 1) // 2]
-    return _Timing(seconds, laps[0][0], laps[-1][0], phases, memory)
+def _timing(laps: list[Lap], memory: int | None) -> _Timing:
+    laps = sorted(laps, key=lambda lap: lap.seconds)
+    return _Timing(laps[(len(laps) - 1) // 2], laps[0].seconds, laps[-1].seconds, memory)
 
 
 def _variant_result(
@@ -185,19 +181,18 @@ def _variant_result(
     device: torch.device,
     build: BuildVariant,
     timing: _Timing,
-) -> dict[str, Any]:
-    flops = _counted_flops(case, device, build)
+) -> VariantResult:
+    flops, seconds = _counted_flops(case, device, build), timing.median.seconds
     batch_size = case.data.batch_size_per_gpu
-    return {
-        "out_of_memory": False,
-        "images_per_second": batch_size / timing.seconds,
-        "step_seconds": timing.seconds,
-        "step_seconds_range": [timing.fastest, timing.slowest],
-        "phases": timing.phases,
-        "gflop_per_image": flops / 1e9,
-        "gflop_per_second": flops * batch_size / timing.seconds / 1e9,
-        "peak_memory_gib": timing.memory / 2**30 if timing.memory is not None else None,
-    }
+    return VariantResult(
+        images_per_second=batch_size / seconds,
+        step_seconds=seconds,
+        step_seconds_range=(timing.fastest, timing.slowest),
+        phases=timing.median.phases,
+        gflop_per_image=flops / 1e9,
+        gflop_per_second=flops * batch_size / seconds / 1e9,
+        peak_memory_gib=timing.memory / 2**30 if timing.memory is not None else None,
+    )
 
 
 def _counted_flops(case: TrainConfig, device: torch.device, build: BuildVariant) -> float:
@@ -205,13 +200,13 @@ def _counted_flops(case: TrainConfig, device: torch.device, build: BuildVariant)
     compute = case.compute.model_copy(update={"attention": "sdpa", "compile": "off"})
     data = case.data.model_copy(update={"batch_size_per_gpu": COUNTED_IMAGES})
     plain = case.model_copy(update={"compute": compute, "data": data})
-    variant, images = build(plain, device), _images(plain, device)
+    variant, images = build(plain, device), _images(plain.data, device)
     return count_flops(lambda: variant.step(images)) / COUNTED_IMAGES
 
 
 def _peak_memory(build: BuildVariant, case: TrainConfig, device: torch.device) -> int | None:
     """Most bytes that steps need in all, the networks and optimisers included."""
-    images = _images(case, device)
+    images = _images(case.data, device)
     memory = PeakMemory(device)
     variant = build(case, device)
     for _ in range(2):  # optimisers make their state in the first
@@ -256,14 +251,14 @@ def _with_batch(case: TrainConfig, batch_size: int) -> TrainConfig:
     return case.model_copy(update={"data": data})
 
 
-def _images(case: TrainConfig, device: torch.device) -> Tensor:
-    side = case.data.img_size
-    return torch.randn(case.data.batch_size_per_gpu, 3, side, side, device=device)
+def _images(data: DataConfig, device: torch.device) -> Tensor:
+    side = data.img_size
+    return torch.randn(data.batch_size_per_gpu, 3, side, side, device=device)
 
 
-def _kernels(case: TrainConfig, device: torch.device, build: BuildVariant) -> list[dict[str, Any]]:
+def _kernels(case: TrainConfig, device: torch.device, build: BuildVariant) -> tuple[Kernel, ...]:
     """What one step after the first spends its time on, the longest first."""
-    variant, images = build(case, device), _images(case, device)
+    variant, images = build(case, device), _images(case.data, device)
     variant.step(images)
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
@@ -275,7 +270,6 @@ def _kernels(case: TrainConfig, device: torch.device, build: BuildVariant) -> li
     ]
     total = sum(microseconds for microseconds, _ in spent)
     longest = sorted(spent, key=lambda entry: -entry[0])[:NUM_KERNELS]
-    return [
-        {"name": event.key, "calls": event.count, "seconds": time / 1e6, "share": time / total}
-        for time, event in longest
-    ]
+    return tuple(
+        Kernel(event.key, event.count, time / 1e6, time / total) for time, event in longest
+    )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ class StepVariant:
 BuildVariant = Callable[[TrainConfig, torch.device], StepVariant]
 
 
+class Lap(NamedTuple):
+    """One timed step."""
+
+    seconds: float
+    phases: dict[str, float]
+    """Seconds of each."""
+
+
 class Clock:
     """Times steps on the device that does them, phase by phase, without a word in the step.
 
@@ -54,12 +62,8 @@ class Clock:
         self._student_has_moved = False
         self._in_student = False
 
-    def time(self, images_BCHW: Tensor) -> tuple[float, dict[str, float]]:
-        """Do one step.
-
-        Returns:
-            Its seconds, and those of each phase.
-        """
+    def time(self, images_BCHW: Tensor) -> Lap:
+        """Do one step."""
         self._marks, self._student_has_moved = [], False
         with self._attached():
             self._mark("")
@@ -70,7 +74,7 @@ class Clock:
         phases: dict[str, float] = defaultdict(float)
         for (_, start), (name, end) in zip(self._marks, self._marks[1:], strict=False):
             phases[name] += self._between(start, end)
-        return self._between(self._marks[0][1], self._marks[-1][1]), dict(phases)
+        return Lap(self._between(self._marks[0][1], self._marks[-1][1]), dict(phases))
 
     def _mark(self, ended: str) -> None:
         moment: Any = time.perf_counter()

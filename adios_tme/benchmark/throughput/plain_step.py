@@ -1,4 +1,4 @@
-"""The plain way to step, which the step of a run must equal and is measured against.
+"""The plain step, which the step of a run must equal and is measured against.
 
 Two halves that share nothing. The student embeds all views in one call and every token is carried
 to the end; the mask model draws its masks again for its own half, where the clean view has a

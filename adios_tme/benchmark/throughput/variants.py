@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from adios_tme.benchmark.throughput.measure import FAST, OnProgress, OnResults, measure
 from adios_tme.benchmark.throughput.phases import BuildVariant, StepVariant
 from adios_tme.benchmark.throughput.plain_step import PlainNetworks, plain_step
+from adios_tme.benchmark.throughput.results import Measurement
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World, choose_device
@@ -24,7 +23,7 @@ def measure_throughput(
     config: ThroughputConfig,
     on_progress: OnProgress,
     on_results: OnResults = lambda results: None,
-) -> dict[str, Any]:
+) -> Measurement:
     """Measure the step of a run, and the baselines that are asked for.
 
     Args:

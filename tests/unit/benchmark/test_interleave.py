@@ -1,4 +1,4 @@
-"""Figures of what took turns."""
+"""Figures of interleaved timing."""
 
 from __future__ import annotations
 

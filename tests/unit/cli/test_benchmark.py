@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,14 +14,18 @@ import torch
 from adios_tme.benchmark.data import measure as loading
 from adios_tme.benchmark.throughput import variants
 from adios_tme.benchmark.throughput.measure import measure
+from adios_tme.benchmark.throughput.results import Measurement
 from adios_tme.cli import benchmark
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError, DataError
-from tests.factories import speed_settings
+from tests.factories import measured_case, speed_settings
 
 HERE = Path(__file__).parent
-RESULTS = {"cases": [{"out_of_memory": False}, {"out_of_memory": True}]}
+CASE = measured_case()
+TOO_LARGE = replace(CASE, step=None)
+RESULTS = Measurement({}, (CASE, TOO_LARGE))
+WRITTEN = json.loads(json.dumps(RESULTS.as_json()))
 
 
 @pytest.mark.parametrize(
@@ -48,21 +52,21 @@ def test_results_are_told_even_where_they_cannot_be_written(
 ) -> None:
     output = tmp_path / "speed.json"
 
-    def measured(*_: object) -> dict[str, Any]:
+    def measured(*_: object) -> Measurement:
         output.mkdir()
         return RESULTS
 
     monkeypatch.setattr(variants, "measure_throughput", measured)
     with pytest.raises(DataError, match=r"speed.json: cannot be written \(.*\)\. Give another"):
         benchmark.throughput(ThroughputConfig(output=output, json_output=True))
-    assert json.loads(capsys.readouterr().out) == RESULTS
+    assert json.loads(capsys.readouterr().out) == WRITTEN
 
 
 @pytest.mark.parametrize("too_large", [False, True])
 def test_only_a_measurement_without_any_figure_fails(
     too_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = {"cases": [{"out_of_memory": True}]} if too_large else RESULTS
+    results = Measurement({}, (TOO_LARGE,)) if too_large else RESULTS
     monkeypatch.setattr(variants, "measure_throughput", lambda *_: results)
     config = ThroughputConfig(output=tmp_path / "speed.json", json_output=True)
     expected = (
@@ -70,7 +74,10 @@ def test_only_a_measurement_without_any_figure_fails(
     )
     with expected:
         benchmark.throughput(config)
-    assert json.loads((tmp_path / "speed.json").read_text()) == results
+    assert (
+        json.loads((tmp_path / "speed.json").read_text())["cases"]
+        == WRITTEN["cases"][-len(results.cases) :]
+    )
 
 
 def test_names_are_printed_as_they_are(
@@ -78,7 +85,7 @@ def test_names_are_printed_as_they_are(
 ) -> None:
     name = "runs[best]/[/x]:cat:"
     results = measure(speed_settings(batch_size=10**9), torch.device("cpu"), {})
-    results["cases"][0]["settings"]["mask_encoder_checkpoint"] = name
+    results.cases[0].settings["mask_encoder_checkpoint"] = name
     monkeypatch.setattr(variants, "measure_throughput", lambda *_: results)
     with pytest.raises(ConfigError):
         benchmark.throughput(ThroughputConfig())

@@ -13,7 +13,7 @@ from rich.console import Console
 from adios_tme.benchmark.data import bench
 from adios_tme.benchmark.data.bench import Bench
 from adios_tme.benchmark.data.measure import measure_loading
-from adios_tme.benchmark.data.report import loading_summary, loading_tables
+from adios_tme.benchmark.data.report import STAGES, loading_summary, loading_tables
 from adios_tme.config.load import build
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.errors import ConfigError
@@ -40,10 +40,18 @@ def test_what_goes_by_cpu_time_is_left_out_where_the_system_does_not_tell(
     path = make_archive(tmp_path / "data" / "a.zip", num_patches=2)
     few = {"num_samples": 2, "num_rounds": 1, "batch_size": 2, "num_workers": 1, "img_size": 16}
     results = measure_loading(LoadingConfig(data_path=path.parent, members=(10,), **few))
-    assert results["ratios"]["one_worker_of_decode_ceiling_by_cpu"] is None
-    assert results["ratios"]["one_worker_of_decode_ceiling"] > 0
-    (archive,) = results["archives"]
-    assert archive["loader_over_smallest_archive"] is None
+    assert results.loader.ratios.one_worker_of_decode_ceiling_by_cpu is None
+    assert results.loader.ratios.one_worker_of_decode_ceiling > 0
+    assert list(results.loader.images_per_second) == [
+        "decode",
+        "one_worker",
+        "one_worker_resizing",
+        "all_workers",
+        "pillow_way",
+    ]
+    assert list(results.loader.split_ms) == list(results.loader.split_cpu_ms) == list(STAGES)
+    (archive,) = results.archives
+    assert archive.loader_over_smallest_archive is None
     assert min(waits) > 0  # the time in which workers fill their slots
     with StringIO() as stream:
         console = Console(file=stream, width=200)

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from adios_tme.benchmark.throughput.earlier import compare, read_earlier
+from adios_tme.benchmark.throughput.results import Measurement, Ratio
 from adios_tme.errors import ConfigError, DataError
-
-
-def measured(work: dict[str, Any] | None = None, **figures: Any) -> dict[str, Any]:
-    return {
-        "work": {"model.depth": 4, "model.patch_size": 4} | (work or {}),
-        "precision": "float32",
-        "images_per_second": 10.0,
-        "gflop_per_image": 2.0,
-        "peak_memory_gib": 1.0,
-        "out_of_memory": False,
-    } | figures
+from tests.factories import measured_case
 
 
 def test_the_same_work_gives_ratios_to_the_last_one_of_it() -> None:
-    earlier = [measured(images_per_second=speed) for speed in (2, 5)]
-    earlier.append(measured({"model.depth": 1}, images_per_second=1))
-    assert compare(measured(), earlier) == {"against": {"speed": 2, "flops": 1, "memory": 1}}
+    earlier = [measured_case(images_per_second=speed) for speed in (2, 5)]
+    earlier.append(measured_case({"model.depth": 1}, images_per_second=1))
+    compared = compare(measured_case(), earlier)
+    assert compared.against == Ratio(speed=2, flops=1, memory=1)
+    assert compared.differs_from_earlier is None
 
 
 def test_other_work_gives_no_ratio_but_what_differs() -> None:
     earlier = [
-        measured({"model.depth": 1, "model.patch_size": 8}),
-        measured({"model.depth": 1}),
+        measured_case({"model.depth": 1, "model.patch_size": 8}),
+        measured_case({"model.depth": 1}),
     ]
-    assert compare(measured(), earlier) == {"differs_from_earlier": {"model.depth": [1, 4]}}
-    (halved,) = compare(measured(precision="bfloat16"), [measured()]).values()
-    assert halved == {"precision": ["float32", "bfloat16"]}
-    (unknown,) = compare(measured({"model.new": None}), [measured()]).values()
-    assert unknown == {"model.new": [None, None]}
+    compared = compare(measured_case(), earlier)
+    assert compared.differs_from_earlier == {"model.depth": (1, 4)}
+    assert compared.against is None
+    halved = compare(measured_case(precision="bfloat16"), [measured_case()])
+    assert halved.differs_from_earlier == {"precision": ("float32", "bfloat16")}
+    unknown = compare(measured_case({"model.new": None}), [measured_case()])
+    assert unknown.differs_from_earlier == {"model.new": (None, None)}
+
+
+def test_without_figures_nothing_is_compared() -> None:
+    case = measured_case()
+    too_large = replace(case, step=None)
+    assert compare(too_large, [case]) == too_large
+    assert compare(case, [too_large]) == case
+    assert compare(case, []) == case
 
 
 def test_cases_without_figures_are_passed_over(tmp_path: Path) -> None:
+    case = measured_case()
     path = tmp_path / "speed.json"
-    path.write_text(json.dumps({"cases": [measured(), {"out_of_memory": True}]}))
-    assert read_earlier(path) == [measured()]
+    path.write_text(json.dumps(Measurement({}, (case, replace(case, step=None))).as_json()))
+    assert read_earlier(path) == [case]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,9 @@ def test_cases_without_figures_are_passed_over(tmp_path: Path) -> None:
         ("[]", "is not a measurement of adios-tme benchmark throughput"),
         ("{", "is not a measurement"),
         ('{"cases": [3]}', "is not a measurement"),
+        ('{"cases": [{"baselines": {"naive": 3}}]}', "is not a measurement"),
         ('{"cases": [{"settings": {}, "images_per_second": 1}]}', "does not hold all settings"),
+        ('{"cases": [{"settings": {}, "images_per_second": "x"}]}', "is not a measurement"),
         ('{"cases": [{"out_of_memory": true}]}', "holds no case that was measured"),
     ],
 )

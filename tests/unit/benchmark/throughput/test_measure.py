@@ -6,7 +6,6 @@ import json
 import os
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,9 +14,11 @@ from rich.console import Console
 from adios_tme.benchmark.machine import PEAK_SIDE, PeakMemory
 from adios_tme.benchmark.throughput.cases import cases
 from adios_tme.benchmark.throughput.cost import StepCost
+from adios_tme.benchmark.throughput.earlier import read_earlier
 from adios_tme.benchmark.throughput.measure import FAST, measure
-from adios_tme.benchmark.throughput.phases import Clock, StepVariant
+from adios_tme.benchmark.throughput.phases import BuildVariant, Clock, StepVariant
 from adios_tme.benchmark.throughput.report import throughput_summary, throughput_tables
+from adios_tme.benchmark.throughput.results import Measurement
 from adios_tme.benchmark.throughput.variants import measure_throughput, naive, step_of_a_run
 from adios_tme.config.train import TrainConfig
 from tests.factories import TINY_SPEED, run_command, speed_settings, tiny_config
@@ -31,9 +32,9 @@ def _quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEAK_SIDE, "cpu", 128)
 
 
-@pytest.mark.parametrize("way", [step_of_a_run, naive])
-def test_phases_share_a_step_without_rest(way: Any, tmp_path: Path) -> None:
-    clock = Clock(way(tiny_config(tmp_path, tmp_path), CPU), CPU)
+@pytest.mark.parametrize("variant", [step_of_a_run, naive])
+def test_phases_share_a_step_without_rest(variant: BuildVariant, tmp_path: Path) -> None:
+    clock = Clock(variant(tiny_config(tmp_path, tmp_path), CPU), CPU)
     seconds, phases = clock.time(torch.randn(4, 3, 32, 32))
     assert sum(phases.values()) == pytest.approx(seconds)
     assert list(phases) == [
@@ -64,45 +65,43 @@ def test_the_high_water_of_memory_is_seen() -> None:
 
 def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -> None:
     first = measure_throughput(speed_settings(baseline="naive"), lambda done, total: None)
-    (case,) = first["cases"]
+    (case,) = first.cases
     (expected,) = cases(speed_settings())
-    assert case["gflop_per_image"] == pytest.approx(
+    assert case.step is not None
+    assert case.step.gflop_per_image == pytest.approx(
         StepCost.of(expected.config).flops / 1e9, rel=1e-3
     )
-    assert case["gflop_per_image"] < case["floor_gflop_per_image"]
-    assert case["estimated_memory_gib"] == StepCost.of(expected.config).peak_bytes(4) / 2**30
-    naive_case = case["baselines"]["naive"]
-    assert naive_case["ratio"]["flops"] == pytest.approx(
-        case["gflop_per_image"] / naive_case["gflop_per_image"]
-    )
-    assert naive_case["ratio"]["flops"] < 0.85
-    assert case["images_per_second"] == pytest.approx(4 / case["step_seconds"])
+    assert case.step.gflop_per_image < case.floor_gflop_per_image
+    assert case.estimated_memory_gib == StepCost.of(expected.config).peak_bytes(4) / 2**30
+    plain = case.step.baselines["naive"]
+    assert plain is not None
+    assert case.step.over(plain).flops < 0.85
+    assert case.step.images_per_second == pytest.approx(4 / case.step.step_seconds)
 
     saved = tmp_path / "first.json"
-    saved.write_text(json.dumps(first))
+    saved.write_text(json.dumps(first.as_json()))
+    assert read_earlier(saved) == [case]
     second = measure_throughput(speed_settings(against=saved), lambda done, total: None)
-    ratio = second["cases"][0]["against"]
-    assert ratio["speed"] == pytest.approx(
-        second["cases"][0]["images_per_second"] / case["images_per_second"]
-    )
-    assert ratio["flops"] == 1
+    (again,) = second.cases
+    assert again.step is not None
+    assert again.against == again.step.over(case.step)
+    assert again.against.flops == 1
     other = measure_throughput(speed_settings(against=saved, depth=3), lambda done, total: None)
-    assert other["cases"][0]["differs_from_earlier"] == {"model.depth": [4, 3]}
+    assert other.cases[0].differs_from_earlier == {"model.depth": (4, 3)}
     assert "the nearest had other settings: model.depth 4 before, 3 here." in printed(other)
     assert "vit_tiny, adios, 32 px, N 3, K 0, batch 4" in throughput_summary(second)
     assert len(list(throughput_tables(first))) == 2
 
 
 def test_a_case_out_of_memory_is_marked_and_the_others_stay() -> None:
-    kept: list[str] = []
+    kept: list[Measurement] = []
     config = speed_settings(sweep=("batch_size=4,1000000000",))
-    results = measure_throughput(
-        config, lambda done, total: None, lambda results: kept.append(json.dumps(results))
-    )
-    first, second = results["cases"]
-    assert [first["out_of_memory"], second["out_of_memory"]] == [False, True]
-    assert second["settings"]["batch_size_per_gpu"] == 10**9
-    assert [len(json.loads(text)["cases"]) for text in kept] == [1, 2]
+    results = measure_throughput(config, lambda done, total: None, kept.append)
+    first, second = results.cases
+    assert first.step is not None
+    assert second.step is None
+    assert second.settings["batch_size_per_gpu"] == 10**9
+    assert [len(so_far.cases) for so_far in kept] == [1, 2]
     text = printed(results)
     assert "2 out of memory" in text
     assert "batch 1000000000" in text
@@ -113,9 +112,10 @@ def test_a_baseline_out_of_memory_leaves_the_step_of_a_run() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     results = measure(speed_settings(), CPU, {FAST: step_of_a_run, "naive": too_large})
-    (case,) = results["cases"]
-    assert case["images_per_second"] > 0
-    assert case["baselines"] == {"naive": {"out_of_memory": True}}
+    (case,) = results.cases
+    assert case.step is not None
+    assert case.step.images_per_second > 0
+    assert case.step.baselines == {"naive": None}
     assert "1 naive out of memory" in printed(results)
 
 
@@ -127,7 +127,7 @@ def test_another_error_of_a_step_is_not_taken_for_missing_memory() -> None:
         measure(speed_settings(), CPU, {FAST: broken})
 
 
-def printed(results: dict[str, Any]) -> str:
+def printed(results: Measurement) -> str:
     with StringIO() as stream:
         console = Console(file=stream, width=200)
         console.print(*throughput_tables(results), throughput_summary(results))
@@ -152,7 +152,9 @@ def test_events_time_a_step_on_cuda() -> None:
     results = measure_throughput(
         speed_settings(device="cuda", baseline="all", profile=True), lambda done, total: None
     )
-    (case,) = results["cases"]
-    assert set(case["baselines"]) == {"naive", "naive_checkpointing", "naive_empty_cache"}
-    assert sum(case["phases"].values()) == pytest.approx(case["step_seconds"], rel=0.05)
-    assert case["largest_batch"] > 4
+    step = results.cases[0].step
+    assert step is not None
+    assert set(step.baselines) == {"naive", "naive_checkpointing", "naive_empty_cache"}
+    assert sum(step.phases.values()) == pytest.approx(step.step_seconds, rel=0.05)
+    assert step.largest_batch is not None
+    assert step.largest_batch > 4
