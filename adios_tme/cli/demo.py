@@ -37,7 +37,7 @@ def run_demo(config: TrainConfig) -> None:
         if config.run.overwrite:
             clear_run(folder)  # now, and not once the new tissue is there
         if not (folder / "tissue").exists():
-            _render(config, folder / "tissue")
+            _render(folder / "tissue", config.data.patches.patch_size_px, config.run.seed)
     console.print(f"1/4 Tissue to train on, with true nuclei to score against: {folder}/tissue")
     console.print("2/4 Training two networks against each other, without labels")
     flat = config.model_dump()
@@ -76,7 +76,7 @@ def run_demo(config: TrainConfig) -> None:
     console.print("Next: adios-tme train --data-path FOLDER_OF_ZIP_ARCHIVES")
 
 
-def _render(config: TrainConfig, folder: Path) -> None:
+def _render(folder: Path, size_px: int, seed: int) -> None:
     """Write the tissue to train on; the folder is whole or absent."""
     from adios_tme.data.synthetic import write_sample
 
@@ -87,9 +87,9 @@ def _render(config: TrainConfig, folder: Path) -> None:
             partial,
             num_slides=NUM_SLIDES,
             patches_per_slide=PATCHES_PER_SLIDE,
-            size_px=config.data.patches.patch_size_px,
+            size_px=size_px,
             num_labelled=NUM_LABELLED,
-            seed=config.run.seed,
+            seed=seed,
             on_progress=on_progress,
         )
     partial.rename(folder)

@@ -21,6 +21,8 @@ from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
+from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling, signals_blocked
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
@@ -55,18 +57,18 @@ def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path
     Raises:
         AdiosError: See `adios_tme.training.loop.run_training`; ``exit_code`` tells which.
     """
-    num_processes = processes_on_this_node(config)
+    num_processes = processes_on_this_node(config.launch, config.compute)
     if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
-        return run_training(config, evaluate=evaluator(config))
+        return run_training(config, evaluate=evaluator(config.watch))
     return Launch(config, num_processes, rendezvous or {}).run()
 
 
-def processes_on_this_node(config: TrainConfig) -> int:
+def processes_on_this_node(launch: LaunchConfig, compute: ComputeConfig) -> int:
     """Training processes to start here: as asked, or one per GPU."""
-    asked = config.launch.nproc_per_node
+    asked = launch.nproc_per_node
     if asked != "auto":
         return int(asked)
-    on_gpus = config.compute.device != "cpu" and torch.cuda.is_available()
+    on_gpus = compute.device != "cpu" and torch.cuda.is_available()
     return torch.cuda.device_count() if on_gpus else 1
 
 
@@ -88,7 +90,7 @@ class Launch:
         self.config = config
         start_resource_tracker()
         self.channel = WorkerChannel(num_processes)
-        self._elastic = _elastic_config(config, num_processes, rendezvous or {})
+        self._elastic = _elastic_config(config.launch, num_processes, rendezvous or {})
         self._elastic.rdzv_backend = register(self.channel)
         self._asked_at = 0.0
 
@@ -165,9 +167,8 @@ def _stopped_at_once(number: int) -> TrainingStoppedError:
 
 
 def _elastic_config(
-    config: TrainConfig, num_processes: int, rendezvous: dict[str, Any]
+    launch: LaunchConfig, num_processes: int, rendezvous: dict[str, Any]
 ) -> ElasticConfig:
-    launch = config.launch
     least, _, most = launch.nnodes.partition(":")
     alone = launch.nnodes == "1"
     if not alone and launch.rdzv_endpoint is None:
@@ -198,7 +199,7 @@ def _worker(config: TrainConfig, channel: WorkerChannel) -> str:
         channel.tell(_stopped_at_once(number))
         return ""
     try:
-        return str(run_training(config, channel=channel, evaluate=evaluator(config)))
+        return str(run_training(config, channel=channel, evaluate=evaluator(config.watch)))
     except MembershipChangedError as change:
         channel.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another

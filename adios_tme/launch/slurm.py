@@ -61,8 +61,9 @@ class TrainJob:
             }
         )
         config = self.config.model_copy(update={"launch": launch})
+        num_processes = processes_on_this_node(launch, config.compute)
         is_first = place.global_rank == 0
-        self._launch = Launch(config, processes_on_this_node(config), {"is_host": is_first})
+        self._launch = Launch(config, num_processes, {"is_host": is_first})
         try:
             answered_here = tuple(number for number in STOPPING if number != _requeues_at())
             checkpoint = str(self._launch.run(answered_here))
@@ -112,8 +113,8 @@ def submit(config: TrainConfig) -> str:
         ) from error
     folder = config.run.output_dir.resolve() / "slurm"
     if config.cluster.dry_run:
-        return _script(config, folder)
-    executor = _executor(config, folder)
+        return _script(_parameters(config), folder)
+    executor = _executor(_parameters(config), folder)
     try:
         job = executor.submit(TrainJob(_with_whole_paths(config)))
     except (submitit.core.utils.FailedJobError, FileNotFoundError, RuntimeError) as error:
@@ -142,22 +143,20 @@ def _with_whole_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"run": run})
 
 
-def _executor(config: TrainConfig, folder: Path) -> Any:
+def _executor(parameters: dict[str, Any], folder: Path) -> Any:
     import submitit
 
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MAX_TIMEOUTS)
-    executor.update_parameters(**_parameters(config))
+    executor.update_parameters(**parameters)
     return executor
 
 
-def _script(config: TrainConfig, folder: Path) -> str:
+def _script(parameters: dict[str, Any], folder: Path) -> str:
     """The script as submitit would write it, without a trace on disk or a cluster at hand."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
-    text: str = _make_sbatch_string(
-        command=shlex.join(command), folder=folder, **_parameters(config)
-    )
+    text: str = _make_sbatch_string(command=shlex.join(command), folder=folder, **parameters)
     return text
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from adios_tme.config.train import TrainConfig
+from adios_tme.config.model import MaskConfig
+from adios_tme.config.objective import LossConfig
+from adios_tme.config.optim import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,15 @@ class Schedule:
     mask_is_due: bool
 
 
-def schedule_at(config: TrainConfig, iteration: int) -> Schedule:
+def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteration: int) -> Schedule:
     """Settings of the step that follows ``iteration`` finished ones."""
-    optim, loss = config.optim, config.loss
     total = optim.total_iterations
     lr = warmup_cosine(iteration, total, optim.warmup_iterations, optim.lr, optim.min_lr)
     return Schedule(
         lr=lr,
         mask_lr=lr * optim.mask_lr_ratio,
         temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
-        mask_is_due=config.mask.mask_source == "learned"
-        and iteration % config.mask.mask_update_freq == 0,
+        mask_is_due=mask.mask_source == "learned" and iteration % mask.mask_update_freq == 0,
     )
 
 

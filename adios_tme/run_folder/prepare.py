@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adios_tme.config.load import leaves, read_yaml, shapes, write_yaml
+from adios_tme.config.run import RunConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import environment
 from adios_tme.errors import ConfigError, DataError
@@ -48,16 +49,16 @@ def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
         ) from error
 
 
-def resume_source(config: TrainConfig) -> Path | None:
+def resume_source(run: RunConfig) -> Path | None:
     """The checkpoint to resume from: the folder's own newest whole one, else the one named.
 
     Raises:
         CheckpointError: If the folder holds checkpoints and none is whole, or what is named holds
             none.
     """
-    own = newest_whole_checkpoint(config.run.output_dir)
-    if own is None and config.run.resume not in ("auto", "never"):
-        named = Path(config.run.resume)
+    own = newest_whole_checkpoint(run.output_dir)
+    if own is None and run.resume not in ("auto", "never"):
+        named = Path(run.resume)
         return (newest_whole_checkpoint(named) if named.is_dir() else None) or find_checkpoint(
             named
         )

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adios_tme.config.train import TrainConfig
+from adios_tme.config.data import DataConfig
+from adios_tme.config.run import RunConfig
 from adios_tme.data.augment import augment
 from adios_tme.data.corrupt import CorruptLog, CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
@@ -44,7 +45,8 @@ class Feed:
     """Batches of one rank from a given sample on, for ever.
 
     Args:
-        config: Settings of the run.
+        data: Settings of the patches.
+        run: Seed and output folder.
         world: Place of this process.
         index: The patches of all roots.
         batch_size: Images of this rank per batch.
@@ -53,15 +55,15 @@ class Feed:
 
     def __init__(
         self,
-        config: TrainConfig,
+        data: DataConfig,
+        run: RunConfig,
         world: World,
         index: PatchMixture,
         batch_size: int,
         first_sample: int,
     ) -> None:
-        data = config.data
         self.index = index
-        self.corrupt = CorruptLog(config.run.output_dir / CORRUPT)
+        self.corrupt = CorruptLog(run.output_dir / CORRUPT)
         self._normalise = Normalise(data.mean, data.std).to(world.device)
         self._data = data
         self._device = world.device
@@ -72,7 +74,7 @@ class Feed:
             batch_size=batch_size,
             rank=world.rank,
             num_ranks=world.num_ranks,
-            seed=config.run.seed,
+            seed=run.seed,
             first_sample=first_sample,
             num_workers=data.num_workers,
             shuffle_block=data.shuffle_block,

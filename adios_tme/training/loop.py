@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adios_tme.config.train import TrainConfig
+from adios_tme.data.mixture import PatchMixture
 from adios_tme.distributed.collectives import barrier, failing_together, on_first_rank
 from adios_tme.distributed.hang_watch import HangWatch
 from adios_tme.distributed.stop import stop_on_signal
@@ -67,7 +68,7 @@ def run_training(
         with run_log(config.run.output_dir, writes=world.is_first) as console:
             run = start(config, world)
             with (
-                Feed(config, world, index, run.batches.images_per_pass, run.samples_seen) as feed,
+                _feed(run, index) as feed,
                 Recorder(run, feed, console, evaluate) as recorder,
                 _sample_log(run, feed) as samples,
                 _writer(run, lock) as writer,
@@ -121,6 +122,11 @@ def _claimed_folder(config: TrainConfig) -> Iterator[RunLock | None]:
 
         on_first_rank(take_and_prepare)
         yield lock[0] if lock else None
+
+
+def _feed(run: Run, index: PatchMixture) -> Feed:
+    config, batch_size = run.config, run.batches.images_per_pass
+    return Feed(config.data, config.run, run.world, index, batch_size, run.samples_seen)
 
 
 @contextmanager
@@ -204,7 +210,7 @@ def check_soundness(run: Run, feed: Feed) -> None:
             raise TrainingDivergedError(
                 f"The {name} model's gradients stayed non-finite until iteration {run.iteration}. "
                 f"Those updates were refused; last good checkpoint: "
-                f"{resume_source(run.config) or 'none yet'}. Lower --lr, or check the data."
+                f"{resume_source(run.config.run) or 'none yet'}. Lower --lr, or check the data."
             )
     with failing_together():
         feed.check_corrupt()

@@ -82,7 +82,7 @@ def start(config: TrainConfig, world: World) -> Run:
     """
     run = Run.build(config, world)
     settings = config.run
-    source = on_first_rank(lambda: resume_source(config))
+    source = on_first_rank(lambda: resume_source(settings))
     if source is not None:
         state = read_checkpoint(source)
         check_same_shape(config, state["config"], source)

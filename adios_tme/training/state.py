@@ -101,7 +101,8 @@ class Run:
 
     def schedule(self) -> Schedule:
         """Settings of the next step."""
-        return schedule_at(self.config, self.iteration)
+        config = self.config
+        return schedule_at(config.optim, config.loss, config.mask, self.iteration)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Arithmetic of the networks in the run's precision."""

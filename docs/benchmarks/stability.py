@@ -86,7 +86,7 @@ def train_variant(variant: str, seed: int, steps: int, paths: SamplePaths) -> di
         "watch": {"eval_labels": paths.nuclei, "eval_images": NUM_LABELLED},
     }
     config = build(TrainConfig, DEMO, BASE, here, VARIANTS[variant], {"demo": False})
-    evaluate = evaluator(config)
+    evaluate = evaluator(config.watch)
     assert evaluate is not None
     world = World(0, 1, 0, 1, torch.device("cpu"))
     run = Run.build(config, world)
@@ -96,7 +96,8 @@ def train_variant(variant: str, seed: int, steps: int, paths: SamplePaths) -> di
     curves: dict[str, list[dict[str, float]]] = {name: [] for name in networks}
     open_or_build(config.data, config.run.output_dir)
     index = open_indexes(config.data, config.run.output_dir)
-    with Feed(config, world, index, run.batches.images_per_pass, first_sample=0) as feed:
+    batch_size = run.batches.images_per_pass
+    with Feed(config.data, config.run, world, index, batch_size, first_sample=0) as feed:
         for images, _, _ in feed:
             if run.is_finished:
                 break

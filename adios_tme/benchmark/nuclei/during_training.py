@@ -10,7 +10,7 @@ import numpy as np
 from adios_tme.benchmark.nuclei.aggregate import choose
 from adios_tme.benchmark.nuclei.label_folder import LabelFolder
 from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS, score_pixels
-from adios_tme.config.train import TrainConfig
+from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.errors import DataError
 from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.generator import MaskGenerator
@@ -18,7 +18,7 @@ from adios_tme.models.generator import MaskGenerator
 logger = logging.getLogger(__name__)
 
 
-def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]] | None:
+def evaluator(watch: EvaluationConfig) -> Callable[[MaskGenerator], dict[str, float]] | None:
     """A function that scores a mask model on the images that ``eval_labels`` asks for.
 
     Channel and threshold are chosen on every other image and scored on the rest.
@@ -26,7 +26,6 @@ def evaluator(config: TrainConfig) -> Callable[[MaskGenerator], dict[str, float]
     Raises:
         DataError: If labels are missing or of the wrong kind.
     """
-    watch = config.watch
     if watch.eval_labels is None:
         return None
     folder = LabelFolder(watch.eval_labels)

@@ -88,8 +88,8 @@ def test_where_a_run_goes_on_from(tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
     for folder in (run, other):
         folder.mkdir()
-    assert resume_source(tiny_config(tmp_path, run)) is None
+    assert resume_source(tiny_config(tmp_path, run).run) is None
     named = checkpoint(other)
-    assert resume_source(tiny_config(tmp_path, run, resume=str(named))) == named
+    assert resume_source(tiny_config(tmp_path, run, resume=str(named)).run) == named
     own = checkpoint(run)
-    assert resume_source(tiny_config(tmp_path, run)) == own
+    assert resume_source(tiny_config(tmp_path, run).run) == own

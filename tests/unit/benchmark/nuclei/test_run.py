@@ -420,7 +420,7 @@ def test_masks_that_are_not_finite_are_named(
 
 def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, tmp_path, eval_labels=labelled(tmp_path), eval_images=4)
-    evaluate = evaluator(config)
+    evaluate = evaluator(config.watch)
     assert evaluate is not None
     seen = []
 
@@ -438,9 +438,9 @@ def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     # The images of 32 px are more than twice as large: looked at through 5 x 5 windows.
     assert [images.shape for images in seen[:2]] == [(16, 3, 12, 12), (9, 3, 12, 12)]
     assert len(seen) == 2 * 4 * 2
-    assert evaluator(tiny_config(tmp_path, tmp_path)) is None
+    assert evaluator(tiny_config(tmp_path, tmp_path).watch) is None
     for path in sorted((tmp_path / "s" / "nuclei").glob("*/*"))[1:]:
         if path.stem != "tissue_001":
             path.unlink()
     with pytest.raises(DataError, match="one labelled image cannot serve"):
-        evaluator(config)
+        evaluator(config.watch)
