@@ -43,12 +43,13 @@ def tell_left_out(sentences: Iterable[str]) -> None:
         console.print(sentence)
 
 
-def table(title: str, *columns: str) -> Table:
+def table(title: str, *columns: str, numbers: bool = True) -> Table:
     """A table, narrow enough for a terminal of eighty columns.
 
     Args:
         title: What it shows.
-        columns: Headings; the first column names its row, the others hold numbers.
+        columns: Headings; the first column names its row.
+        numbers: Whether the other columns hold numbers, not text.
     """
     empty = Table(
         title=title,
@@ -58,8 +59,8 @@ def table(title: str, *columns: str) -> Table:
         padding=0,
         show_edge=False,
     )
-    for number, heading in enumerate(columns):
-        empty.add_column(heading, justify="right" if number else "left")
+    for place, heading in enumerate(columns):
+        empty.add_column(heading, justify="right" if numbers and place else "left")
     return empty
 
 

@@ -12,7 +12,7 @@ from adios_tme.cli.options import settings_command
 from adios_tme.config.data import IndexConfig, cores_at_hand
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, writing
-from adios_tme.terminal import print_json, progress_bar, terminal
+from adios_tme.terminal import print_json, progress_bar, table, terminal
 
 if TYPE_CHECKING:
     from adios_tme.data.build_report import BuildReport
@@ -40,8 +40,8 @@ def index(config: IndexConfig) -> None:
         print_json(results)
     else:
         console = terminal()
-        for table in _tables(results):
-            console.print(table)
+        for each in _tables(results):
+            console.print(each, "")
         for notice in report.notices():
             console.print(notice.text, style="bold red" if notice.is_urgent else None)
     if config.verify and (results["verify"]["num_damaged"] or results["faults"]):
@@ -134,10 +134,10 @@ def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
 
 
 def _tables(results: dict[str, Any]) -> Iterator[Table]:
-    table = Table("Archives", "Scanned now", "Patches", "Slides", "Index", title=results["path"])
+    found = table(results["path"], "Archives", "Scanned now", "Patches", "Slides", "Index")
     counts = (results[f"num_{what}"] for what in ("archives", "scanned", "patches", "slides"))
-    table.add_row(*(f"{count:,}" for count in counts), f"{results['num_bytes'] / 1024:.1f} KiB")
-    yield table
+    found.add_row(*(f"{count:,}" for count in counts), f"{results['num_bytes'] / 1024:.1f} KiB")
+    yield found
     if "stats" in results:
         yield _stats_table(results["stats"])
     if "verify" in results:
@@ -146,19 +146,22 @@ def _tables(results: dict[str, Any]) -> Iterator[Table]:
 
 def _stats_table(stats: dict[str, Any]) -> Table:
     slides = stats["patches_per_slide"]
-    table = Table("", "", title=f"{stats['num_sampled']:,} random patches", show_header=False)
-    table.add_row("Mean (--mean)", " ".join(f"{value:.4f}" for value in stats["mean"]))
-    table.add_row("Standard deviation (--std)", " ".join(f"{value:.4f}" for value in stats["std"]))
-    table.add_row("Sizes in pixels", _counted(stats["sizes"]))
-    table.add_row("Scale in names", _counted(stats["scales"]) or "none stated")
+    measured = table(f"{stats['num_sampled']:,} random patches", "", "", numbers=False)
+    measured.show_header = False
+    measured.add_row("Mean (--mean)", " ".join(f"{value:.4f}" for value in stats["mean"]))
+    measured.add_row(
+        "Standard deviation (--std)", " ".join(f"{value:.4f}" for value in stats["std"])
+    )
+    measured.add_row("Sizes in pixels", _counted(stats["sizes"]))
+    measured.add_row("Scale in names", _counted(stats["scales"]) or "none stated")
     placed = f"{stats['num_placed']:,} of {stats['num_sampled'] + stats['num_damaged']:,} patches"
-    table.add_row("Coordinates in names", placed if stats["num_placed"] else "none stated")
-    table.add_row(
+    measured.add_row("Coordinates in names", placed if stats["num_placed"] else "none stated")
+    measured.add_row(
         "Patches per slide",
         f"{slides['least']:,} to {slides['most']:,}, median {slides['median']:,}",
     )
-    table.add_row("Damaged in the sample", f"{stats['num_damaged']:,}")
-    return table
+    measured.add_row("Damaged in the sample", f"{stats['num_damaged']:,}")
+    return measured
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -171,14 +174,14 @@ def _verify_table(verify: dict[str, Any]) -> Table:
         f"{verify['num_patches']:,} patches read, {verify['num_bytes'] / 2**20:,.1f} MiB; "
         f"{verify['num_damaged']:,} damaged"
     )
-    table = Table("Archive", "Patch", "Reason", title=title)
+    listed = table(title, "Archive", "Patch", "Reason", numbers=False)
     if not verify["damaged"]:
-        table.add_row("none", "", "")
+        listed.add_row("none", "", "")
     for entry in verify["damaged"][:NUM_SHOWN]:
-        table.add_row(entry["archive"], entry["name"], entry["reason"])
+        listed.add_row(entry["archive"], entry["name"], entry["reason"])
     if verify["num_damaged"] > NUM_SHOWN:
-        table.add_row("...", f"{verify['num_damaged'] - NUM_SHOWN:,} more (--json lists all)", "")
-    return table
+        listed.add_row("...", f"{verify['num_damaged'] - NUM_SHOWN:,} more (--json lists all)", "")
+    return listed
 
 
 def _damage_in_words(verify: dict[str, Any], num_left_out: int) -> str:
