@@ -128,7 +128,8 @@ def test_scores_while_training_tell_it_to_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder(tmp_path / "data")
-    evaluator(tiny_config(tmp_path, tmp_path, eval_labels=tmp_path / "data", eval_freq=1))
+    config = tiny_config(tmp_path, tmp_path, eval_labels=tmp_path / "data", eval_freq=1)
+    evaluator(config.watch)
     assert f"left out: {NUM_IMAGES} labels with numbers below 0" in caplog.text
 
 
@@ -170,5 +171,6 @@ def test_logging_is_not_needed_where_nothing_is_left_out(
         (tmp_path / "data" / spare).unlink()
     for path in (tmp_path / "data" / "labels").iterdir():
         Image.fromarray(np.ones((32, 32), np.int32)).save(path)
-    evaluator(tiny_config(tmp_path, tmp_path, eval_labels=tmp_path / "data", eval_freq=1))
+    config = tiny_config(tmp_path, tmp_path, eval_labels=tmp_path / "data", eval_freq=1)
+    evaluator(config.watch)
     assert caplog.text == ""
