@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from adios_tme.benchmark.throughput.results import CaseResult, RunStepResult
+from adios_tme.cli.app import main
 from adios_tme.config.base import Config
 from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
+from tests.fork_server import SCRIPT, Forked, fork, run_forked, run_script
 
+#: A process that has looked for CUDA devices, as imports do, cannot use them after a fork.
+CAN_FORK = not torch.cuda.is_available()
 #: Whatever is written to it finds no space left; on Linux.
 FULL_DISK = Path("/dev/full")
 
@@ -142,19 +147,73 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 def command(*arguments: str | Path) -> list[str]:
     """The installed command with arguments."""
-    return [str(Path(sys.executable).with_name("adios-tme")), *map(str, arguments)]
+    return [str(SCRIPT), *map(str, arguments)]
+
+
+def start_command(*arguments: str | Path, log: Path) -> Forked | subprocess.Popen[bytes]:
+    """Start the command on one thread, forked where it can be; the log takes what it says."""
+    if CAN_FORK:
+        return fork(run_script, *map(str, arguments), environment=surroundings(), out=log)
+    return start_program(*command(*arguments), log=log)
+
+
+def start_program(*words: str | Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a program on one thread that finds our command; the log takes what it says."""
+    path = f"{SCRIPT.parent}{os.pathsep}{os.environ['PATH']}"
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=surroundings(PATH=path),
+        )
 
 
 def run_command(
     *arguments: str | Path, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed command to its end on one thread, and capture what it says."""
+    """Run the command to its end on one thread, and capture what it says."""
+    if not CAN_FORK:
+        return run_installed_command(*arguments, timeout=timeout, **environment)
+    around = surroundings(**environment)
+    return run_forked(run_script, *map(str, arguments), timeout=timeout, environment=around)
+
+
+def run_installed_command(
+    *arguments: str | Path, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The same in a process as users start it, which loads torch: seconds."""
     return subprocess.run(
         command(*arguments),
         capture_output=True,
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        env=surroundings(**environment),
         check=False,
     )
+
+
+def surroundings(**environment: str) -> dict[str, str]:
+    """Environment of what a test starts: one thread, wide lines."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
+
+
+class Said(NamedTuple):
+    """What a command has written."""
+
+    out: str
+    err: str
+
+
+def run_main(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> Said:
+    """What the command says that leaves with this exit code; within this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["adios-tme", *map(str, words)])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as left:
+            main()
+    said = Said(*capsys.readouterr())
+    assert left.value.code == code, said.err
+    return said

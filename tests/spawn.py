@@ -3,55 +3,78 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
-from torch.multiprocessing.spawn import start_processes
+
+from tests.fork_server import fork, wait_for_all
 
 
 def run_on_ranks(
-    function: Callable[..., Any], num_ranks: int, *arguments: Any, timeout: float = 120
+    function: Callable[..., Any], num_ranks: int, *arguments: Any, timeout: float = 240
 ) -> list[Any]:
     """Call ``function(*arguments)`` in that many processes of one gloo group.
 
     Returns:
-        What each rank returned. A child's error is raised again here.
+        What each rank returned.
+
+    Raises:
+        AssertionError: If a rank fails; with what all of them said.
     """
-    context = mp.get_context("spawn")
-    results = context.Queue()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = start_processes(
-        _child, (num_ranks, port, results, function, arguments), nprocs=num_ranks, join=False
-    )
-    assert processes is not None
-    answers: dict[int, Any] = {}
-    failed = False
-    while len(answers) < num_ranks and not failed:
-        rank, answers[rank], failed = results.get(timeout=timeout)
-    while not processes.join(timeout=timeout):
-        pass
-    return [answers[rank] for rank in range(num_ranks)]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reserve_port())}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ranks = [
+            fork(
+                _answer,
+                folder / f"{rank}.answer",
+                function,
+                arguments,
+                environment=os.environ | address | _place(rank, num_ranks),
+                out=folder / f"{rank}.log",
+            )
+            for rank in range(num_ranks)
+        ]
+        try:
+            codes = wait_for_all(ranks, timeout)
+        finally:
+            for rank in ranks:
+                rank.kill()
+        logs = [path.read_text() for path in sorted(folder.glob("*.log"))]
+        assert not any(codes), "\n".join(logs)
+        return [pickle.loads((folder / f"{rank}.answer").read_bytes()) for rank in range(num_ranks)]
 
 
-def _child(
-    rank: int, num_ranks: int, port: int, results: Any, function: Any, arguments: Any
-) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(num_ranks),
-        LOCAL_WORLD_SIZE=str(num_ranks),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+def reserve_port() -> int:
+    """A port that nobody is given for a minute, but that can be asked for by its number.
+
+    A connection that was closed here first stays in TIME_WAIT, so that the system hands its port to
+    no one else, while a server, which sets SO_REUSEADDR, may take it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            client.recv(1)  # waits for the closing to arrive
+    return port
+
+
+def _place(rank: int, num_ranks: int) -> dict[str, str]:
+    """As a launcher tells it."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_ranks),
+        "LOCAL_WORLD_SIZE": str(num_ranks),
+    }
+
+
+def _answer(path: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    try:
-        results.put((rank, function(*arguments), False))
-    except BaseException:
-        results.put((rank, None, True))  # wakes the parent, which raises the error when it joins
-        raise
+    path.write_bytes(pickle.dumps(function(*arguments)))

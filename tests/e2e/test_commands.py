@@ -1,9 +1,10 @@
-"""The installed command, from archives to scores."""
+"""The command, from archives to scores."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,31 @@ import torch
 import yaml
 
 from adios_tme.run_folder.checkpoints import read_checkpoint
-from tests.factories import as_flags, make_archive, make_dataset, run_command, tiny_settings
+from tests.factories import (
+    as_flags,
+    make_archive,
+    make_dataset,
+    run_command,
+    run_installed_command,
+    run_main,
+    tiny_settings,
+)
 
 
-def succeed(*arguments: str | Path) -> str:
-    found = run_command(*arguments)
+def succeed(*arguments: str | Path, run: Callable[..., Any] = run_command) -> str:
+    found = run(*arguments)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "Traceback" not in found.stderr
-    return found.stdout + found.stderr
-
-
-def fail(exit_code: int, *arguments: str | Path) -> str:
-    """Run a command that must end with one message, and return it."""
-    found = run_command(*arguments)
-    assert found.returncode == exit_code, found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
-    return found.stderr
+    said: str = found.stdout + found.stderr
+    return said
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+#: Keeps the tests that use one run in one process, so that it is trained once.
+of_trained = pytest.mark.xdist_group("trained")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     make_dataset(folder / "data")
     flags = tiny_settings(folder / "data", folder / "run", num_workers=2, viz_freq=2)
-    said = succeed("train", *as_flags(flags))
+    said = succeed("train", *as_flags(flags), run=run_installed_command)
     assert "Indexed 3 archives" in said
     return folder
 
 
+@of_trained
 def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     run = trained / "run"
     for name in (
@@ -84,6 +91,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     }
 
 
+@of_trained
 def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     state = torch.load(trained / "run" / "checkpoint.pth", weights_only=True)
     assert set(state) == {
@@ -104,6 +112,7 @@ def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     assert not any(name.startswith("module.") for name in state["student"])
 
 
+@of_trained
 def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     succeed("train", "--config", trained / "run" / "config.yaml", "--output-dir", again)
@@ -111,6 +120,7 @@ def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) ->
     assert all(torch.equal(one["student"][name], other["student"][name]) for name in one["student"])
 
 
+@of_trained
 def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=6)
     succeed("train", *as_flags(flags))
@@ -119,6 +129,7 @@ def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path
     assert [line["iteration"] for line in metrics(tmp_path)] == list(range(1, 9))
 
 
+@of_trained
 def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=1, lr=1e-12, min_lr=0)
     said = succeed(
@@ -131,6 +142,7 @@ def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -
         torch.testing.assert_close(state["student"][name], weight, rtol=0, atol=1e-6)
 
 
+@of_trained
 @pytest.mark.slow
 def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, nproc_per_node=2, batch_size_per_gpu=2)
@@ -138,16 +150,26 @@ def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     assert "global batch 4 (2 x 2 ranks)" in said
     assert [line["iteration"] for line in metrics(tmp_path)] == [1, 2, 3, 4]
     assert read_checkpoint(tmp_path / "checkpoint.pth")["world_size"] == 2
-    said = fail(2, "train", *as_flags(flags | {"embed_dim": 64}))
-    assert "holds a run with other settings" in said
 
 
+@of_trained
+@pytest.mark.elastic
+def test_a_mistake_in_two_processes_is_one_message(trained: Path) -> None:
+    flags = tiny_settings(trained / "data", trained / "run", nproc_per_node=2, embed_dim=64)
+    found = run_command("train", *as_flags(flags))
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.count("holds a run with other settings") == 1
+    assert "Traceback" not in found.stderr
+
+
+@of_trained
 def test_indexes_are_built_and_written_as_older_trainers_read_them(trained: Path) -> None:
     said = succeed("index-dataset", trained / "data", "--format", "pickle")
     assert "12" in said
     assert (trained / "data" / "dataset_index.pkl").is_file()
 
 
+@of_trained
 def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     run = trained / "run"
     succeed("viz", "curves", run, run, "--output", tmp_path / "curves.svg")
@@ -158,6 +180,7 @@ def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curves.svg").read_text()[:600]
 
 
+@of_trained
 @pytest.mark.parametrize("words", [["benchmark", "nuclei"], ["benchmark-nuclei"]])
 def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> None:
     small = ["--num-slides", "1", "--patches-per-slide", "1", "--num-labelled", "4"]
@@ -201,13 +224,17 @@ def test_the_demo_ends_with_pictures_and_scores(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_message_and_leaves_no_trace(
-    flags: dict[str, Any], code: int, text: str, tmp_path: Path
+    flags: dict[str, Any],
+    code: int,
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if "device" in flags and torch.cuda.is_available():
         pytest.skip("asks for CUDA where there is none, and this machine has it")
     make_dataset(tmp_path / "data")
     settings = tiny_settings(tmp_path / "data", tmp_path / "run") | flags
-    assert text in fail(code, "train", *as_flags(settings))
+    assert text in run_main(capsys, code, "train", *as_flags(settings)).err
     assert not (tmp_path / "run" / "checkpoint.pth").exists()
     if "resume" not in flags and "device" not in flags:
         assert not (tmp_path / "run").exists()
@@ -215,30 +242,42 @@ def test_a_mistake_is_one_message_and_leaves_no_trace(
 
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("num_mask: 4\n")
-    said = fail(2, "train", "--config", tmp_path / "run.yaml", "--data-path", tmp_path)
-    assert "Did you mean mask.num_masks?" in said
+    found = run_installed_command(
+        "train", "--config", tmp_path / "run.yaml", "--data-path", tmp_path
+    )
+    assert found.returncode == 2
+    assert "Did you mean mask.num_masks?" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
-def test_another_run_in_the_folder_is_kept(trained: Path) -> None:
+@of_trained
+def test_another_run_in_the_folder_is_kept(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (trained / "run" / "config.yaml").read_bytes()
     flags = tiny_settings(trained / "data", trained / "run", num_masks=4)
-    assert "num_masks is 3, asked 4" in fail(2, "train", *as_flags(flags))
+    assert "num_masks is 3, asked 4" in run_main(capsys, 2, "train", *as_flags(flags)).err
     assert (trained / "run" / "config.yaml").read_bytes() == before
 
 
-def test_a_corrupt_checkpoint_is_named_by_every_command(trained: Path, tmp_path: Path) -> None:
+@of_trained
+def test_a_corrupt_checkpoint_is_named_by_every_command(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = tmp_path / "bad.pth"
     content = bytearray((trained / "run" / "checkpoint.pth").read_bytes())
     content[len(content) // 2] ^= 1
     bad.write_bytes(content)
     archive = trained / "data" / "slide_000.zip"
-    said = fail(1, "viz", "masks", "--checkpoint", bad, "--images", archive)
-    assert f"{bad}: is damaged or not a checkpoint" in said
+    said = run_main(capsys, 1, "viz", "masks", "--checkpoint", bad, "--images", archive)
+    assert f"{bad}: is damaged or not a checkpoint" in said.err
     flags = tiny_settings(trained / "data", tmp_path / "run", resume=bad)
-    assert "is damaged" in fail(1, "train", *as_flags(flags))
+    assert "is damaged" in run_main(capsys, 1, "train", *as_flags(flags)).err
 
 
-def test_a_truncated_archive_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_dataset(tmp_path / "data")
     half = (tmp_path / "data" / "slide_001.zip").read_bytes()
     (tmp_path / "data" / "slide_001.zip").write_bytes(half[: len(half) // 2])
@@ -247,7 +286,8 @@ def test_a_truncated_archive_is_left_out_and_told(tmp_path: Path) -> None:
     assert "8 patches in 2 archives" in said
     for name in ("slide_000.zip", "slide_002.zip"):
         (tmp_path / "data" / name).unlink()
-    assert "no archive can be read. slide_001.zip" in fail(1, "index", tmp_path / "data")
+    said = run_main(capsys, 1, "index", tmp_path / "data").err
+    assert "no archive can be read. slide_001.zip" in said
 
 
 def test_a_flipped_byte_in_a_patch_is_logged_and_survived(tmp_path: Path) -> None:
@@ -278,11 +318,19 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
     data.mkdir()
     for archive in (real_data / "tiles").glob("*.zip"):
         (data / archive.name).symlink_to(archive.resolve())
-    flags = tiny_settings(data, tmp_path / "run", img_size=64, batch_size_per_gpu=8)
+    # Most of the time goes into windows of labelled images: of one checkpoint, on half their side.
+    flags = tiny_settings(data, tmp_path / "run", img_size=64, batch_size_per_gpu=8, save_freq=4)
     said = succeed("train", *as_flags(flags))
     assert "151 patches in 26 archives" in said
-    labels = real_data / "nuclei" / "folder"
-    succeed("benchmark", "nuclei", tmp_path / "run", "--labels", labels, "--output", tmp_path / "s")
+    scoring = (
+        "--labels",
+        real_data / "nuclei" / "folder",
+        "--label-scale",
+        "0.25",
+        "--scale",
+        "0.5",
+    )
+    succeed("benchmark", "nuclei", tmp_path / "run", *scoring, "--output", tmp_path / "s")
     saved = json.loads((tmp_path / "s" / "nuclei_benchmark.json").read_text())
     assert saved["protocol"]["num_images"] == 26
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["img_size"] == 64

@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from tests.factories import make_dataset, run_command
+from tests.factories import make_dataset, run_command, run_installed_command, run_main
 from tests.hostile import BAD, PATCHES, half
 
 
 def test_statistics_a_sheet_and_verification_at_once(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data")
     sheet = tmp_path / "sheet.png"
-    done = run_command("index", data, "--stats", "--verify", "--json", "--contact-sheet", sheet)
+    words = ("--stats", "--verify", "--json", "--contact-sheet", sheet)
+    done = run_installed_command("index", data, *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["stats"]["sizes"] == {"32 x 32": 12}
@@ -36,11 +38,13 @@ def test_damage_is_listed_with_totals_and_exit_code_one(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_several_roots_with_weights_train_together(tmp_path: Path) -> None:
+def test_several_roots_with_weights_train_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, two = make_dataset(tmp_path / "one"), make_dataset(tmp_path / "two", num_archives=1)
-    done = run_command("train", "--data_path", one, "--data_path", f"{two}:0", "--demo", "false")
-    assert done.returncode == 2
-    assert "two has the weight 0.0. Give one above zero." in done.stderr
+    roots = ("--data_path", one, "--data_path", f"{two}:0")
+    said = run_main(capsys, 2, "train", *roots, "--demo", "false")
+    assert "two has the weight 0.0. Give one above zero." in said.err
 
 
 def test_the_loader_is_measured(tmp_path: Path) -> None:

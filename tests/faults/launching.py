@@ -6,15 +6,16 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tests.factories import command
+from tests.factories import command, start_command, start_program
+from tests.fork_server import Forked, fork
 
 #: Starting torch in many processes on few cores takes its time.
 PATIENCE_SECONDS = 240
@@ -23,7 +24,7 @@ PATIENCE_SECONDS = 240
 class Started:
     """A command that runs beside the test; what it says goes to a file."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Forked | subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
 
@@ -45,13 +46,10 @@ class Started:
 
     def workers(self) -> list[int]:
         """Training processes that its elastic agent, ours or torchrun's, has started."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        if not children.exists():
-            return []
         of_training = (b"spawn_main", b"adios-tme")
         return [
-            int(pid)
-            for pid in children.read_text().split()
+            pid
+            for pid in children_of(self.process.pid)
             if any(word in _words(pid) for word in of_training)
         ]
 
@@ -76,34 +74,42 @@ class Started:
 
     def kill(self) -> None:
         """Kill it and its workers with -9, as when the machine goes."""
-        for pid in (self.process.pid, *self.workers()):
+        workers = self.workers()
+        self.process.kill()
+        for pid in workers:
             kill(pid)
 
 
-def launched(
-    log: Path, *arguments: str | Path, prefix: tuple[str, ...] = ()
-) -> AbstractContextManager[Started]:
-    """Run the installed command beside the test, and end it and its workers with the test."""
-    return running(log, *prefix, *command(*arguments))
+@contextmanager
+def launched(log: Path, *arguments: str | Path) -> Iterator[Started]:
+    """Run the command beside the test, and end it and its workers with the test."""
+    with _watched(start_command(*arguments, log=log), log) as started:
+        yield started
+
+
+@contextmanager
+def forked(log: Path, function: Callable[..., object], *arguments: Any) -> Iterator[Started]:
+    """Call a function of a module beside the test, in a process that ends with the test."""
+    process = fork(function, *arguments, environment=os.environ, out=log)
+    with _watched(process, log) as started:
+        yield started
+
+
+def installed(log: Path, *arguments: str | Path) -> AbstractContextManager[Started]:
+    """The same in a process as users start it."""
+    return running(log, *command(*arguments))
 
 
 @contextmanager
 def running(log: Path, *words: str | Path) -> Iterator[Started]:
     """Run a program that launches training, and end it and its workers with the test."""
-    folder = Path(sys.executable).parent  # where the installed commands are
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            words,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "COLUMNS": "200",
-                "PATH": f"{folder}:{os.environ['PATH']}",
-            },
-        )
+    with _watched(start_program(*words, log=log), log) as started:
+        yield started
+
+
+@contextmanager
+def _watched(process: Forked | subprocess.Popen[bytes], log: Path) -> Iterator[Started]:
+    """Look after a process that runs beside the test, and end it and its workers with the test."""
     started = Started(process, log)
     try:
         yield started
@@ -117,18 +123,17 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def _words(pid: str) -> bytes:
+def children_of(pid: int) -> list[int]:
+    """Processes that the main thread of one has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return list(map(int, children.read_text().split())) if children.exists() else []
+
+
+def _words(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def last_iteration(run: Path) -> int:

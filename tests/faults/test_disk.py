@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from adios_tme.errors import CheckpointError
+from adios_tme.run_folder import checkpoint_writer, checkpoints
 from adios_tme.run_folder.checkpoints import (
     list_checkpoints,
     newest_whole_checkpoint,
@@ -22,6 +25,7 @@ from adios_tme.training.loop import run_training
 from tests.factories import as_flags, make_dataset, run_command, tiny_config, tiny_settings
 from tests.faults.launching import launched
 from tests.faults.test_kill import assert_same, final_state
+from tests.fork_server import run_forked, run_script
 
 
 @pytest.fixture
@@ -75,60 +79,53 @@ def test_a_checkpoint_cut_at_a_random_byte_costs_its_iterations_and_nothing_else
     assert_same(final_state(tmp_path / "run"), final_state(tmp_path / "straight"))
 
 
-#: Imports once and forks for each try: a child that runs the command and, within its second write,
-#: kills itself with -9 before a random one of the calls that touch the disk.
-KILL_WITHIN_WRITES = """
-import os, random, signal, sys
-from pathlib import Path
-from adios_tme.run_folder import checkpoint_writer, checkpoints
-from adios_tme.cli.app import main
-import adios_tme.launch.local
-from adios_tme.training import loop
+#: Calls that touch the disk, and those of them after which it matters most what is left.
+CALLS = {"write", "seek", "read", "flush", "fsync", "replace", "link", "unlink", "open", "close"}
+LATE_CALLS = {"fsync", "replace", "link"}
 
-num_tries, run = int(sys.argv[1]), Path(sys.argv[2])
-sys.argv[1:3] = []
 
-def train_and_die(seed):
+def kill_within_writes(num_kills: int, run: Path, *flags: str) -> None:
+    """Fork for each kill a process that trains and dies in a write; tell what each has left."""
+    num_partial = 0
+    for seed in range(num_kills):
+        if (child := os.fork()) == 0:
+            train_and_die_within_the_second_write(seed, *flags)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
+        num_partial += bool(list(run.glob(".checkpoint*.partial")))
+        whole, newest = newest_whole_checkpoint(run), list_checkpoints(run)[-1]
+        assert whole == newest[1], (whole, newest)  # never a damaged one in its place
+        sys.stdout.write(f"{seed} {newest[0]} {num_partial}\n")
+
+
+def train_and_die_within_the_second_write(seed: int, *flags: str) -> None:
+    """Die with -9 before a random one of the calls that touch the disk."""
     draw, writes = random.Random(seed), 0
     real = checkpoints.write_checkpoint
 
-    def write(state, run_dir):
+    def write(state: dict[str, Any], run_dir: Path) -> Path:
         nonlocal writes
         writes += 1
-        if writes == 2:
-            calls = draw.choice([draw.randrange(600), draw.randrange(600, 640)])
-            sys.setprofile(None)
-            def count(frame, event, function):
-                nonlocal calls
-                if event == "c_call" and function.__name__ in NAMES:
-                    calls -= 1
-                    if calls < 0 or (function.__name__ in LATE and draw.random() < 0.3):
-                        os.kill(os.getpid(), signal.SIGKILL)
-            sys.setprofile(count)
+        if writes < 2:
+            return real(state, run_dir)
+        calls = draw.choice([draw.randrange(600), draw.randrange(600, 640)])
+
+        def count(frame: FrameType, event: str, function: Any) -> None:
+            nonlocal calls
+            if event == "c_call" and function.__name__ in CALLS:
+                calls -= 1
+                if calls < 0 or (function.__name__ in LATE_CALLS and draw.random() < 0.3):
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(count)
         real(state, run_dir)
-        if writes == 2:
-            os.kill(os.getpid(), signal.SIGKILL)  # the write was whole: at its very end
+        os.kill(os.getpid(), signal.SIGKILL)  # the write was whole: at its very end
+        raise AssertionError("outlived kill -9")
 
-    checkpoint_writer.write_checkpoint = write
-    main()
-
-NAMES = {"write", "seek", "read", "flush", "fsync", "replace", "link", "unlink", "open", "close"}
-LATE = {"fsync", "replace", "link"}
-partial = 0
-for seed in range(num_tries):
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        train_and_die(seed)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
-    partial += bool(list(run.glob(".checkpoint*.partial")))
-    whole = checkpoints.newest_whole_checkpoint(run)
-    newest = checkpoints.list_checkpoints(run)[-1]
-    assert whole == newest[1], (whole, newest)  # never a damaged one in its place
-    print(seed, newest[0], partial, flush=True)
-"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_writer, "write_checkpoint", write)
+        run_script("train", *flags)
 
 
 @pytest.mark.parametrize("num_kills", [4, pytest.param(50, marks=pytest.mark.thorough)])
@@ -137,13 +134,7 @@ def test_kills_within_writes_leave_a_whole_checkpoint(num_kills: int, tmp_path: 
     run = tmp_path / "run"
     shape = {"total_iterations": 10_000, "save_freq": 1}
     flags = as_flags(tiny_settings(tmp_path / "data", run, **shape))
-    done = subprocess.run(
-        [sys.executable, "-c", KILL_WITHIN_WRITES, str(num_kills), str(run), "train", *flags],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_forked(kill_within_writes, num_kills, run, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     *_, last = done.stdout.splitlines()
     seed, iteration, num_partial = map(int, last.split())

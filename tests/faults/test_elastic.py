@@ -16,17 +16,18 @@ from typing import Any
 import pytest
 
 from adios_tme.run_folder.checkpoints import read_checkpoint
-from tests.factories import as_flags, make_dataset, tiny_settings
+from tests.factories import as_flags, command, make_dataset, tiny_settings
 from tests.faults.launching import (
     Started,
     check_every_patch_once,
-    free_port,
     kill,
     last_iteration,
     launched,
     running,
 )
+from tests.spawn import reserve_port
 
+pytestmark = pytest.mark.elastic
 DOCS = Path(__file__).parents[2] / "docs"
 NUM_PATCHES = 12  # not a multiple of any batch here, so that batches cross from epoch to epoch
 BATCH = 4
@@ -99,7 +100,7 @@ def wait_for_world(machines: list[Started], num_ranks: int) -> None:
 
 def test_a_machine_joins_and_one_vanishes(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    run, port = tmp_path / "run", free_port()
+    run, port = tmp_path / "run", reserve_port()
     settings = {"total_iterations": 100_000, "global_batch_size": 8}
     with machine(tmp_path, "first", port, **settings) as first:
         wait_for_world([first], 1)
@@ -125,7 +126,7 @@ def test_a_machine_joins_and_one_vanishes(tmp_path: Path) -> None:
 @pytest.mark.thorough
 def test_a_launcher_alone_is_killed_and_later_the_host_of_the_meeting_place(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    run, port = tmp_path / "run", free_port()
+    run, port = tmp_path / "run", reserve_port()
     settings = {"total_iterations": 100_000}
     with machine(tmp_path, "first", port, **settings) as first:
         wait_for_world([first], 1)
@@ -146,12 +147,11 @@ def test_a_launcher_alone_is_killed_and_later_the_host_of_the_meeting_place(tmp_
     assert read_checkpoint(run / "checkpoint.pth")["iteration"] >= seen - SAVE_FREQ
 
 
-@pytest.mark.slow
 def test_torchrun_replaces_a_killed_process_and_passes_a_signal_on(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     run, script = tmp_path / "run", DOCS / "examples" / "torchrun.sh"
     arguments = flags(tmp_path, total_iterations=100_000)
-    endpoint = f"127.0.0.1:{free_port()}"
+    endpoint = f"127.0.0.1:{reserve_port()}"
     with running(tmp_path / "log", "bash", script, endpoint, "1", "2", *arguments) as started:
         struck = started.new_workers(set(), 2)
         started.wait_for_iteration(run, 4)
@@ -172,7 +172,7 @@ def test_torchrun_replaces_a_killed_process_and_passes_a_signal_on(tmp_path: Pat
 @pytest.mark.timeout(1500)
 def test_four_machines_then_two_then_three(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    run, port = tmp_path / "run", free_port()
+    run, port = tmp_path / "run", reserve_port()
     settings = {"total_iterations": 100_000, "global_batch_size": 12, "nnodes": "2:4"}
     with ExitStack() as stack:
         machines = []
@@ -287,7 +287,7 @@ def test_a_cut_link_leaves_one_host_training_and_the_other_with_a_message(tmp_pa
     with TwoHosts() as hosts, ExitStack() as stack:
         first, second = (
             stack.enter_context(
-                launched(tmp_path / name, "train", *arguments, prefix=hosts.prefix(name))
+                running(tmp_path / name, *hosts.prefix(name), *command("train", *arguments))
             )
             for name in HOSTS
         )

@@ -5,56 +5,26 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from adios_tme.data.augment import augment
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import Kind
 from adios_tme.data.sources import READERS
 from adios_tme.errors import TrainingDivergedError
+from adios_tme.run_folder import checkpoints
 from adios_tme.run_folder.checkpoints import list_checkpoints, read_checkpoint
 from adios_tme.training.loop import run_training
-from tests.factories import (
-    as_flags,
-    command,
-    make_dataset,
-    run_command,
-    tiny_config,
-    tiny_settings,
-)
-
-
-@contextmanager
-def started(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the installed command beside the test, and end it with the test."""
-    process = subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from tests.factories import as_flags, make_dataset, run_command, tiny_config, tiny_settings
+from tests.faults.launching import children_of, forked, installed, kill, launched
+from tests.fork_server import run_forked, run_script
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:
@@ -88,53 +58,63 @@ def settings(folder: Path, run: str, **flags: Any) -> list[str]:
 @pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
 def test_killed_and_resumed_is_the_same_as_straight(mask_model: str, tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    shape = {"mask_model_type": mask_model, "total_iterations": 12, "save_freq": 4}
+    shape = {"mask_model_type": mask_model, "total_iterations": 6, "save_freq": 2}
     if mask_model == "vit_unet":
         shape |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4}
     straight = run_command("train", *settings(tmp_path, "straight", **shape))
     assert straight.returncode == 0, straight.stderr
 
-    with started("train", *settings(tmp_path, "killed", **shape)) as process:
-        wait_for(lambda: len(list_checkpoints(tmp_path / "killed")) > 0, process)
-    assert len(list_checkpoints(tmp_path / "killed")) < 3
-    resumed = run_command("train", *settings(tmp_path, "killed", **shape))
+    flags = settings(tmp_path, "killed", **shape)
+    with forked(tmp_path / "log", train_and_stop, 4, *flags) as halfway:
+        halfway.wait_for(lambda: list_checkpoints(tmp_path / "killed"))
+        halfway.wait_for(lambda: "stands still" in halfway.said())
+    assert [iteration for iteration, _ in list_checkpoints(tmp_path / "killed")] == [2]
+    resumed = run_command("train", *flags)
     assert resumed.returncode == 0, resumed.stderr
     assert "random streams restored" in resumed.stderr
     assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "straight"))
 
 
-KILL_IN_SECOND_WRITE = """
-import os, signal, sys
-from adios_tme.run_folder import checkpoints
-from adios_tme.cli.app import main
+def train_and_stop(iteration: int, *flags: str) -> None:
+    """Train until the middle of an iteration, and stand still there."""
+    count = 0
 
-writes = 0
-real = checkpoints._save_with_hash
+    def stand_still(images: torch.Tensor, kind: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count == iteration:
+            sys.stderr.write("stands still\n")
+            time.sleep(600)
+        return augment(images, kind)
 
-def save(state, file):
-    global writes
-    writes += 1
-    if writes == 2:
-        file.write(b"the first half")
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(state, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adios_tme.training.feed.augment", stand_still)
+        run_script("train", *flags)
 
-checkpoints._save_with_hash = save
-main()
-"""
+
+def train_and_die_in_the_second_write(*flags: str) -> None:
+    writes = 0
+    real = checkpoints._save_with_hash
+
+    def save(state: dict[str, Any], file: Any) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 2:
+            file.write(b"the first half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(state, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "_save_with_hash", save)
+        run_script("train", *flags)
 
 
 def test_a_kill_within_a_checkpoint_write_loses_nothing_but_time(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     flags = settings(tmp_path, "run")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL_IN_SECOND_WRITE, "train", *flags],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = run_forked(train_and_die_in_the_second_write, *flags)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     run = tmp_path / "run"
     assert len(list(run.glob(".checkpoint*.partial"))) == 1
     assert read_checkpoint(run / "checkpoint.pth")["iteration"] == 2
@@ -151,61 +131,56 @@ def test_a_signal_saves_and_leaves(number: signal.Signals, code: int, tmp_path: 
     make_dataset(tmp_path / "data")
     run = tmp_path / "run"
     flags = settings(tmp_path, "run", total_iterations=100_000, save_freq=50_000)
-    with started("train", *flags) as process:
-        wait_for(lambda: (run / "metrics.jsonl").exists(), process)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
+    # One of them in a process as users start it.
+    start = installed if number is signal.SIGTERM else launched
+    with start(tmp_path / "log", "train", *flags) as process:
+        process.wait_for((run / "metrics.jsonl").exists)
+        process.process.send_signal(number)
+        assert process.wait() == code, process.said()
+    said = process.said()
     assert "the checkpoint is saved" in said
     assert "Traceback" not in said
     stopped_at = read_checkpoint(run / "checkpoint.pth")["iteration"]
     assert f"stopped after iteration {stopped_at}" in said
 
 
-@pytest.mark.slow
+@pytest.mark.elastic
 def test_a_signal_stops_all_processes(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
+    run = tmp_path / "run"
     flags = settings(tmp_path, "run", total_iterations=100_000, save_freq=50_000, nproc_per_node=2)
-    with started("train", *flags) as process:
-        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert "the checkpoint is saved" in said
-    assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["iteration"] > 0
+    with launched(tmp_path / "log", "train", *flags) as started:
+        started.wait_for((run / "metrics.jsonl").exists)
+        started.process.send_signal(signal.SIGTERM)
+        assert started.wait() == 143, started.said()
+    assert "the checkpoint is saved" in started.said()
+    assert read_checkpoint(run / "checkpoint.pth")["iteration"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.elastic
 def test_a_killed_loader_worker_ends_every_rank_with_one_message(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     flags = settings(tmp_path, "run", total_iterations=100_000, nproc_per_node=2)
-    with started("train", *flags) as process:
-        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
-        ranks = [pid for pid in children_of(process.pid) if children_of(pid)]
-        os.kill(children_of(ranks[0])[0], signal.SIGKILL)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 1, said
-    assert said.count("was killed by SIGKILL") == 1
-    assert "Traceback" not in said
+    with launched(tmp_path / "log", "train", *flags) as started:
+        started.wait_for((tmp_path / "run" / "metrics.jsonl").exists)
+        ranks = [pid for pid in started.workers() if children_of(pid)]
+        kill(children_of(ranks[0])[0])
+        assert started.wait() == 1, started.said()
+    assert started.said().count("was killed by SIGKILL") == 1
+    assert "Traceback" not in started.said()
 
 
-def children_of(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
-@pytest.mark.slow
+@pytest.mark.elastic
 def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     tmp_path: Path,
 ) -> None:
     make_dataset(tmp_path / "data")
     shape = {"total_iterations": 20, "save_freq": 5, "nproc_per_node": 2, "num_workers": 0}
-    with started("train", *settings(tmp_path, "run", **shape)) as process:
-        wait_for(lambda: len(list_checkpoints(tmp_path / "run")) > 0, process)
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(workers[-1]), signal.SIGKILL)
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    assert said.count("Resumed") == 1
+    with launched(tmp_path / "log", "train", *settings(tmp_path, "run", **shape)) as started:
+        started.wait_for(lambda: list_checkpoints(tmp_path / "run"))
+        kill(started.workers()[-1])
+        assert started.wait() == 0, started.said()
+    assert started.said().count("Resumed") == 1
     straight = run_command("train", *settings(tmp_path, "straight", **shape))
     assert straight.returncode == 0, straight.stderr
     one, other = (final_state(tmp_path / name) for name in ("run", "straight"))

@@ -6,31 +6,12 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from adios_tme.cli.app import main
 from adios_tme.data import inspection
-from tests.factories import FULL_DISK, make_dataset, png
-
-
-class Said(NamedTuple):
-    """What a command has written."""
-
-    out: str
-    err: str
-
-
-def run(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> Said:
-    """What a command that leaves with this exit code says."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["adios-tme", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-    said = Said(*capsys.readouterr())
-    assert left.value.code == code, said.err
-    return said
+from tests.factories import FULL_DISK, make_dataset, png, run_main
 
 
 def make_run(folder: Path) -> Path:
@@ -41,15 +22,14 @@ def make_run(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["p[/x]_448_x1_y0.png", "[red]:heart:_448_x1_y0.png"])
 def test_a_damaged_patch_is_shown_by_its_name(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     data = tmp_path / "[bold]:heart:"
     data.mkdir()
     with zipfile.ZipFile(data / "slide.zip", "w") as archive:
         archive.writestr(name, b"no image")
         archive.writestr("whole_448_x0_y0.png", png(8))
-    said = run(capsys, 1, "index", data, "--verify")
+    said = run_main(capsys, 1, "index", data, "--verify")
     assert name in said.out
     assert "[bold]:heart:" in said.out  # the table's title
     assert "1 of 2 patches" in said.err
@@ -57,11 +37,11 @@ def test_a_damaged_patch_is_shown_by_its_name(
 
 def test_paths_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "c[best]:heart:.png"
-    said = run(capsys, 0, "viz", "curves", make_run(tmp_path / "run"), "--output", picture)
+    said = run_main(capsys, 0, "viz", "curves", make_run(tmp_path / "run"), "--output", picture)
     assert said.out == f"Wrote {picture}\n"
     assert picture.exists()
     missing = tmp_path / "no[/x]:heart:"
-    assert str(missing) in run(capsys, 1, "viz", "curves", missing, "--output", picture).err
+    assert str(missing) in run_main(capsys, 1, "viz", "curves", missing, "--output", picture).err
 
 
 @pytest.mark.parametrize(("rank", "times"), [(None, 1), ("0", 1), ("1", 0)])
@@ -75,7 +55,7 @@ def test_of_the_processes_of_torchrun_the_first_one_says_that_it_is_done(
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr("adios_tme.launch.local.train", lambda config: tmp_path / "checkpoint.pth")
-    said = run(capsys, 0, "train", "--data-path", tmp_path)
+    said = run_main(capsys, 0, "train", "--data-path", tmp_path)
     assert said.out.count("Done. Newest checkpoint:") == times
 
 
@@ -99,7 +79,7 @@ def test_a_picture_that_cannot_be_written_is_told_first(
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     of = {"masks": ("--checkpoint", "no", "--images", "no"), "curves": ("no",)}[command]
-    assert text in run(capsys, code, "viz", command, *of, "--output", tmp_path / output).err
+    assert text in run_main(capsys, code, "viz", command, *of, "--output", tmp_path / output).err
 
 
 @pytest.mark.parametrize(
@@ -124,7 +104,7 @@ def test_an_index_is_not_measured_for_what_cannot_be_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(inspection, "measure_index")
     monkeypatch.delattr(inspection, "verify_index")
-    assert text in run(capsys, code, "index", "data", "--stats", "--verify", *words).err
+    assert text in run_main(capsys, code, "index", "data", "--stats", "--verify", *words).err
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full here")
@@ -133,9 +113,9 @@ def test_a_full_disk_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     picture.symlink_to(FULL_DISK)
     text = "c.png: cannot be written (No space left on device)"
     folder = make_run(tmp_path / "run")
-    assert text in run(capsys, 1, "viz", "curves", folder, "--output", picture).err
+    assert text in run_main(capsys, 1, "viz", "curves", folder, "--output", picture).err
     data = make_dataset(tmp_path / "data")
-    assert text in run(capsys, 1, "index", data, "--contact-sheet", picture).err
+    assert text in run_main(capsys, 1, "index", data, "--contact-sheet", picture).err
 
 
 @pytest.mark.parametrize("name", ["file", "file/new"])
@@ -144,7 +124,7 @@ def test_tissue_has_no_place_in_a_file(
 ) -> None:
     (tmp_path / "file").touch()
     text = f"{tmp_path / name}: cannot be written (Not a directory)"
-    assert text in run(capsys, 1, "sample", tmp_path / name).err
+    assert text in run_main(capsys, 1, "sample", tmp_path / name).err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -173,11 +153,11 @@ def test_what_was_left_out_is_said_and_how_to_take_it(
         for number in range(9):
             archive.writestr(f"p{number}{'_448_' if number < 3 else ''}.png", png(8))
     for _ in range(2):
-        out = run(capsys, 0, "index", tmp_path).out
+        out = run_main(capsys, 0, "index", tmp_path).out
         assert "Took 3 of 9 images." in out
         assert "(a.zip/p3.png, a.zip/p4.png). Take every image with --all" in out
-    found = json.loads(run(capsys, 0, "index", tmp_path, "--json").out)
+    found = json.loads(run_main(capsys, 0, "index", tmp_path, "--json").out)
     assert (found["num_patches"], found["num_images"]) == (3, 9)
     (entry,) = found["left_out"]
     assert (entry["reason"], entry["count"]) == ("rule", 6)
-    assert "Took" not in run(capsys, 0, "index", tmp_path, "--all").out
+    assert "Took" not in run_main(capsys, 0, "index", tmp_path, "--all").out

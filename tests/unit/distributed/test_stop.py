@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, StopListener, stop_on_signal
+from adios_tme.distributed import stop as stopping
+from adios_tme.distributed.stop import STOPPING, StopListener, stop_on_signal
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.errors import DataError, TrainingStoppedError
+from adios_tme.files import write_whole
+from adios_tme.launch.local import start_resource_tracker
+from tests.faults.launching import PATIENCE_SECONDS, forked
+from tests.fork_server import run_forked
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -48,90 +55,68 @@ def test_requests_are_no_signal_numbers_and_know_theirs() -> None:
         Request.of_signal(signal.SIGHUP)
 
 
-DEAF = """
-import os, signal, time
-from adios_tme.distributed.stop import stop_on_signal
-with stop_on_signal():
-    # the main thread sits in a call that no handler interrupts
-    print("ready", flush=True)
-    r, w = os.pipe()
-    import ctypes
-    buffer = ctypes.create_string_buffer(1)
-    while True:
-        ctypes.CDLL(None).read(r, buffer, 1)
-        ctypes.CDLL(None).sleep(600)
-"""
+def be_deaf(echo_seconds: float) -> None:
+    """Sit in a call that no handler of Python's interrupts."""
+    with pytest.MonkeyPatch.context() as patch, stop_on_signal():
+        patch.setattr(stopping, "ECHO_SECONDS", echo_seconds)
+        sys.stderr.write("ready\n")
+        while True:
+            ctypes.CDLL(None).sleep(600)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_leaves_at_once_whatever_the_loop_does(number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    time.sleep(ECHO_SECONDS + 0.5)
-    assert process.poll() is None
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert f"leaves at once: a second signal, {number.name}" in said
+def test_a_second_signal_leaves_at_once_whatever_the_loop_does(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    echo_seconds = 0.2
+    with forked(tmp_path / "log", be_deaf, echo_seconds) as started:
+        started.wait_for(lambda: "ready" in started.said())
+        started.process.send_signal(number)
+        time.sleep(2 * echo_seconds)
+        assert started.process.poll() is None
+        started.process.send_signal(number)
+        assert started.wait() == 128 + number
+    assert f"leaves at once: a second signal, {number.name}" in started.said()
 
 
-ORPHAN = """
-import os, subprocess, sys, time
-from multiprocessing import get_context
-from adios_tme.distributed.worker_channel import WorkerChannel
-from adios_tme.distributed.stop import stop_on_signal
-def work(channel, path):
+def launch_a_worker(note: Path) -> None:
+    channel = WorkerChannel(1)
+    get_context("fork").Process(target=work, args=(channel, note)).start()
+    time.sleep(600)
+
+
+def work(channel: WorkerChannel, note: Path) -> None:
     os.environ.update(RANK="0", WORLD_SIZE="1")
     with stop_on_signal(channel):
-        open(path, "w").write(str(os.getpid()))
+        write_whole(note, str(os.getpid()))
         time.sleep(600)
-if __name__ == "__main__":
-    channel = WorkerChannel(1)
-    get_context("spawn").Process(target=work, args=(channel, sys.argv[1])).start()
-    time.sleep(600)
-"""
 
 
-def test_a_worker_whose_launcher_is_killed_leaves(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("orphan")
-    script, note = folder / "launcher.py", folder / "pid"
-    script.write_text(ORPHAN)
-    launcher = subprocess.Popen([sys.executable, str(script), str(note)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not note.exists() or not note.read_text():
+def test_a_worker_whose_launcher_is_killed_leaves(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with forked(tmp_path / "log", launch_a_worker, note) as launcher:
+        launcher.wait_for(note.exists)
+    worker = Path(f"/proc/{note.read_text()}/stat")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while worker.exists() and worker.read_text().split()[2] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    worker = int(note.read_text())
-    launcher.kill()
-    _, said = launcher.communicate(timeout=60)  # ends with the last that writes: the worker
-    assert b"leaves at once: the launcher is gone" in said
-    state = Path(f"/proc/{worker}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert "leaves at once: the launcher is gone" in launcher.said()
 
 
-TRACKED = """
-import os, signal, time
-from multiprocessing import resource_tracker
-from adios_tme.launch.local import start_resource_tracker
-start_resource_tracker()
-tracker = resource_tracker._resource_tracker
-for number in (signal.SIGUSR1, signal.SIGUSR2):
-    os.kill(tracker._pid, number)
-    time.sleep(0.5)
-    assert tracker._check_alive()
-    assert os.waitpid(tracker._pid, os.WNOHANG) == (0, 0)
-assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
-"""
+def signal_the_tracker() -> None:
+    start_resource_tracker()
+    tracker: Any = resource_tracker._resource_tracker
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(tracker._pid, number)
+        time.sleep(0.1)
+        assert tracker._check_alive()
+        assert os.waitpid(tracker._pid, os.WNOHANG) == (0, 0)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
 def test_the_tracker_of_resources_outlives_the_signals_of_a_scheduler() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TRACKED], capture_output=True, text=True, check=False
-    )
+    done = run_forked(signal_the_tracker)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adios_tme.errors import CheckpointError, ConfigError, DataError
+from adios_tme.run_folder import lock
 from adios_tme.run_folder.layout import LOCK
 from adios_tme.run_folder.lock import SILENCE_SECONDS, Owner, RunLock, owner_of_this_run
 
@@ -19,6 +20,7 @@ from adios_tme.run_folder.lock import SILENCE_SECONDS, Owner, RunLock, owner_of_
 @pytest.fixture(autouse=True)
 def _outside_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)  # nobody else takes a folder over here
 
 
 @pytest.fixture
@@ -43,23 +45,23 @@ def silence(folder: Path, seconds: float) -> None:
 
 def test_a_lock_is_there_while_the_run_is_and_gone_after_it(tmp_path: Path, here: Owner) -> None:
     folder = tmp_path / "run"
-    with RunLock(folder, here) as lock:
+    with RunLock(folder, here) as held:
         assert f'"pid": {os.getpid()}' in (folder / LOCK).read_text()
-        assert lock.is_new_launch
-        lock.check()
+        assert held.is_new_launch
+        held.check()
     assert list(folder.iterdir()) == []
 
 
 def test_a_second_run_is_refused_and_the_first_one_goes_on(
     tmp_path: Path, here: Owner, other: Owner
 ) -> None:
-    with RunLock(tmp_path, here) as lock:
+    with RunLock(tmp_path, here) as held:
         with (
             pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on .*--output"),
             RunLock(tmp_path, other),
         ):
             pass
-        lock.check()
+        held.check()
 
 
 def test_a_lock_of_a_dead_process_is_taken_over(
@@ -74,9 +76,9 @@ def test_a_lock_of_a_dead_process_is_taken_over(
     for number, stale in enumerate((gone, reused)):
         folder = tmp_path / str(number)
         RunLock(folder, stale).__enter__()._ended.set()
-        with RunLock(folder, here) as lock:
-            assert lock.is_new_launch
-            lock.check()
+        with RunLock(folder, here) as held:
+            assert held.is_new_launch
+            held.check()
     assert caplog.text.count("taking the folder over") == 2
 
 
@@ -88,15 +90,15 @@ def test_an_owner_on_another_machine_is_believed_until_it_is_silent(
     with pytest.raises(ConfigError, match="last sign of life 30 s ago"):
         RunLock(tmp_path, here).__enter__()
     silence(tmp_path, SILENCE_SECONDS + 5)
-    with RunLock(tmp_path, here) as lock:
-        lock.check()
+    with RunLock(tmp_path, here) as held:
+        held.check()
 
 
 def test_the_same_launch_takes_its_folder_back_at_once(tmp_path: Path, here: Owner) -> None:
     there = dataclasses.replace(elsewhere(here), launches=("gone", *here.launches))
     RunLock(tmp_path, there).__enter__()._ended.set()
-    with RunLock(tmp_path, here) as lock:
-        assert not lock.is_new_launch
+    with RunLock(tmp_path, here) as held:
+        assert not held.is_new_launch
 
 
 def test_the_same_job_of_a_scheduler_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +116,13 @@ def test_an_empty_lock_is_respected_while_it_is_young(tmp_path: Path, here: Owne
 
 
 def test_whoever_loses_the_folder_notices(tmp_path: Path, here: Owner, other: Owner) -> None:
-    with RunLock(tmp_path, here) as lock:
+    with RunLock(tmp_path, here) as held:
         (tmp_path / LOCK).unlink()
         with (
             RunLock(tmp_path, other),
             pytest.raises(CheckpointError, match="has taken the folder over"),
         ):
-            lock.check()
+            held.check()
 
 
 def test_an_error_before_anything_was_written_leaves_no_folder(tmp_path: Path, here: Owner) -> None:
