@@ -159,6 +159,7 @@ def fork(
         out: File for what it says.
         err: File for what it says on standard error; absent: the same.
     """
+    out.touch()  # so that it can be read at once
     call = pickle.dumps((function, arguments))
     files = (str(out.absolute()), str(err.absolute()) if err else None)
     return server().start(Order(call, str(Path.cwd()), dict(environment), *files))
