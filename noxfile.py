@@ -29,8 +29,15 @@ def install(
 def tests(session: nox.Session) -> None:
     """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
     install(session, "test", compiled=True)
-    # Fault tests are slow and stand together, so that idle workers must take them from busy ones.
-    session.run("pytest", "--numprocesses", "auto", "--dist", "worksteal", *session.posargs)
+    # Tests of a group share what is slow to make, so that one worker takes them all.
+    session.run("pytest", "--numprocesses", "auto", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session
+def elastic(session: nox.Session) -> None:
+    """Processes and machines of one run that are started together, killed, stopped and replaced."""
+    install(session, "test", compiled=True)
+    session.run("pytest", "-m", "elastic and not thorough", *session.posargs)
 
 
 @nox.session

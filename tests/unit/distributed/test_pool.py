@@ -12,7 +12,7 @@ import pytest
 
 from adios_tme.benchmark.nuclei import scorer
 from adios_tme.benchmark.nuclei.label_folder import LabelFolder
-from adios_tme.data import index_builder, inspection
+from adios_tme.data import index_builder, inspection, scan
 from adios_tme.data.synthetic import write_sample
 from adios_tme.errors import LaunchError
 from tests.factories import make_dataset
@@ -24,8 +24,8 @@ def be_killed(*_: Any, **__: Any) -> None:
 
 def test_while_archives_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset(tmp_path)
-    monkeypatch.setattr(index_builder, "FEWEST_FOR_PROCESSES", 1)
-    monkeypatch.setattr(index_builder, "_scan", be_killed)
+    monkeypatch.setattr(scan, "FEWEST_FOR_PROCESSES", 1)
+    monkeypatch.setattr(scan, "scan_source", be_killed)
     with pytest.raises(LaunchError, match=r"one of 2 processes was killed.* --num-workers"):
         index_builder.index_archives(tmp_path, num_workers=2)
     assert not list(tmp_path.glob("*.safetensors*"))
