@@ -162,8 +162,8 @@ def test_workers_reuse_the_memory_of_the_image_before(real_data: Path) -> None:
     loader.start()
     (worker,) = set(multiprocessing.active_children()) - before
     stream = iter(loader)
-    for _ in range(8):
-        next(stream)  # every slot has been written to
+    for _ in range(32):
+        next(stream)  # every slot is written to, and what a fork shares with this process is copied
     faults = num_page_faults(worker.pid)
     for _ in range(25):
         next(stream)
