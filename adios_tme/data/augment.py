@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-#: Optical densities of haematoxylin, eosin and a residual stain in red, green and blue
-#: (Ruifrok and Johnston 2001), rows of unit length.
-STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
+from adios_tme.data.stain import STAINS, optical_density
+
 #: Each stain's density is multiplied and shifted by up to this much (Tellez et al. 2019).
 STAIN_FACTOR = 0.05
 STAIN_SHIFT = 0.02
@@ -49,8 +48,7 @@ def jitter_stain(images_BCHW: Tensor) -> Tensor:
     """Vary how much of each stain an image shows, in optical density."""
     device = images_BCHW.device
     stains = torch.tensor(STAINS, device=device)
-    unit = images_BCHW.float() / 255 if images_BCHW.dtype == torch.uint8 else images_BCHW
-    density = -(unit.clamp(min=1 / 255)).log()
+    density = optical_density(images_BCHW)
     amounts = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
     shape = (len(images_BCHW), 3, 1, 1)
     factor = 1 + STAIN_FACTOR * (2 * torch.rand(shape, device=device) - 1)

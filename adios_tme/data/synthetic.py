@@ -20,13 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adios_tme.data.stain import STAINS
 from adios_tme.errors import ConfigError
 
 Floats = NDArray[np.float32]
-
-#: Optical densities in red, green and blue (Ruifrok and Johnston 2001).
-HAEMATOXYLIN = (0.650, 0.704, 0.286)
-EOSIN = (0.072, 0.990, 0.105)
 
 #: Largest half axis of a nucleus in pixels, with its irregular outline; half of a window.
 REACH_PX = 16
@@ -250,7 +247,7 @@ def _outline(
 def _photograph(rng: np.random.Generator, haematoxylin: Floats, eosin: Floats) -> NDArray[np.uint8]:
     """From amounts of stain to pixels: colour, focus, brightness and noise of each image."""
     num_images = len(haematoxylin)
-    stains = np.array([HAEMATOXYLIN, EOSIN])[None] + rng.normal(0, 0.035, (num_images, 2, 3))
+    stains = np.array(STAINS[:2])[None] + rng.normal(0, 0.035, (num_images, 2, 3))
     amounts = rng.uniform((0.85, 0.7), (1.25, 1.3), (num_images, 2))
     stains = stains.clip(0.02) * amounts[..., None]
     density = np.einsum("nshw,nsc->nchw", np.stack([haematoxylin, eosin], axis=1), stains)

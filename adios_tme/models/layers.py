@@ -37,6 +37,10 @@ class Normalise(nn.Module):
         """Normalise uint8 or [0, 1] images (B, 3, H, W) to float32."""
         return (unit_range(images_BCHW) - self.mean) / self.std
 
+    def undo(self, images_BCHW: Tensor) -> Tensor:
+        """From normalised images back to [0, 1]."""
+        return images_BCHW * self.std + self.mean
+
 
 def unit_range(images_BCHW: Tensor) -> Tensor:
     """Images as float32 in [0, 1], whether they come as that or as uint8.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adios_tme.data.stain import haematoxylin_correlation
 from adios_tme.masking.controls import misplaced
 from adios_tme.masking.views import apply_masks
 from adios_tme.optim.schedule import Schedule
@@ -23,6 +24,9 @@ SATURATED = 0.95
 COLLAPSED = 0.01
 #: Soft intersection over union of two channels from which one counts as the other's double.
 DUPLICATE = 0.9
+#: Correlation with the haematoxylin from which a channel counts as the nuclei's, how far the next
+#: one must be below it, and over how many lines of the log both must hold.
+FOLLOWS, CLEARLY, STEADY_LINES = 0.5, 0.2, 3
 #: Lines of the log over which the adversarial gap is averaged before it is complained about.
 GAP_LINES = 10
 
@@ -35,6 +39,8 @@ class MaskDiagnostics:
     """(N,) mean share of the image."""
     mask_coverage_spread: Tensor
     """(N,) standard deviation of that share over images."""
+    mask_haematoxylin_correlation: Tensor
+    """(N,) correlation with the amount of haematoxylin over an image's pixels, mean over images."""
     mask_entropy: Tensor
     """Mean entropy of a pixel's masks over log N: 0 is sharp, 1 is undecided."""
     mask_saturation: Tensor
@@ -59,6 +65,9 @@ def measure_diagnostics(
     return MaskDiagnostics(
         mask_coverage=area_BN.mean(dim=0),
         mask_coverage_spread=area_BN.std(dim=0, correction=0),
+        mask_haematoxylin_correlation=haematoxylin_correlation(
+            masks_BNHW, run.normalise.undo(images_BCHW)
+        ).mean(dim=0),
         mask_entropy=entropy / torch.tensor(num_masks).log(),
         mask_saturation=(masks_BNHW.amax(dim=1) > SATURATED).float().mean(),
         mask_overlap=_largest_overlap(masks_BNHW),
@@ -140,3 +149,33 @@ class DiagnosticWarnings:
                     f"ones at random places (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
                     f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
                 )
+
+
+class NucleiNotice:
+    """Says which channel is the nuclei's, once it is plain, and again when it is another one."""
+
+    def __init__(self) -> None:
+        self._leader: int | None = None
+        self._num_lines = 0
+        self._told: int | None = None
+
+    def notices(self, line: dict[str, Any]) -> list[str]:
+        """What is to be said after a line of metrics, in words."""
+        leader, correlation = _clear_leader(line["mask_haematoxylin_correlation"])
+        self._num_lines = self._num_lines + 1 if leader == self._leader else 1
+        self._leader = leader
+        if leader is None or leader == self._told or self._num_lines < STEADY_LINES:
+            return []
+        self._told = leader
+        return [
+            f"Mask {leader} follows the haematoxylin (correlation {correlation:.2f}): "
+            f"it is the nuclei's channel."
+        ]
+
+
+def _clear_leader(correlations: list[float]) -> tuple[int | None, float]:
+    """The number from 1 on of the channel that follows the haematoxylin best, if clearly so."""
+    number, best = max(enumerate(correlations, start=1), key=lambda pair: pair[1])
+    others = [value for other, value in enumerate(correlations, start=1) if other != number]
+    is_clear = best > FOLLOWS and best - max(others) > CLEARLY
+    return (number if is_clear else None), best

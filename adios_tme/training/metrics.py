@@ -44,9 +44,8 @@ class Metrics:
         """Read the device and the clock (host sync), and average over ranks; a collective."""
         run = self._run
         values = _read(_scalars(report) | self._of_mask_half | _scalars(diagnostics))
-        coverage, spread = mean_over_ranks(
-            torch.stack([diagnostics.mask_coverage, diagnostics.mask_coverage_spread])
-        ).tolist()
+        of_masks = {name: value for name, value in vars(diagnostics).items() if value.ndim == 1}
+        lists = mean_over_ranks(torch.stack(list(of_masks.values()))).tolist()
         (num_damaged,) = sum_over_ranks(num_corrupt)
         seconds = time.perf_counter() - self._last_time
         num_images = (run.iteration - self._last_iteration) * run.global_batch_size
@@ -61,8 +60,7 @@ class Metrics:
             "temperature": now.temperature,
             "lr": now.lr,
             "mask_lr": now.mask_lr,
-            "mask_coverage": coverage,
-            "mask_coverage_spread": spread,
+            **dict(zip(of_masks, lists, strict=True)),
             "images_per_second": num_images / seconds,
             "data_wait_fraction": min(1.0, waited / seconds),
             "num_damaged": num_damaged,

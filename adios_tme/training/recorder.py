@@ -14,7 +14,11 @@ from adios_tme.trackers.base import Tracker
 from adios_tme.trackers.jsonl import JsonLinesTracker
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
-from adios_tme.training.mask_diagnostics import DiagnosticWarnings, measure_diagnostics
+from adios_tme.training.mask_diagnostics import (
+    DiagnosticWarnings,
+    NucleiNotice,
+    measure_diagnostics,
+)
 from adios_tme.training.metrics import Metrics, summary
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report
@@ -43,6 +47,7 @@ class Recorder:
         self._settings = run.config.run
         self._metrics = Metrics(run, len(feed.index))
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
+        self._nuclei = NucleiNotice()
         writes = run.world.is_first
         self._evaluate = evaluate if writes else None
         self._trackers: list[Tracker] = (
@@ -107,3 +112,5 @@ class Recorder:
         if self._run.config.mask.mask_source == "learned":
             for warning in self._warnings.warnings(line):
                 logger.warning("%s", warning)
+            for notice in self._nuclei.notices(line):
+                logger.info("%s", notice)

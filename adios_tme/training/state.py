@@ -17,6 +17,7 @@ from adios_tme.masking.controls import random_partition
 from adios_tme.masking.samplers import Sampler, adios
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.ema import MovingAverage
+from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student
 from adios_tme.objectives.base import Objective
@@ -45,6 +46,7 @@ class Run:
         self.resolved = resolved
         self.objective = objective
         self.sampler: Sampler = adios
+        self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
         self.bare_student = student
         self.bare_mask_model = mask_model
         self.student = self._on_all_ranks(student)

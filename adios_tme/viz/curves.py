@@ -37,6 +37,7 @@ PANELS = (
     Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
     Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
     Panel("Mask coverage", "share of the image", ("mask_coverage",)),
+    Panel("Haematoxylin under the masks", "correlation", ("mask_haematoxylin_correlation",)),
     Panel(
         "Sharpness of the masks",
         "share",

@@ -84,6 +84,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         "data_wait_fraction",
         "num_damaged",
         "mask_coverage_spread",
+        "mask_haematoxylin_correlation",
         "mask_entropy",
         "mask_saturation",
         "mask_overlap",

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2hed
 
 from adios_tme.distributed.world import World
 from adios_tme.masking.controls import misplaced, random_partition
 from adios_tme.models.ema import MovingAverage
-from adios_tme.training.mask_diagnostics import GAP_LINES, DiagnosticWarnings, measure_diagnostics
+from adios_tme.training.mask_diagnostics import (
+    GAP_LINES,
+    STEADY_LINES,
+    DiagnosticWarnings,
+    NucleiNotice,
+    measure_diagnostics,
+)
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from tests.factories import tiny_config
@@ -85,6 +93,37 @@ def test_sharp_and_undecided_masks_are_told_apart(tmp_path: Path) -> None:
     # Masks that are the same everywhere lie nowhere in particular.
     assert undecided.adversarial_gap.item() == pytest.approx(0.0, abs=1e-5)
     assert abs(decided.adversarial_gap.item()) > 1e-4
+
+
+def test_the_channel_of_the_nuclei_is_told_by_the_haematoxylin(tmp_path: Path) -> None:
+    run = Run.build(tiny_config(tmp_path, tmp_path), WORLD)
+    pixels = np.random.default_rng(0).integers(60, 250, (4, 32, 32, 3), dtype=np.uint8)
+    amounts = np.stack([rgb2hed(image)[..., 0] for image in pixels])
+    soft = (amounts - amounts.min()) / np.ptp(amounts)
+    masks = np.stack([np.full_like(soft, 0.2), 0.8 * soft, 0.8 * (1 - soft)], axis=1)
+    images = run.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    found = measure_diagnostics(run, images, torch.from_numpy(masks).float(), run.schedule())
+    # The stain vectors differ in the third digit.
+    assert found.mask_haematoxylin_correlation.tolist() == pytest.approx([0, 1, -1], abs=0.01)
+
+
+def test_the_nuclei_are_noticed_once_it_is_plain() -> None:
+    notice = NucleiNotice()
+
+    def said(*correlations: float, times: int = STEADY_LINES) -> list[str]:
+        line = {"mask_haematoxylin_correlation": list(correlations)}
+        return [text for _ in range(times) for text in notice.notices(line)]
+
+    assert said(0.45, 0.1, -0.3) == []
+    assert said(0.7, 0.6, -0.9) == []
+    assert said(0.2, 0.77, -0.6, times=STEADY_LINES - 1) == []
+    assert said(0.4, 0.45, -0.6, times=1) == []
+    (text,) = said(0.2, 0.77, -0.6, times=STEADY_LINES + 5)
+    assert text == (
+        "Mask 2 follows the haematoxylin (correlation 0.77): it is the nuclei's channel."
+    )
+    assert said(0.1, 0.4, -0.2) + said(0.2, 0.77, -0.6) == []
+    assert len(said(0.8, 0.1, -0.6)) == 1
 
 
 def test_each_warning_comes_once_until_it_has_passed() -> None:
