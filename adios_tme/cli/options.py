@@ -24,6 +24,7 @@ SomeConfig = TypeVar("SomeConfig", bound=Config)
 
 _TRUTH = ("true", "false", "1", "0", "yes", "no", "on", "off")
 _TRUTH_METAVAR = "<true|false>"
+_NUMBERS_METAVAR = "<number>..."
 
 
 def dashes(name: str) -> str:
@@ -32,11 +33,33 @@ def dashes(name: str) -> str:
 
 
 class SettingsCommand(TyperCommand):
-    """A command that takes flags with dashes or underscores, and truth flags without a value."""
+    """A command that takes flags with dashes or underscores, and truth flags without a value.
+
+    Flags of several numbers take them in a row.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spell flags with dashes, and read ``--use-lars`` as ``--use-lars true``."""
-        return super().parse_args(ctx, list(self._completed(args)))
+        """Spell flags with dashes, ``--use-lars`` as ``--use-lars true``, and numbers one by one.
+
+        What repeats a flag, as ``--area-targets 0.2 --area-targets 0.8``, is what the parser knows.
+        """
+        return super().parse_args(ctx, list(self._repeated(list(self._completed(args)))))
+
+    def _repeated(self, args: list[str]) -> Iterator[str]:
+        lists = {
+            flag
+            for parameter in self.params
+            if parameter.metavar == _NUMBERS_METAVAR
+            for flag in parameter.opts
+        }
+        flag, num_given = "", 0
+        for token in args:
+            if flag and _is_number(token):
+                num_given += 1
+                yield from (flag, token) if num_given > 1 else (token,)
+                continue
+            flag, num_given = (token, 0) if token in lists else ("", 0)
+            yield token
 
     def _completed(self, args: list[str]) -> Iterator[str]:
         truths = {
@@ -51,6 +74,14 @@ class SettingsCommand(TyperCommand):
             yield flag + equals + value
             if flag in truths and not equals and following.lower() not in _TRUTH:
                 yield "true"
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True
 
 
 def command_group(name: str, help_text: str) -> typer.Typer:
@@ -164,7 +195,8 @@ def _parsed(kind: Any) -> tuple[Any, str | None]:
     if typing.get_origin(kind) is tuple:
         arms = typing.get_args(kind)
         if Ellipsis in arms:
-            return list[arms[0]], None  # type: ignore[valid-type]
+            metavar = _NUMBERS_METAVAR if arms[0] in (int, float) else None
+            return list[arms[0]], metavar  # type: ignore[valid-type]
         return kind, " ".join(f"<{arm.__name__}>" for arm in arms)
     return kind, None
 

@@ -47,6 +47,11 @@ def expand_user(path: str) -> str:
         return path
 
 
+def is_changed(section: Config, name: str) -> bool:
+    """Whether a setting differs from its declared default."""
+    return bool(getattr(section, name) != type(section).model_fields[name].default)
+
+
 class Flag:
     """Gives a field another name on the command line: ``Annotated[bool, Flag("json")]``."""
 

@@ -7,8 +7,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config
-from adios_tme.config.model import is_changed
+from adios_tme.config.base import Config, is_changed
 
 
 class LaunchConfig(Config):

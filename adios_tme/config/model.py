@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Shapes
+from adios_tme.config.base import Config, Shapes, is_changed
 
 
 class Arch(NamedTuple):
@@ -91,6 +91,10 @@ class StudentConfig(Config):
         return self
 
 
+Fill = Literal["zero", "mean", "blur", "noise"]
+"""What may stand in the hole of a masked view."""
+
+
 class MaskConfig(Config):
     """The model that draws the masks, and how often they are used."""
 
@@ -113,6 +117,11 @@ class MaskConfig(Config):
     mask_ema: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0, lt=1)
     """Decay of a moving average of the mask model, which pictures, scores and loading then use; 0
     uses the trained weights themselves."""
+
+    fill: Annotated[Fill, Shapes("step")] = "zero"
+    """What stands in the hole of a masked view: zero, which is the data's mean colour; the image's
+    mean colour; the image blurred, by a sixteenth of its side; or noise with the image's mean and
+    spread."""
 
     mask_update_freq: Annotated[int, Shapes("step")] = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
@@ -167,6 +176,15 @@ class MaskConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _there_are_holes(self) -> Self:
+        if self.mask_source == "none" and is_changed(self, "fill"):
+            raise ValueError(
+                f"fill={self.fill} would be ignored: mask_source=none hides nothing. "
+                f"Drop it, or use --mask-source learned."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crops_are_taken(self) -> Self:
         if self.crop_size is not None and self.crops_per_mask == 0:
             raise ValueError(
@@ -174,9 +192,3 @@ class MaskConfig(Config):
                 f"Drop it, or use --crops-per-mask 1."
             )
         return self
-
-
-def is_changed(section: Config, name: str) -> bool:
-    """Whether a setting differs from its declared default."""
-    default: Annotated[Any, Shapes("step")] = type(section).model_fields[name].default
-    return bool(getattr(section, name) != default)

@@ -2,29 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Shapes
+from adios_tme.config.base import Config, Shapes, is_changed
 
 ObjectiveName = Literal["simclr"]
 """Modules of `adios_tme.objectives` that say how to build one."""
 
 
+SparsityPenalty = Literal["inverse_sin", "sinh_squared"]
+"""Penalties on the area of masks that have no targets."""
+
+#: How far targets may be from adding up to one, as 0.33 0.33 0.33 are.
+TARGETS_TOLERANCE = 0.02
+
+
 class LossConfig(Config):
-    """The contrastive loss and the penalty on mask area."""
+    """The contrastive loss and the penalties on masks."""
 
     alpha_sparsity: Annotated[float, Shapes("step")] = Field(default=0.1, ge=0)
-    """Weight of the sparsity penalty in the mask model's loss."""
+    """Weight of the penalty on areas in the mask model's loss."""
 
-    sparsity_penalty_type: Annotated[Literal["inverse_sin", "sinh_squared"], Shapes("step")] = (
-        "inverse_sin"
-    )
+    sparsity_penalty_type: Annotated[SparsityPenalty, Shapes("step")] = "inverse_sin"
     """Penalty on a mask's share of the image: steep at 0 and 1, or flat around one half."""
+
+    area_targets: Annotated[tuple[float, ...] | None, Shapes("step")] = None
+    """Shares of the image that the masks should have, one for each; they add up to 1. The penalty
+    is then the squared distance to them instead, smallest mask to smallest target and so on, so
+    that no channel is fixed beforehand. Absent: no targets."""
+
+    area_over: Annotated[Literal["image", "batch"], Shapes("step")] = "image"
+    """Whose areas are penalised: each image's, or the mean over all images of an update."""
+
+    reconstruction_weight: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0)
+    """Weight, in the mask model's loss, of the share (0 to 1) of the student's patch features that
+    the mean feature of each mask's region leaves unexplained; costs one more forward pass of the
+    student."""
+
+    edge_weight: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0)
+    """Weight, in the mask model's loss, of the masks' total variation where the optical density
+    has no edge."""
+
+    consistency_weight: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0)
+    """Weight, in the mask model's loss, of the squared difference between the masks and those of
+    the mirrored image, mirrored back; costs one more pass of the mask model."""
 
     initial_temp: Annotated[float, Shapes("step")] = Field(default=0.2, gt=0)
     """Contrastive temperature at the first iteration (dimensionless)."""
 
     final_temp: Annotated[float, Shapes("step")] = Field(default=0.05, gt=0)
     """Contrastive temperature at the last iteration, reached by half a cosine."""
+
+    @field_validator("area_targets")
+    @classmethod
+    def _targets_share_the_image(
+        cls, targets: tuple[float, ...] | None
+    ) -> tuple[float, ...] | None:
+        if targets is None:
+            return None
+        given = " ".join(map(str, targets))
+        if not all(0 < target < 1 for target in targets):
+            raise ValueError(f"{given} are no shares of an image. Give numbers between 0 and 1.")
+        if abs(sum(targets) - 1) > TARGETS_TOLERANCE:
+            raise ValueError(
+                f"{given} add up to {sum(targets):.4g}, and masks to 1 at every pixel. "
+                f"Give shares that add up to 1."
+            )
+        return targets
+
+    @model_validator(mode="after")
+    def _areas_are_penalised_once(self) -> Self:
+        if self.area_targets and is_changed(self, "sparsity_penalty_type"):
+            raise ValueError(
+                f"sparsity_penalty_type={self.sparsity_penalty_type} would be ignored: "
+                f"area_targets take its place. Give one of them."
+            )
+        for name in ("area_targets", "area_over"):
+            if self.alpha_sparsity == 0 and is_changed(self, name):
+                raise ValueError(
+                    f"{name} would be ignored: alpha_sparsity=0 leaves areas free. "
+                    f"Drop it, or raise --alpha-sparsity."
+                )
+        return self

@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Shapes
-from adios_tme.config.model import is_changed
+from adios_tme.config.base import Config, Shapes, is_changed
 
 
 def default_warmup(total_iterations: int) -> int:

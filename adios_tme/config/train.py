@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from adios_tme.config.base import Config
+from adios_tme.config.base import Config, is_changed
 from adios_tme.config.data import DataConfig
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
@@ -100,6 +100,32 @@ class TrainConfig(Config):
                 raise ValueError(
                     f"patch_size={patch_size} does not divide {name}={size}. "
                     f"Use --{name.replace('_', '-')} {near}, or change --patch-size."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_mask_has_a_target(self) -> Self:
+        targets, num_masks = self.loss.area_targets, self.mask.num_masks
+        if targets is not None and len(targets) != num_masks:
+            raise ValueError(
+                f"area_targets: {len(targets)} targets for num_masks={num_masks}. "
+                f"Give one for each mask, or change --num-masks."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _penalties_are_of_learned_masks(self) -> Self:
+        for name in (
+            "area_targets",
+            "area_over",
+            "reconstruction_weight",
+            "edge_weight",
+            "consistency_weight",
+        ):
+            if self.mask.mask_source != "learned" and is_changed(self.loss, name):
+                raise ValueError(
+                    f"{name} would be ignored: mask_source={self.mask.mask_source} trains no mask "
+                    f"model. Drop it, or use --mask-source learned."
                 )
         return self
 

@@ -11,28 +11,89 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adios_tme.config.model import Fill
+
 #: Share of a view's area and width-to-height ratio that a crop may have (Chen et al. 2020 use
 #: areas down to 0.08; a masked view has less left to show).
 CROP_AREA = (0.25, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+#: Standard deviation of the blur, and how far its kernel reaches, as shares of the image's side:
+#: wide enough that no nucleus is left to see at the scales that runs train at.
+BLUR, BLUR_REACH = 1 / 16, 3 / 16
 
 
-def apply_masks(images_BCHW: Tensor, masks_BNHW: Tensor, *, with_clean: bool = False) -> Tensor:
-    """Remove each mask's region from the normalised images: x * (1 - m_i).
+def apply_masks(
+    images_BCHW: Tensor,
+    masks_BNHW: Tensor,
+    fill: Fill = "zero",
+    *,
+    with_clean: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Put a fill f in the place of each mask's region: x * (1 - m_i) + f * m_i.
 
     Args:
         images_BCHW: Normalised images.
         masks_BNHW: Their masks.
+        fill: What stands in the hole; see `hole`.
         with_clean: Put the images as they are before the others; one write for all views.
+        generator: Source of noise; absent: torch's own.
 
     Returns:
         (N*B, C, H, W) views, all images of the first mask first; ((1+N)*B, C, H, W) with the clean
         ones.
     """
+    if fill != "zero":
+        gap_BCHW = images_BCHW - hole(images_BCHW, fill, generator)
+        hidden_NBCHW = masks_BNHW.transpose(0, 1).unsqueeze(2).to(images_BCHW.dtype)
+        if with_clean:
+            hidden_NBCHW = torch.cat([torch.zeros_like(hidden_NBCHW[:1]), hidden_NBCHW])
+        return (images_BCHW - gap_BCHW * hidden_NBCHW).flatten(0, 1)
     shown_NBCHW = (1 - masks_BNHW).transpose(0, 1).unsqueeze(2)
     if with_clean:
         shown_NBCHW = torch.cat([torch.ones_like(shown_NBCHW[:1]), shown_NBCHW])
     return (images_BCHW * shown_NBCHW.to(images_BCHW.dtype)).flatten(0, 1)
+
+
+def hole(images_BCHW: Tensor, fill: Fill, generator: torch.Generator | None = None) -> Tensor:
+    """What stands where a mask hides an image wholly.
+
+    Args:
+        images_BCHW: Normalised images.
+        fill: ``zero`` (the mean colour of the data), ``mean`` (that of each image), ``blur`` (each
+            image through a Gaussian) or ``noise`` (Gaussian, with each image's mean and spread in
+            every channel; the same for all masks of an image).
+        generator: Source of noise; absent: torch's own, of which each rank has another.
+
+    Returns:
+        (B, C, H, W), or what broadcasts to it.
+    """
+    if fill == "zero":
+        return images_BCHW.new_zeros(())
+    if fill == "blur":
+        return _blurred(images_BCHW)
+    spread, mean = torch.std_mean(images_BCHW, dim=(2, 3), correction=0, keepdim=True)
+    if fill == "mean":
+        return mean
+    noise_BCHW = torch.randn(
+        images_BCHW.shape,
+        generator=generator,
+        device=images_BCHW.device,
+        dtype=images_BCHW.dtype,
+    )
+    return mean + spread * noise_BCHW
+
+
+def _blurred(images_BCHW: Tensor) -> Tensor:
+    """Through a Gaussian, rows and columns one after the other; the image is mirrored outside."""
+    side = min(images_BCHW.shape[2:])
+    reach = max(1, int(BLUR_REACH * side))
+    places = torch.arange(-reach, reach + 1, device=images_BCHW.device, dtype=images_BCHW.dtype)
+    kernel = (-((places / (BLUR * side)) ** 2) / 2).exp()
+    kernel = kernel / kernel.sum()
+    padded = F.pad(images_BCHW.flatten(0, 1).unsqueeze(1), [reach] * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1)).view_as(images_BCHW)
 
 
 def random_crops(views_BCHW: Tensor, crop_size: int) -> Tensor:

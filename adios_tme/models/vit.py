@@ -136,6 +136,16 @@ class VisionTransformer(nn.Module):
         normed: Tensor = self.norm(classes_BD)
         return normed
 
+    def patch_map(self, x_BCHW: Tensor) -> Tensor:
+        """Features of the patches after the last norm, as a map (B, D, h, w)."""
+        tokens_BTD: Tensor = self(x_BCHW)
+        return self._as_map(tokens_BTD, x_BCHW)
+
+    def _as_map(self, tokens_BTD: Tensor, x_BCHW: Tensor) -> Tensor:
+        patches_BPD = tokens_BTD[:, self.num_prefix_tokens :]
+        features_BDhw: Tensor = patches_BPD.transpose(1, 2).unflatten(2, self._grid(x_BCHW))
+        return features_BDhw
+
     def forward_intermediates(self, x_BCHW: Tensor) -> list[Tensor]:
         """Patch features at a quarter, half, three quarters and the whole of the depth.
 
@@ -145,14 +155,12 @@ class VisionTransformer(nn.Module):
         tokens_TD, packing = self._embed([x_BCHW])
         depth = len(self.blocks)
         stops = {-(-depth * quarter // 4) for quarter in (1, 2, 3, 4)}
-        grid = self._grid(x_BCHW)
         maps = []
         for done, block in enumerate(self.blocks, start=1):
             tokens_TD = self._run(block, tokens_TD, packing)
             if done in stops:
                 tokens_BTD = self.norm(tokens_TD).unflatten(0, (len(x_BCHW), -1))
-                patches_BPD = tokens_BTD[:, self.num_prefix_tokens :]
-                maps.append(patches_BPD.transpose(1, 2).unflatten(2, grid))
+                maps.append(self._as_map(tokens_BTD, x_BCHW))
         return maps
 
     def _embed(self, batches: Sequence[Tensor]) -> tuple[Tensor, Packing]:

@@ -59,14 +59,3 @@ class Objective(nn.Module, ABC):
 
     def after_update(self, student: nn.Module, now: Schedule) -> None:
         """Follow the student, once it has been updated (a momentum teacher does)."""
-
-
-def mask_model_loss(contrastive: Tensor, penalty: Tensor, alpha: float) -> Tensor:
-    """What the mask model minimises: ``alpha * penalty - contrastive`` (Shi et al. 2022, eq. 4).
-
-    Args:
-        contrastive: The objective's losses on the masked views, summed over them.
-        penalty: On the area of the masks.
-        alpha: Weight of the penalty.
-    """
-    return alpha * penalty - contrastive

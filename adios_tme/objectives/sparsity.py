@@ -6,14 +6,13 @@ Shape legend: B images, N masks, H x W pixels.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from torch import Tensor
 
+from adios_tme.config.objective import SparsityPenalty
 
-def sparsity_penalty(
-    masks_BNHW: Tensor, kind: Literal["inverse_sin", "sinh_squared"] = "inverse_sin"
-) -> Tensor:
+
+def sparsity_penalty(masks_BNHW: Tensor, kind: SparsityPenalty = "inverse_sin") -> Tensor:
     """Penalty on the area of each mask, averaged over images and summed over masks.
 
     With a the mean of a mask over its pixels, ``inverse_sin`` is ``1 / (sin(pi a) + 1e-10)`` (Shi
@@ -30,7 +29,20 @@ def sparsity_penalty(
     Raises:
         ValueError: If the kind is unknown.
     """
-    area_BN = masks_BNHW.float().mean(dim=(2, 3))
+    return penalty_of_areas(areas(masks_BNHW), kind)
+
+
+def areas(masks_BNHW: Tensor) -> Tensor:
+    """Share (B, N) of each image that each mask has, in single precision."""
+    return masks_BNHW.float().mean(dim=(2, 3))
+
+
+def penalty_of_areas(area_BN: Tensor, kind: SparsityPenalty) -> Tensor:
+    """`sparsity_penalty` of masks with these areas.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
     if kind == "inverse_sin":
         penalty_BN = 1 / ((math.pi * area_BN).sin() + 1e-10)
     elif kind == "sinh_squared":

@@ -1,10 +1,10 @@
 """One update of student and mask model on more images than a rank holds at a time.
 
-Where an image's loss depends on every other one of the update, adding up the gradients of small
-batches is not enough. So every half runs twice (Gao et al. 2021, arXiv:2101.06983): first without a
-graph, for the embeddings of all passes and the loss's gradient on them; then pass by pass with a
-graph, through which that gradient flows. The numbers are those of one large batch; the price is one
-more forward. Other objectives are averaged over the passes.
+Where an image's loss, or the penalty on its masks, depends on every other image of the update,
+adding up the gradients of small batches is not enough. So that half runs twice (Gao et al. 2021,
+arXiv:2101.06983): first without a graph, for the embeddings of all passes and the loss's gradient
+on them; then pass by pass with a graph, through which that gradient flows. The numbers are those of
+one large batch; the price is one more forward. Other objectives are averaged over the passes.
 
 Shape legend: B images of a pass, N masks, V masked views, C channels, H x W pixels.
 """
@@ -19,8 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adios_tme.objectives.base import mask_model_loss
-from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run, random_state, set_random_state
 from adios_tme.training.step import Report, embed_clean, embed_masked, embed_with_crops
@@ -53,16 +51,16 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
         run.follow(now)
         return Report(student_loss=student_loss, student_grad_norm=student_norm, masks=masks[-1])
 
-    contrastive, penalty, mask_norm = _update_mask_model(run, batches, draws, now)
+    contrastive, penalties, mask_norm = _update_mask_model(run, batches, draws, now)
     run.follow(now)
     return Report(
         student_loss=student_loss,
         student_grad_norm=student_norm,
         masks=masks[-1],
-        mask_loss=mask_model_loss(contrastive, penalty, run.config.loss.alpha_sparsity),
+        mask_loss=run.mask_penalty.loss(contrastive, penalties),
         mask_grad_norm=mask_norm,
         contrastive_loss_mask=contrastive,
-        sparsity_penalty=penalty,
+        penalties=penalties,
     )
 
 
@@ -75,7 +73,8 @@ def _update_student(
 
     update = run.update_student
     update.zero()
-    passes = _passes(run, embed, len(batches), now, update)
+    play_twice = run.objective.needs_whole_batch
+    passes = _passes(run, embed, len(batches), now, update, play_twice)
     for number in range(len(batches)):
         passes.begin(number)
         with _sends_gradients(run.student, number == len(batches) - 1):
@@ -85,10 +84,11 @@ def _update_student(
 
 def _update_mask_model(
     run: Run, batches: list[Tensor], draws: list[RandomState], now: Schedule
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     device, num_passes = run.resolved.device, len(batches)
-    alpha = run.config.loss.alpha_sparsity
-    penalties: list[Tensor] = []
+    play_twice = run.objective.needs_whole_batch or run.mask_penalty.needs_whole_batch
+    masks: dict[int, Tensor] = {}
+    penalties: list[dict[str, Tensor]] = []
 
     def embed(number: int) -> Tensor:
         if run.resolved.shares_masks:  # the draws of the student's half, dropout and all
@@ -97,21 +97,29 @@ def _update_mask_model(
         masks_BNHW = run.predict_masks(batches[number], with_graph=torch.is_grad_enabled())
         if run.resolved.shares_masks:
             set_random_state(after, device)
-        penalties.append(sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type))
+        masks[number] = masks_BNHW
         return embed_masked(run, batches[number], masks_BNHW)
 
     update = run.update_mask_model
     with frozen(run.bare_student, run.objective):
         clean = [embed_clean(run, images_BCHW) for images_BCHW in batches]
         update.zero()
-        passes = _passes(run, embed, num_passes, now, update, clean)
+        passes = _passes(run, embed, num_passes, now, update, play_twice, clean)
+        update_area_N = run.mask_penalty.update_area(list(masks.values()))
         for number in range(num_passes):
             passes.begin(number)
             with _sends_gradients(run.mask_model, number == num_passes - 1):
                 contrastive = passes.loss_of(number, embed(number))
-                update.backward(mask_model_loss(contrastive, penalties[-1] / num_passes, alpha))
-        penalty = torch.stack([each.detach() for each in penalties[-num_passes:]]).mean()
-        return passes.loss(), penalty, update.step(now.mask_lr)
+                of_pass = run.mask_penalty(run, batches[number], masks.pop(number), update_area_N)
+                shares = {name: penalty / num_passes for name, penalty in of_pass.items()}
+                update.backward(run.mask_penalty.loss(contrastive, shares))
+            penalties.append({name: penalty.detach() for name, penalty in of_pass.items()})
+        return passes.loss(), _means(penalties), update.step(now.mask_lr)
+
+
+def _means(penalties: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each penalty over the passes."""
+    return {name: torch.stack([each[name] for each in penalties]).mean() for name in penalties[0]}
 
 
 class _Passes(Protocol):
@@ -133,9 +141,10 @@ def _passes(
     num_passes: int,
     now: Schedule,
     update: Updater,
+    play_twice: bool,
     clean: Sequence[Tensor] = (),
 ) -> _Passes:
-    if run.objective.needs_whole_batch:
+    if play_twice:
         return _WholeBatch(run, embed, num_passes, now, update, clean)
     return _Separate(run, num_passes, now, clean)
 

@@ -92,7 +92,10 @@ def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule) -> Te
     # A stream of its own, so that looking does not change what the run draws next.
     generator = torch.Generator(device).manual_seed(run.config.run.seed + run.iteration)
     misplaced_BNHW = misplaced(masks_BNHW, generator)
-    views = [apply_masks(images_BCHW, masks) for masks in (masks_BNHW, misplaced_BNHW)]
+    views = [
+        apply_masks(images_BCHW, masks, run.config.mask.fill, generator=generator)
+        for masks in (masks_BNHW, misplaced_BNHW)
+    ]
     student.eval()
     try:
         with run.autocast():

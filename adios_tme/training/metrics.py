@@ -36,7 +36,7 @@ class Metrics:
         """Take note of a step: the newest mask half, and the time that was waited for data."""
         self._waited += wait_seconds
         if report.mask_loss is not None:
-            self._of_mask_half = _scalars(report)
+            self._of_mask_half = _scalars(report) | dict(report.penalties)
 
     def line(
         self, report: Report, diagnostics: MaskDiagnostics, now: Schedule, num_corrupt: int

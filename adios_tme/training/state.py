@@ -22,6 +22,7 @@ from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student
 from adios_tme.objectives.base import Objective
 from adios_tme.objectives.build import build_objective
+from adios_tme.objectives.penalty import MaskPenalty
 from adios_tme.optim.build import build_optimizer, parameter_groups
 from adios_tme.optim.schedule import Schedule, schedule_at
 from adios_tme.training.batches import plan_batches
@@ -47,6 +48,7 @@ class Run:
         self.objective = objective
         self.sampler: Sampler = adios
         self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
+        self.mask_penalty = MaskPenalty(config.loss, self.normalise).to(world.device)
         self.bare_student = student
         self.bare_mask_model = mask_model
         self.student = self._on_all_ranks(student)
@@ -124,6 +126,11 @@ class Run:
         with torch.set_grad_enabled(with_graph), self.autocast():
             masks: Tensor = network(images_BCHW)
         return masks
+
+    def patch_features(self, images_BCHW: Tensor) -> Tensor:
+        """The student's features (B, D, h, w) of the patches of whole images, without a graph."""
+        with torch.no_grad(), self.autocast():
+            return self.bare_student.encoder.patch_map(images_BCHW)
 
     def follow(self, now: Schedule) -> None:
         """Let what follows the networks follow them, after the updates of a step."""

@@ -5,14 +5,13 @@ Shape legend: B images, N masks, V views, K crops of a masked view, C channels, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from adios_tme.masking.views import apply_masks, random_crops
-from adios_tme.objectives.base import mask_model_loss
-from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.optim.schedule import Schedule
 from adios_tme.training.state import Run
 from adios_tme.training.update import frozen
@@ -29,7 +28,8 @@ class Report:
     mask_loss: Tensor | None = None
     mask_grad_norm: Tensor | None = None
     contrastive_loss_mask: Tensor | None = None
-    sparsity_penalty: Tensor | None = None
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of the mask model, by name, before they are weighed."""
 
 
 def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
@@ -54,8 +54,8 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
         clean = embed_clean(run, images_BCHW)
         masked = embed_masked(run, images_BCHW, masks_BNHW)
         contrastive = run.objective.loss(clean, masked, now).sum()
-        penalty = sparsity_penalty(masks_BNHW, run.config.loss.sparsity_penalty_type)
-        mask_loss = mask_model_loss(contrastive, penalty, run.config.loss.alpha_sparsity)
+        penalties = run.mask_penalty(run, images_BCHW, masks_BNHW)
+        mask_loss = run.mask_penalty.loss(contrastive, penalties)
         mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
     run.follow(now)
     return Report(
@@ -65,7 +65,7 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
         mask_loss=mask_loss.detach(),
         mask_grad_norm=mask_norm,
         contrastive_loss_mask=contrastive.detach(),
-        sparsity_penalty=penalty.detach(),
+        penalties={name: penalty.detach() for name, penalty in penalties.items()},
     )
 
 
@@ -74,7 +74,8 @@ def embed_with_crops(
 ) -> Tensor:
     """Embeddings (1 + V + V*K, B, ...) of the clean view, the masked ones and crops of those."""
     num_images = len(images_BCHW)
-    whole = apply_masks(images_BCHW, run.sampler(masks_BNHW), with_clean=True)
+    fill = run.config.mask.fill
+    whole = apply_masks(images_BCHW, run.sampler(masks_BNHW), fill, with_clean=True)
     crops = [
         random_crops(whole[num_images:], run.resolved.crop_size)
         for _ in range(run.config.mask.crops_per_mask)
@@ -93,8 +94,8 @@ def embed_clean(run: Run, images_BCHW: Tensor) -> Tensor:
 
 def embed_masked(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
     """Embeddings (V, B, ...) of the masked views for the mask half."""
+    views_VBCHW = apply_masks(images_BCHW, run.sampler(masks_BNHW), run.config.mask.fill)
     with run.autocast():
-        views_VBCHW = apply_masks(images_BCHW, run.sampler(masks_BNHW))
         embeddings = run.objective.embed(run.bare_student, [views_VBCHW])
     masked: Tensor = embeddings.unflatten(0, (-1, len(images_BCHW)))
     return masked

@@ -34,6 +34,11 @@ PANELS = (
     Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
     Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
     Panel("Sparsity penalty", "", ("sparsity_penalty",)),
+    Panel(
+        "Other penalties on masks",
+        "before they are weighed",
+        ("area_penalty", "reconstruction_penalty", "edge_penalty", "consistency_penalty"),
+    ),
     Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
     Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
     Panel("Mask coverage", "share of the image", ("mask_coverage",)),

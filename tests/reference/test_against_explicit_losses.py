@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from adios_tme.config.objective import LossConfig
+from adios_tme.objectives.area import AreaPenalty
+from adios_tme.objectives.consistency import consistency_penalty
+from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.simclr import simclr_loss
+from adios_tme.objectives.smoothness import edge_penalty
 from adios_tme.objectives.sparsity import sparsity_penalty
 
 
@@ -78,9 +84,15 @@ def penalty_by_loops(masks: NDArray[np.float64], kind: str) -> float:
     return total
 
 
+def some_masks(side: int = 8) -> NDArray[np.float64]:
+    """Masks (4, 3, side, side) of three sizes."""
+    rng = np.random.default_rng(0)
+    return rng.dirichlet([0.3, 1, 2], size=(4, side, side)).transpose(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize("kind", ["inverse_sin", "sinh_squared"])
 def test_penalties(kind: str) -> None:
-    masks = np.random.default_rng(0).dirichlet([0.3, 1, 2], size=(4, 8, 8)).transpose(0, 3, 1, 2)
+    masks = some_masks()
     found = sparsity_penalty(torch.tensor(masks), kind)  # type: ignore[arg-type]
     assert found.item() == pytest.approx(penalty_by_loops(masks, kind), rel=1e-5)
 
@@ -91,3 +103,100 @@ def test_penalties_at_areas_worked_out_by_hand() -> None:
     assert sparsity_penalty(half, "sinh_squared").item() == pytest.approx(0.0, abs=1e-9)
     sixth = torch.full((1, 1, 4, 4), 1 / 6)  # sin(pi / 6) = 1/2
     assert sparsity_penalty(sixth, "inverse_sin").item() == pytest.approx(2.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", [(0.2, 0.3, 0.5), (0.5, 0.2, 0.3)])
+@pytest.mark.parametrize("over", ["image", "batch"])
+def test_targets_take_the_nearest_masks(over: str, targets: tuple[float, ...]) -> None:
+    masks = some_masks()
+    rows = masks.mean(axis=(2, 3))
+    rows = rows.mean(axis=0, keepdims=True) if over == "batch" else rows
+    # Of all ways to match masks and targets, the one with the least distance.
+    expected = np.mean(
+        [
+            min(((row - np.array(way)) ** 2).sum() for way in itertools.permutations(targets))
+            for row in rows
+        ]
+    )
+    penalty = AreaPenalty(LossConfig(area_targets=targets, area_over=over))
+    assert penalty(torch.tensor(masks)).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["inverse_sin", "sinh_squared"])
+def test_a_penalty_over_the_batch_is_that_of_one_long_image(kind: str) -> None:
+    masks = some_masks()
+    joined = np.concatenate(list(masks), axis=-1)[None]
+    penalty = AreaPenalty(LossConfig(sparsity_penalty_type=kind, area_over="batch"))
+    expected = penalty_by_loops(joined, kind)
+    assert penalty(torch.tensor(masks)).item() == pytest.approx(expected, rel=1e-5)
+    assert abs(expected / penalty_by_loops(masks, kind) - 1) > 1e-4
+
+
+def edges_by_loops(masks: NDArray[np.float64], density: NDArray[np.float64]) -> float:
+    """Pair of neighbours by pair of neighbours."""
+    num_images, num_masks, height, width = masks.shape
+    total = 0.0
+    for image, mask, down in itertools.product(range(num_images), range(num_masks), (0, 1)):
+        pairs = [
+            ((y, x), (y + down, x + 1 - down))
+            for y in range(height - down)
+            for x in range(width - 1 + down)
+        ]
+        for one, other in pairs:
+            change = abs(masks[image, mask][one] - masks[image, mask][other])
+            edge = abs(density[image][one] - density[image][other])
+            total += change * math.exp(-10 * edge) / len(pairs) / num_images
+    return total
+
+
+def test_edges_of_masks_cost_where_there_is_none_in_the_tissue() -> None:
+    masks = some_masks()[..., :5]
+    density = np.random.default_rng(1).random((4, 8, 5)) / 5
+    found = edge_penalty(torch.tensor(masks), torch.tensor(density)).item()
+    assert found == pytest.approx(edges_by_loops(masks, density), rel=1e-5)
+
+
+def test_masks_that_follow_the_mirrored_image_are_consistent() -> None:
+    masks, others = torch.tensor(some_masks()), torch.tensor(some_masks()[::-1].copy())
+    assert consistency_penalty(masks, torch.flip(masks, dims=[3])).item() == 0
+    expected = ((masks - others[..., list(range(8))[::-1]]) ** 2).sum() / (4 * 8 * 8)
+    assert consistency_penalty(masks, others).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def reconstruction_by_loops(masks: NDArray[np.float64], features: NDArray[np.float64]) -> float:
+    """Region by region and patch by patch; features (B, D, h, w) of patches of 2 x 2 pixels."""
+    total = 0.0
+    for shares, vectors in zip(masks, features, strict=True):
+        _, height, across = vectors.shape
+        patches = [
+            (shares[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean(axis=(1, 2)), vectors[:, y, x])
+            for y in range(height)
+            for x in range(across)
+        ]
+        unit = [(share, vector / np.linalg.norm(vector)) for share, vector in patches]
+        regions = [
+            sum(share[mask] * vector for share, vector in unit)
+            / sum(share[mask] for share, _ in unit)
+            for mask in range(len(shares))
+        ]
+        mean = sum(vector for _, vector in unit) / len(unit)
+        left = sum(
+            ((vector - sum(s * r for s, r in zip(share, regions, strict=True))) ** 2).sum()
+            for share, vector in unit
+        )
+        total += left / sum(((vector - mean) ** 2).sum() for _, vector in unit)
+    return total / len(masks)
+
+
+def test_regions_rebuild_the_features_of_their_patches() -> None:
+    masks = some_masks()
+    features = np.random.default_rng(2).normal(size=(4, 6, 4, 4)) + 1
+    found = reconstruction_penalty(torch.tensor(masks), torch.tensor(features)).item()
+    assert found == pytest.approx(reconstruction_by_loops(masks, features), rel=1e-5)
+    alike = torch.full((4, 3, 8, 8), 1 / 3)
+    assert reconstruction_penalty(alike, torch.tensor(features)).item() == pytest.approx(1)
+    kinds = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1], [0, 2, 2, 1], [0, 0, 1, 1]])
+    pure = torch.nn.functional.one_hot(kinds, 3).permute(2, 0, 1)[None].float()
+    vectors = torch.randn(5, 3)[:, kinds][None]
+    whole = pure.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert reconstruction_penalty(whole, vectors).item() == pytest.approx(0, abs=1e-6)

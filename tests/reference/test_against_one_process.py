@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World, process_group
 from adios_tme.objectives.simclr import simclr_loss
-from adios_tme.training import step
+from adios_tme.training import accumulate, step
 from adios_tme.training.state import Run
 from tests.factories import tiny_config
 from tests.spawn import run_on_ranks
@@ -65,30 +65,47 @@ def test_loss_and_gradient(num_ranks: int) -> None:
 
 
 Arrays = dict[str, Any]
-#: Name of a case: number of bits, mask model, crops per mask, optimiser.
-Case = tuple[int, str, int, str]
+#: Name of a case: number of bits, mask model, crops per mask, optimiser, options of the masks.
+Case = tuple[int, str, int, str, str]
+#: Settings that the mask model's loss and the views have on top.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "targets": {"area_targets": (0.5, 0.2, 0.3)},
+    "batch": {"area_over": "batch"},
+    "targets over batch": {"area_targets": (0.5, 0.2, 0.3), "area_over": "batch"},
+    "mean": {"fill": "mean"},
+    "blur": {"fill": "blur"},
+    "reconstruction": {"reconstruction_weight": 0.5},
+    "edges": {"edge_weight": 3.0},
+    "consistency": {"consistency_weight": 5.0},
+}
 QUICK: list[Case] = [
-    (64, "adios", 1, "adamw"),
-    (64, "vit_unet", 0, "lars"),
-    (32, "adios", 0, "lars"),
+    (64, "adios", 1, "adamw", "none"),
+    (64, "vit_unet", 0, "lars", "none"),
+    (32, "adios", 0, "lars", "none"),
 ]
+WITH_OPTIONS: list[Case] = [(64, "adios", 0, "lars", option) for option in OPTIONS]
 CASES: list[Case] = [
-    (bits, mask_model, num_crops, optimizer)
+    (bits, mask_model, num_crops, optimizer, "none")
     for bits in (32, 64)
     for mask_model in ("adios", "vit_unet")
     for num_crops in (0, 1)
     for optimizer in ("adamw", "lars")
+] + [
+    (bits, mask_model, 0, "lars", option)
+    for option in OPTIONS
+    for bits, mask_model in ((32, "adios"), (32, "vit_unet"), (64, "vit_unet"))
 ]
 
 
 def settings_of(case: Case) -> TrainConfig:
-    _, mask_model, num_crops, optimizer = case
+    _, mask_model, num_crops, optimizer, option = case
     flags: dict[str, Any] = {
         "mask_model_type": mask_model,
         "crops_per_mask": num_crops,
         "clip_grad": 0.5,  # below the norms met here
         "total_iterations": 10,
-    }
+    } | OPTIONS[option]
     if mask_model == "vit_unet":
         flags |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4, "mask_dropout": 0.0}
     if optimizer == "lars":
@@ -101,7 +118,7 @@ def same_crops(views_BCHW: Tensor, crop_size: int) -> Tensor:
     return F.interpolate(views_BCHW[:, :, 4:28, 6:30], size=crop_size, mode="bilinear")
 
 
-def train_a_little(case: Case, world: World) -> tuple[Arrays, Arrays]:
+def train_a_little(case: Case, world: World, num_passes: int = 1) -> tuple[Arrays, Arrays]:
     """The first step's gradients, and the weights after a few steps on this rank's images."""
     precision = torch.float64 if case[0] == 64 else torch.float32
     with pytest.MonkeyPatch.context() as patch:
@@ -116,7 +133,10 @@ def train_a_little(case: Case, world: World) -> tuple[Arrays, Arrays]:
                 generator = torch.Generator().manual_seed(number)
                 images = torch.randn(NUM_IMAGES, 3, 32, 32, generator=generator)
                 own = images[world.rank * share :][:share]
-                step.train_step(run, own, run.schedule())
+                if num_passes == 1:
+                    step.train_step(run, own, run.schedule())
+                else:
+                    accumulate.accumulated_step(run, list(own.chunk(num_passes)), run.schedule())
                 run.advance()
                 if number == 0:
                     gradients = {
@@ -141,11 +161,11 @@ def named(student: torch.nn.Module, mask_model: torch.nn.Module) -> Iterator[tup
             yield f"{prefix}.{name}", weight
 
 
-def train_all(cases: list[Case]) -> dict[Case, tuple[Arrays, Arrays]]:
+def train_all(cases: list[Case], num_passes: int = 1) -> dict[Case, tuple[Arrays, Arrays]]:
     torch.set_num_threads(1)
     # One group for all: a rank that is early for the next would meet the others in the last one's.
     with process_group("cpu") as world:
-        return {case: train_a_little(case, world) for case in cases}
+        return {case: train_a_little(case, world, num_passes) for case in cases}
 
 
 def distance(some: Arrays, others: Arrays, prefix: str) -> float:
@@ -158,7 +178,7 @@ def distance(some: Arrays, others: Arrays, prefix: str) -> float:
 
 def tolerances(case: Case, network: str) -> tuple[float, float]:
     """How far the gradients, and the weights after a few steps, may be from one process's."""
-    bits, _, _, optimizer = case
+    bits, _, _, optimizer, _ = case
     if bits == 64:
         return 1e-13, 1e-9
     # AdamW divides each gradient by its own size, so where the true gradient is zero (the biases
@@ -168,16 +188,22 @@ def tolerances(case: Case, network: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "cases"),
+    ("num_ranks", "num_passes", "cases"),
     [
-        pytest.param(2, QUICK, id="2-quick"),
-        pytest.param(2, CASES, id="2-all", marks=pytest.mark.thorough),
-        pytest.param(4, CASES, id="4-all", marks=pytest.mark.thorough),
+        pytest.param(2, 1, QUICK, id="2-quick"),
+        pytest.param(2, 1, WITH_OPTIONS, id="2-options"),
+        pytest.param(1, 2, WITH_OPTIONS, id="1-options-in-passes"),
+        pytest.param(2, 2, WITH_OPTIONS, id="2-options-in-passes"),
+        pytest.param(2, 1, CASES, id="2-all", marks=pytest.mark.thorough),
+        pytest.param(4, 2, CASES, id="4-all-in-passes", marks=pytest.mark.thorough),
+        pytest.param(4, 1, CASES, id="4-all", marks=pytest.mark.thorough),
     ],
 )
-def test_steps_of_several_ranks_are_those_of_one(num_ranks: int, cases: list[Case]) -> None:
+def test_steps_of_several_ranks_and_passes_are_those_of_one(
+    num_ranks: int, num_passes: int, cases: list[Case]
+) -> None:
     alone = train_all(cases)
-    first, *others = run_on_ranks(train_all, num_ranks, cases, timeout=400)
+    first, *others = run_on_ranks(train_all, num_ranks, cases, num_passes, timeout=400)
     far = {}
     for case in cases:
         for network in ("student", "mask"):

@@ -61,7 +61,19 @@ def kept_bytes(network: nn.Module, function: Callable[[], object]) -> int:
 
 def num_tokens(model: StudentConfig, size: int) -> int:
     """Tokens of a view of so many pixels a side: class token, registers and patches."""
-    return 1 + model.num_register_tokens + (size // model.patch_size) ** 2
+    return 1 + model.num_register_tokens + num_patches(model, size)
+
+
+def num_patches(model: StudentConfig, size: int) -> int:
+    """Patches of a view of so many pixels a side."""
+    return int((size // model.patch_size) ** 2)
+
+
+def head_flops(model: StudentConfig) -> int:
+    """FLOPs of the head on one class token."""
+    hidden = [model.tme_hidden_dim] * (model.tme_layers - 1)
+    widths = [model.embed_dim, *hidden, model.tme_output_dim]
+    return sum(2 * narrow * wide for narrow, wide in itertools.pairwise(widths))
 
 
 @dataclass(frozen=True)
@@ -90,10 +102,8 @@ class ViewCost:
         attention = queries * 4 * tokens * dim
         linear = queries * 2 * (2 * dim * dim + 3 * dim * swiglu_width(dim))
         linear += model.depth * tokens * 2 * 2 * dim * dim  # keys and values
-        patches = 2 * (tokens - 1 - model.num_register_tokens) * 3 * model.patch_size**2 * dim
-        widths = [dim, *[model.tme_hidden_dim] * (model.tme_layers - 1), model.tme_output_dim]
-        head = sum(2 * narrow * wide for narrow, wide in itertools.pairwise(widths))
-        return cls(attention + linear + patches + head, attention, patches)
+        patches = 2 * num_patches(model, size) * 3 * model.patch_size**2 * dim
+        return cls(attention + linear + patches + head_flops(model), attention, patches)
 
     @property
     def learning(self) -> int:
@@ -232,7 +242,8 @@ class StepCost:
 
         In the student half the clean view, each masked view and each crop go forward and back. In
         the mask half the clean view goes forward and each masked view forward and back to the
-        pixels. The mask model goes forward once, or once in each half, and back once.
+        pixels. The mask model goes forward once, or once in each half, and back once. Penalties
+        that look at features of patches or at mirrored images add their passes.
         """
         return self._students_part(class_only=False) + self.mask_models_part
 
@@ -250,7 +261,25 @@ class StepCost:
     def mask_models_part(self) -> int:
         """Of `flops`, the mask model's."""
         passes = 1 if self.resolved.shares_masks else 2
-        return passes * self.mask_model.forward + self.mask_model.backward
+        mirrored = self._num_mirrored
+        return (passes + mirrored) * self.mask_model.forward + (
+            1 + mirrored
+        ) * self.mask_model.backward
+
+    @property
+    def _num_mirrored(self) -> int:
+        """Passes of the mask model for the consistency of masks."""
+        return int(self.config.loss.consistency_weight > 0)
+
+    @property
+    def _reconstruction_flops(self) -> int:
+        """Features of every patch of the clean view, and what regions make of them and back."""
+        model, img_size = self.config.model, self.config.data.img_size
+        if self.config.loss.reconstruction_weight == 0:
+            return 0
+        encoder = ViewCost.of(model, img_size, class_only=False).forward - head_flops(model)
+        product = 2 * self.config.mask.num_masks * num_patches(model, img_size) * model.embed_dim
+        return encoder + 5 * product
 
     @property
     def num_weights(self) -> int:
@@ -269,7 +298,10 @@ class StepCost:
         masks = self._masks_kept(number_bytes)
         student_half = self._of_views(kept_of_views, number_bytes, frozen=False)
         frozen_half = self._of_views(kept_of_views, number_bytes, frozen=True)
-        return max(student_half + (masks if self.resolved.shares_masks else 0), frozen_half + masks)
+        return max(
+            student_half + (masks if self.resolved.shares_masks else 0),
+            frozen_half + (1 + self._num_mirrored) * masks,
+        )
 
     def peak_bytes(self, batch_size: int, number_bytes: int = SINGLE) -> int:
         """Memory of a rank at the step's fullest moment.
@@ -287,10 +319,12 @@ class StepCost:
         students = num_weights(self.config.model, img_size)
         recompute = self.resolved.grad_checkpointing
         masks = self._masks_kept(number_bytes)
-        moments = [batch_size * self.mask_model.peak_bytes * number_bytes // SINGLE]
+        mirrored = self._num_mirrored * masks
+        alone = self.mask_model.peak_bytes * number_bytes // SINGLE
+        moments = [batch_size * (alone + mirrored)]
         for frozen, beside, gradients in (
             (False, masks if self.resolved.shares_masks else 0, students),
-            (True, masks, self.mask_model.num_weights),
+            (True, masks + mirrored, self.mask_model.num_weights),
         ):
             kept = self._of_views(kept_of_views, number_bytes, frozen=frozen)
             passing = self._of_views(passing_of_views, number_bytes, frozen=frozen)
@@ -356,4 +390,5 @@ class StepCost:
         crop = ViewCost.of(model, self.resolved.crop_size, class_only=class_only)
         num_crops = mask.num_masks * mask.crops_per_mask
         student_half = (mask.num_masks + 1) * view.learning + num_crops * crop.learning
-        return student_half + view.forward + mask.num_masks * view.frozen
+        mask_half = view.forward + mask.num_masks * view.frozen
+        return student_half + mask_half + self._reconstruction_flops

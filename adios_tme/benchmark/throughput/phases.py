@@ -95,8 +95,10 @@ class Clock:
             for handle in (
                 one.mask_model.register_forward_pre_hook(self._masks_begin),
                 one.mask_model.register_forward_hook(self._masks_end),
-                # The first module that a view meets and the last one, whoever calls them.
+                # The first module that a view meets and the last one, whoever calls them; where
+                # patches are read, the encoder itself is the last one.
                 one.student.encoder.patch_embed.register_forward_pre_hook(self._student_begins),
+                one.student.encoder.register_forward_hook(self._student_ends),
                 one.student.head.register_forward_hook(self._student_ends),
                 one.student_optimizer.register_step_pre_hook(self._student_update_begins),
                 one.student_optimizer.register_step_post_hook(self._student_update_ends),

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adios_tme.config.train import TrainConfig
+from adios_tme.masking.views import hole
 from adios_tme.models.build import build_mask_model, build_student
+from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student
-from adios_tme.objectives.sparsity import sparsity_penalty
+from adios_tme.objectives.penalty import MaskPenalty
 from adios_tme.optim.build import build_optimizer, parameter_groups
 
 Crop = Callable[[Tensor], Tensor]
@@ -35,6 +37,7 @@ class PlainNetworks:
     mask_model: nn.Module
     student_optimizer: torch.optim.Optimizer
     mask_optimizer: torch.optim.Optimizer
+    mask_penalty: MaskPenalty
     config: TrainConfig
     resolved: Resolved
     crop: Crop
@@ -51,7 +54,28 @@ class PlainNetworks:
             build_optimizer(parameter_groups(optim.weight_decay, network), optim, lr)
             for network, lr in ((student, optim.lr), (mask_model, optim.lr * optim.mask_lr_ratio))
         )
-        return cls(student, mask_model, student_optimizer, mask_optimizer, config, resolved, crop)
+        normalise = Normalise(config.data.mean, config.data.std)
+        return cls(
+            student,
+            mask_model,
+            student_optimizer,
+            mask_optimizer,
+            MaskPenalty(config.loss, normalise).to(device),
+            config,
+            resolved,
+            crop,
+        )
+
+    def predict_masks(self, images_BCHW: Tensor, *, with_graph: bool) -> Tensor:
+        """Masks of normalised images, for penalties that look at more of them."""
+        with torch.set_grad_enabled(with_graph):
+            masks: Tensor = self.mask_model(images_BCHW)
+        return masks
+
+    def patch_features(self, images_BCHW: Tensor) -> Tensor:
+        """The student's features of the patches, without a graph."""
+        with torch.no_grad():
+            return self.student.encoder.patch_map(images_BCHW)
 
 
 def plain_step(
@@ -73,8 +97,8 @@ def plain_step(
     with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
         masks_BNHW = networks.mask_model(images_BCHW)
         contrastive = plain_loss(networks, images_BCHW, masks_BNHW, temperature, crops=0)
-        penalty = sparsity_penalty(masks_BNHW, config.loss.sparsity_penalty_type)
-        mask_loss = config.loss.alpha_sparsity * penalty - contrastive
+        penalties = networks.mask_penalty(networks, images_BCHW, masks_BNHW)
+        mask_loss = networks.mask_penalty.loss(contrastive, penalties)
     _update(networks, networks.mask_optimizer, networks.mask_model, mask_loss)
     return student_loss.detach(), mask_loss.detach()
 
@@ -83,7 +107,11 @@ def plain_loss(
     networks: PlainNetworks, images_BCHW: Tensor, masks_BNHW: Tensor, temperature: float, crops: int
 ) -> Tensor:
     """NT-Xent of the clean view to each masked view, and to so many crops of each."""
-    masked = [images_BCHW * (1 - mask_BHW.unsqueeze(1)) for mask_BHW in masks_BNHW.unbind(1)]
+    fill = hole(images_BCHW, networks.config.mask.fill)
+    masked = [
+        images_BCHW * (1 - mask_B1HW) + fill * mask_B1HW
+        for mask_B1HW in masks_BNHW.unsqueeze(2).unbind(1)
+    ]
     cropped = [networks.crop(torch.cat(masked)) for _ in range(crops)]
     views = [images_BCHW, *masked, *cropped]
     tokens = networks.student.encoder(views)

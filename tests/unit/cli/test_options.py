@@ -87,6 +87,24 @@ def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) ->
     assert config.data.mean == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--area-targets", "0.2", "0.3", "0.5"],
+        ["--area_targets", "0.2", "0.3", "--area-targets", "0.5"],
+        ["--area-targets", "0.2", "--area-targets=0.3", "--area-targets", "0.5"],
+    ],
+)
+def test_a_list_of_numbers_stands_in_a_row_or_one_by_one(
+    flags: list[str], app: typer.Typer, seen: list[TrainConfig]
+) -> None:
+    config = given(app, seen, "--demo", *flags, "--lr", "0.25")
+    assert config.loss.area_targets == (0.2, 0.3, 0.5)
+    assert config.optim.lr == 0.25
+    assert given(app, seen, "--demo").loss.area_targets is None
+    assert CliRunner().invoke(app, ["--demo", "--area-targets", "--lr", "0.1"]).exit_code == 2
+
+
 def test_an_unknown_flag_names_the_nearest(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["--demo", "--totl-iterations", "3"])
     assert result.exit_code == 2

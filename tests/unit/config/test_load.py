@@ -115,6 +115,41 @@ def test_a_file_may_name_settings_without_their_section(tmp_path: Path) -> None:
             "Drop it, or use --crops-per-mask 1.",
         ),
         (
+            {"mask_source": "none", "fill": "blur"},
+            "mask: fill=blur would be ignored: mask_source=none hides nothing. "
+            "Drop it, or use --mask-source learned.",
+        ),
+        (
+            {"area_targets": (0.2, 0.4, 0.5)},
+            "loss.area_targets: 0.2 0.4 0.5 add up to 1.1, and masks to 1 at every pixel. "
+            "Give shares that add up to 1.",
+        ),
+        (
+            {"area_targets": (0.0, 0.4, 0.6)},
+            "loss.area_targets: 0.0 0.4 0.6 are no shares of an image. "
+            "Give numbers between 0 and 1.",
+        ),
+        (
+            {"area_targets": (0.4, 0.6)},
+            "area_targets: 2 targets for num_masks=3. "
+            "Give one for each mask, or change --num-masks.",
+        ),
+        (
+            {"area_targets": (0.2, 0.3, 0.5), "sparsity_penalty_type": "sinh_squared"},
+            "loss: sparsity_penalty_type=sinh_squared would be ignored: area_targets take its "
+            "place. Give one of them.",
+        ),
+        (
+            {"area_over": "batch", "alpha_sparsity": 0},
+            "loss: area_over would be ignored: alpha_sparsity=0 leaves areas free. "
+            "Drop it, or raise --alpha-sparsity.",
+        ),
+        (
+            {"edge_weight": 1.0, "mask_source": "random"},
+            "edge_weight would be ignored: mask_source=random trains no mask model. "
+            "Drop it, or use --mask-source learned.",
+        ),
+        (
             {"all": True, "pattern": "x"},
             "data.patches: all and pattern exclude each other. Give one of them.",
         ),

@@ -108,12 +108,19 @@ def test_its_parameters_move_in_the_students_half_alone(toy: None, tmp_path: Pat
 
 @pytest.mark.parametrize("num_passes", [2, 4])
 @pytest.mark.parametrize("whole_batch", [False, True])
+@pytest.mark.parametrize("area_over", ["image", "batch"])
 def test_passes_give_the_numbers_of_one_batch(
-    num_passes: int, whole_batch: bool, toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_passes: int,
+    area_over: str,
+    whole_batch: bool,
+    toy: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ToyObjective, "needs_whole_batch", whole_batch)
     images = torch.randn(8, 3, 32, 32)
-    at_once, in_passes = (Run.build(tiny_config(tmp_path, tmp_path, **SHAPE), WORLD) for _ in "ab")
+    config = tiny_config(tmp_path, tmp_path, area_over=area_over, **SHAPE)
+    at_once, in_passes = (Run.build(config, WORLD) for _ in "ab")
     for _ in range(2):
         now = at_once.schedule()
         expected = train_step(at_once, images, now)

@@ -80,18 +80,24 @@ def test_passes_give_the_numbers_of_one_batch(
         assert (one - other).norm() / other.norm() < 1e-6
 
 
-def test_random_draws_are_the_same_in_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With dropout and crops in play the second forward must meet the first one's views."""
-    config = tiny_config(Path(), Path(), crops_per_mask=1, drop_path_rate=0.5)
+@pytest.mark.parametrize("half", ["embed_with_crops", "embed_masked"])
+@pytest.mark.parametrize("flags", [{}, {"fill": "noise"}, {"consistency_weight": 1.0}])
+def test_random_draws_are_the_same_in_both_passes(
+    flags: dict[str, Any], half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, crops and noise the second forward must meet the first one's views."""
+    drawing = {"crops_per_mask": 1, "drop_path_rate": 0.5, "mask_model_type": "vit_unet"}
+    small = {"mask_encoder_dim": 64, "mask_encoder_depth": 4}
+    config = tiny_config(Path(), Path(), **drawing, **small, **flags)
     run = Run.build(config, WORLD)
     seen: list[Tensor] = []
-    real = step.embed_with_crops
+    real = getattr(step, half)
 
     def spy(*arguments: Any) -> Tensor:
         seen.append(real(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(accumulate, "embed_with_crops", spy)
+    monkeypatch.setattr(accumulate, half, spy)
     images = torch.randn(8, 3, 32, 32)
     accumulate.accumulated_step(run, list(images.chunk(2)), run.schedule())
     first, second, first_again, second_again = seen

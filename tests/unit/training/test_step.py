@@ -19,6 +19,15 @@ from adios_tme.training.step import embed_with_crops, train_step
 from adios_tme.training.update import frozen
 from tests.factories import tiny_config
 
+#: Everything that the mask model's loss may have on top.
+OPTIONS: dict[str, Any] = {
+    "area_targets": (0.2, 0.3, 0.5),
+    "area_over": "batch",
+    "fill": "blur",
+    "reconstruction_weight": 0.3,
+    "edge_weight": 0.4,
+    "consistency_weight": 0.5,
+}
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
 
@@ -67,6 +76,25 @@ def test_each_network_minimises_its_own_loss(tmp_path: Path) -> None:
         expected = 0.3 * sparsity_penalty(masks) - contrastive
     assert report.mask_loss is not None
     assert report.mask_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_named_penalties_are_weighed_and_added(tmp_path: Path) -> None:
+    run = make_run(tmp_path, alpha_sparsity=2.0, **OPTIONS)
+    report = train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
+    weights = {
+        "area_penalty": 2.0,
+        "reconstruction_penalty": 0.3,
+        "edge_penalty": 0.4,
+        "consistency_penalty": 0.5,
+    }
+    assert report.penalties.keys() == weights.keys()
+    assert report.mask_loss is not None
+    assert report.contrastive_loss_mask is not None
+    weighed = sum(weight * report.penalties[name] for name, weight in weights.items())
+    torch.testing.assert_close(report.mask_loss, weighed - report.contrastive_loss_mask)
+    plain = make_run(tmp_path)
+    report = train_step(plain, torch.randn(4, 3, 32, 32), plain.schedule())
+    assert report.penalties.keys() == {"sparsity_penalty"}
 
 
 def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
@@ -247,6 +275,8 @@ class HostReads(TorchDispatchMode):
         {"precision": "bf16"},
         {"precision": "fp16"},
         {"grad_checkpointing": True, "mask_grad_checkpointing": True},
+        OPTIONS,
+        {"fill": "noise"},
     ],
 )
 def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> None:
@@ -263,9 +293,10 @@ def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> Non
 
 
 @pytest.mark.gpu
-def test_a_step_on_cuda_waits_for_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [{}, OPTIONS])
+def test_a_step_on_cuda_waits_for_nothing(flags: dict[str, Any], tmp_path: Path) -> None:
     world = World(0, 1, 0, 1, torch.device("cuda", 0))
-    run = Run.build(tiny_config(tmp_path, tmp_path, device="cuda"), world)
+    run = Run.build(tiny_config(tmp_path, tmp_path, device="cuda", **flags), world)
     images = torch.randn(4, 3, 32, 32, device="cuda")
     train_step(run, images, run.schedule())  # first calls compile and cache
     torch.cuda.set_sync_debug_mode("error")

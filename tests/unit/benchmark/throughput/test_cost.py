@@ -101,6 +101,30 @@ def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
     assert flops_of_a_step(config) == pytest.approx(cost.flops, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"reconstruction_weight": 1.0},
+        {"consistency_weight": 1.0},
+        {"area_targets": (0.2, 0.4, 0.4), "area_over": "batch", "edge_weight": 1.0},
+        {"fill": "mean"},
+        {"fill": "blur"},
+        {"fill": "noise"},
+    ],
+)
+@pytest.mark.parametrize("mask_model", MASK_MODELS)
+def test_options_of_the_masks_cost_the_passes_that_they_add(
+    mask_model: str, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    plain, cost = (StepCost.of(narrow(tmp_path, mask_model, **chosen)) for chosen in ({}, flags))
+    network = cost.mask_model
+    assert cost.mask_models_part - plain.mask_models_part == (
+        network.forward + network.backward if "consistency_weight" in flags else 0
+    )
+    assert (cost.students_part > plain.students_part) is ("reconstruction_weight" in flags)
+    assert flops_of_a_step(cost.config) == pytest.approx(cost.flops, rel=1e-3)
+
+
 def test_crops_cost_what_their_tokens_cost(tmp_path: Path) -> None:
     without = flops_of_a_step(narrow(tmp_path, "adios", crops_per_mask=0))
     config = narrow(tmp_path, "adios", crops_per_mask=2, crop_size=16)
@@ -198,12 +222,22 @@ def present(run: Run) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("number_bytes", "recompute", "crops", "mask_model"),
-    # In bf16 convolutions take minutes on CPUs without instructions for it.
-    [*product([4], [False, True], [0, 1], MASK_MODELS), (2, False, 0, "adios")],
+    ("number_bytes", "recompute", "crops", "mask_model", "flags"),
+    [
+        *product([4], [False, True], [0, 1], MASK_MODELS, [{}]),
+        # In bf16 convolutions take minutes on CPUs without instructions for it.
+        (2, False, 0, "adios", {}),
+        *product([4], [False], [0], MASK_MODELS, [{"consistency_weight": 1.0}]),
+        *product([4], [False], [0], MASK_MODELS, [{"reconstruction_weight": 1.0}]),
+    ],
 )
 def test_the_most_that_a_step_has_in_memory(
-    number_bytes: int, recompute: bool, crops: int, mask_model: str, tmp_path: Path
+    number_bytes: int,
+    recompute: bool,
+    crops: int,
+    mask_model: str,
+    flags: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     config = narrow(
         tmp_path,
@@ -212,6 +246,7 @@ def test_the_most_that_a_step_has_in_memory(
         grad_checkpointing=recompute,
         mask_grad_checkpointing=recompute,
         precision="fp32" if number_bytes == 4 else "bf16",
+        **flags,
     )
     run = Run.build(config, World(0, 1, 0, 1, CPU))
     images = torch.randn(8, 3, 32, 32)
@@ -252,6 +287,24 @@ def test_the_documents_table_of_costs(
     assert figures.split(" | ") == [
         f"{value:.{places}f}" for value, places in zip(expected, (1, 1, 0, 0, 1), strict=True)
     ]
+
+
+@pytest.mark.parametrize("column", ["vit_unet", "adios"])
+def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`--.*`) \| .* \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.M)
+    plain = StepCost.of(settings_of_a_run(tmp_path, mask_model_type=column))
+    told = {}
+    for flags, vit_unet, adios in rows:
+        for flag in re.findall(r"--([\w-]+)", flags):
+            told[flag.replace("-", "_")] = vit_unet if column == "vit_unet" else adios
+    values: dict[str, Any] = {"area_targets": (0.2, 0.4, 0.4), "area_over": "batch", "fill": "blur"}
+    weights = {name: 1.0 for name in told if name.endswith("_weight")}
+    assert told.keys() == values.keys() | weights.keys()
+    assert len(weights) == 3
+    for name, value in (values | weights).items():
+        options = {name: value, "mask_model_type": column}
+        cost = StepCost.of(settings_of_a_run(tmp_path, **options))
+        assert told[name] == f"{(cost.flops - plain.flops) / 1e9:.2f}", name
 
 
 def test_the_documents_table_of_ranks(tmp_path: Path) -> None:

@@ -51,6 +51,18 @@ def test_phases_share_a_step_without_rest(variant: BuildVariant, tmp_path: Path)
     ]
 
 
+def test_features_of_patches_end_the_students_phase(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tmp_path, reconstruction_weight=1.0, consistency_weight=1.0)
+    clock = Clock(step_of_a_run(config, CPU), CPU)
+    ended = []
+    for _ in range(2):
+        clock.time(torch.randn(4, 3, 32, 32))
+        ended.append([name for name, _ in clock._marks])
+    # A phase that is open at the end of a step would swallow the first views of the next one.
+    assert ended[0] == ended[1]
+    assert ended[0].count("frozen student forward") == 3  # clean, masked, patches
+
+
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK),
     reason="needs Linux's /proc/self/clear_refs, which resets the high-water mark",
