@@ -13,7 +13,7 @@ from adios_tme.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: Patches over which the damaged share is judged at least, so that one bad patch among the first
+#: Patches over which the corrupt share is taken at least, so that one bad patch among the first
 #: few does not stop a run.
 FEWEST_JUDGED = 1000
 
@@ -96,7 +96,7 @@ class CorruptLog:
 
         Args:
             num_seen: Patches read so far, damaged ones included.
-            max_fraction: Share of them that may be damaged, judged over a thousand at least.
+            max_fraction: Share of them that may be corrupt, over a thousand at least.
 
         Raises:
             DataError: Naming the count, the share and the log.

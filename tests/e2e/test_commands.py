@@ -206,7 +206,7 @@ def test_the_demo_ends_with_pictures_and_scores(tmp_path: Path) -> None:
     (tmp_path / "demo" / "config.yaml").write_text("model: {embed_dim: 7}")
     said = succeed("train", "--demo", *short, "--overwrite", "--output-dir", tmp_path / "demo")
     assert not interrupted.parent.exists()
-    assert "A channel drawn blindly reaches" in said
+    assert "A randomly chosen channel reaches" in said
     for name in ("masks.png", "curves.png", "nuclei/nuclei_benchmark.json", "checkpoint.pth"):
         assert (tmp_path / "demo" / name).is_file()
         assert name in said

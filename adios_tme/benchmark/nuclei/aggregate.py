@@ -43,7 +43,7 @@ class MethodScores:
     oracle: dict[str, Any]
     """The same over all images."""
     random_channel_iou: float
-    """A channel drawn blindly, at its own best threshold, over the test part."""
+    """A randomly chosen channel, at its own best threshold, over the test part."""
     channels: list[dict[str, float | None]]
     """For each channel the share of images in which it is the oracle's choice, and the means of its
     scores at threshold 0.5 over all images."""
@@ -120,14 +120,14 @@ def summarise(
         [_row(each, Choice(each.best_channel, ORACLE_THRESHOLD), each.oracle) for each in scores]
     )
     own_threshold_N = iou_INT[calibration_I].mean(axis=0).argmax(axis=1)
-    blind_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
+    random_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
     by_tissue = _by_tissue(fixed_IS, [tissues[image] for image in test])
     return MethodScores(
         channel=choice.channel + 1,
         threshold=float(THRESHOLDS[choice.threshold]),
         fixed=_intervals(fixed_IS, seed),
         oracle=_intervals(oracle_IS, seed),
-        random_channel_iou=float(blind_N.mean()),
+        random_channel_iou=float(random_N.mean()),
         channels=[_of_channel(scores, channel) for channel in range(iou_INT.shape[1])],
         tissues=by_tissue,
         mean_over_tissues=_over_tissues(by_tissue),

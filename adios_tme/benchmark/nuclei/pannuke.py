@@ -27,7 +27,7 @@ LAYOUT = (
     "or 'fold1/images.npy' with 'fold1/masks.npy'"
 )
 MOST_BRIGHT = 255
-#: Images by which the range of an array is judged.
+#: Images by which the range of an array is told.
 NUM_JUDGED = 8
 _RANGE_ADVICE = "Save images as 0 to 255, as PanNuke is released."
 _FOLD = re.compile(r"fold[ _]?(\d+)", re.IGNORECASE)
@@ -118,7 +118,7 @@ def _eight_bits(pixels_HWC: NDArray[Any], fold: Fold, row: int) -> NDArray[np.ui
 
 
 def _scale_of(images: NDArray[Any], path: Path, left_out: LeftOut) -> int:
-    """What images are multiplied by, judged by some that are spread evenly over all."""
+    """What images are multiplied by, told by some that are spread evenly over all."""
     rows = np.linspace(0, len(images) - 1, min(NUM_JUDGED, len(images))).round().astype(int)
     some = [np.asarray(images[row]) for row in rows]
     lowest = min((float(each.min()) for each in some), default=0.0)

@@ -48,7 +48,7 @@ def results_table(results: Results) -> Table:
         f"{protocol['num_calibration']} others; oracle on all {protocol['num_images']}"
     )
     table.add_column("Method", no_wrap=True)
-    for name in ("IoU [95 %]", *(score.upper() for score in SHOWN[2:]), "Oracle IoU", "Blind"):
+    for name in ("IoU [95 %]", *(score.upper() for score in SHOWN[2:]), "Oracle IoU", "Random"):
         table.add_column(name, justify="right", no_wrap=True)
     for scores in results.checkpoints:
         table.add_row(*_row(f"iteration {scores['iteration']}", scores))
@@ -79,12 +79,12 @@ def _row(name: str, scores: dict[str, Any]) -> list[str]:
     fixed, oracle = scores["fixed"], scores["oracle"]["iou"]
     interval = f"{fixed['iou']['mean']:.3f} [{fixed['iou']['low']:.3f}, {fixed['iou']['high']:.3f}]"
     others = [f"{fixed[score]['mean']:.3f}" for score in SHOWN[2:]]
-    blind = f"{scores['random_channel_iou']:.3f}"
-    return [name, interval, *others, f"{oracle['mean']:.3f}±{oracle['std']:.3f}", blind]
+    random = f"{scores['random_channel_iou']:.3f}"
+    return [name, interval, *others, f"{oracle['mean']:.3f}±{oracle['std']:.3f}", random]
 
 
 def summary(results: Results) -> str:
-    """What the newest checkpoint is worth beside the best baseline and a blind choice."""
+    """What the newest checkpoint is worth beside the best baseline and a random one."""
     scores = results.newest
     model = scores["fixed"]["iou"]["mean"]
     name, best = results.best_baseline
@@ -97,7 +97,7 @@ def summary(results: Results) -> str:
     return (
         f"Channel {scores['channel']} of iteration {scores['iteration']}, from "
         f"{scores['threshold']:.2f} on, finds nuclei with IoU {model:.3f}: {verdict}. "
-        f"A channel drawn blindly reaches {scores['random_channel_iou']:.3f}."
+        f"A randomly chosen channel reaches {scores['random_channel_iou']:.3f}."
     )
 
 
@@ -170,8 +170,8 @@ def draw_results(results: Results, path: Path) -> None:
         ax.plot(iterations, means, "o-", color=colour(number), label=label)
         low, high = ([each[end] for each in iou] for end in ("low", "high"))
         ax.fill_between(iterations, low, high, color=colour(number), alpha=0.2, linewidth=0)
-    blind = [scores["random_channel_iou"] for scores in results.checkpoints]
-    ax.plot(iterations, blind, ":", marker=".", color="grey", label="random channel")
+    random = [scores["random_channel_iou"] for scores in results.checkpoints]
+    ax.plot(iterations, random, ":", marker=".", color="grey", label="random channel")
     for number, (name, method) in enumerate(results.baselines.items(), start=2):
         value = method["fixed"]["iou"]["mean"]
         ax.axhline(value, color=colour(number), linestyle="--", label=NAMES[name])
