@@ -34,8 +34,8 @@ def compare(truth: Labels, predicted: Labels) -> InstanceScores:
 
     Args:
         truth: (H, W) ids, 0 for the background; ids need not be consecutive. Numbers below 0 are
-            void: nothing is counted there, and a predicted nucleus that lies there by more than
-            half counts nowhere (Kirillov et al. 2019, section 4).
+            void: nothing is counted there, and a predicted nucleus that touches no true one and
+            lies there by more than half counts nowhere (Kirillov et al. 2019, section 4).
         predicted: Ids of the prediction.
 
     Returns:
@@ -69,11 +69,12 @@ def _without_void(truth: Labels, predicted: Labels) -> tuple[Labels, Labels]:
     if not void.any():
         return truth, predicted
     found_ids, places = _consecutive(predicted)
-    sizes, hidden = (
-        np.bincount(some.ravel(), minlength=len(found_ids)) for some in (places, places[void])
+    sizes, in_void, in_nuclei = (
+        np.bincount(some.ravel(), minlength=len(found_ids))
+        for some in (places, places[void], places[truth > 0])
     )
-    counted = ~void & (2 * hidden <= sizes)[places]
-    return np.where(void, 0, truth), np.where(counted, predicted, 0)
+    counted = (2 * in_void <= sizes) | (in_nuclei > 0)
+    return np.where(void, 0, truth), np.where(~void & counted[places], predicted, 0)
 
 
 def _consecutive(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

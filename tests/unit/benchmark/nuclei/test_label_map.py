@@ -243,6 +243,12 @@ def test_a_predicted_nucleus_counts_if_half_of_it_is_annotated() -> None:
     assert compare(truth, blocks((2, 2), (30, 20))) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("top", range(14, 20))
+def test_a_nucleus_that_void_cuts_is_found_by_one_that_goes_on_there(top: int) -> None:
+    whole = blocks((2, 2), (top, 20))
+    assert compare(void_below(20, whole), whole) == (1, 1, 1, 1)
+
+
 def test_far_ids_need_no_large_table() -> None:
     near = blocks((2, 2), (10, 20))
     far = np.where(near > 0, near + (2**31 - 4), 0).astype(np.int32)
