@@ -19,6 +19,7 @@ ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _PLANAR, _EXTRA, _KIND = 258, 262, 284, 338, 339
 _UNSIGNED, _SIGNED = 1, 2
 _COLOUR_MAP = 320
+_PREDICTOR = 317
 _WHITE_IS_ZERO, _PALETTE = 0, 3
 _SEPARATE = 2
 
@@ -68,6 +69,9 @@ def samples_of(image: Image.Image, content: bytes) -> Samples:
         raise CorruptPatchError(f"a TIFF of {bits} bits whose colours are stored one by one")
     if tags.get(_PHOTOMETRIC) == _PALETTE and max(tags.get(_COLOUR_MAP, (256,))) < 256:
         raise CorruptPatchError("a TIFF whose palette has 8 bits instead of 16")
+    if tags.get(_PREDICTOR, 1) != 1 and image.info["compression"] == "packbits":
+        # Pillow takes the differences for the samples themselves; other readers add them up.
+        raise CorruptPatchError("a TIFF that packs differences of samples with PackBits")
     kind = max(_several(tags.get(_KIND, _UNSIGNED)))
     if image.mode in ("F", "I") and tags.prefix == b"MM" and image.info["compression"] != "raw":
         raise CorruptPatchError(f"a packed TIFF of {bits} bits, big end first")

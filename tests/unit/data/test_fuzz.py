@@ -10,19 +10,17 @@ import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from adios_tme.data.index_builder import build_index
 from tests.factories import make_archive, png
 from tests.fuzz import TARGETS
+from tests.tiffs import tiff
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,12 +33,6 @@ def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, format=kind, **options)
-    return stream.getvalue()
-
-
-def tiff(values: NDArray[Any], **options: Any) -> bytes:
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, values, photometric="minisblack", **options)
     return stream.getvalue()
 
 
