@@ -81,10 +81,10 @@ def scale(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Index, archive and image reading under atheris; arguments after -- go to libFuzzer."""
+    """All that reads files under atheris; arguments after -- go to libFuzzer."""
     install(session, "test", "fuzz")
     arguments = session.posargs or ["-max_total_time=60", "-rss_limit_mb=4096"]
-    for target in ("image", "zip", "tar", "index", "listing"):
+    for target in ("image", "label", "outlines", "zip", "tar", "index", "listing"):
         session.run("python", "-m", "tests.run_fuzzer", target, *arguments)
 
 

@@ -25,6 +25,8 @@ from adios_tme.inference.nuclei import Labels
 VOID = -1
 #: Ids up to here stay as they are; a table of all smaller ones is small.
 MOST_KEPT = 1 << 20
+#: A pyramid has a dozen; a stack is no label map.
+MOST_PAGES = 64
 
 Values = NDArray[Any]
 
@@ -99,6 +101,10 @@ def _values(content: bytes) -> Values:
 def _by_tifffile(content: bytes) -> Values:
     """The first series of a TIFF, with numbers of any width."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
+        with suppress(IndexError):
+            # A chain of pages that ends in itself goes on for ever.
+            file.pages[MOST_PAGES]
+            raise CorruptPatchError(f"has more than {MOST_PAGES} pages")
         (series,) = [each for each in file.series if each.shape[-2:] == file.series[0].shape[-2:]]
         check_pixels(series.size, 1)
         if series.keyframe.samplesperpixel > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,21 @@ def test_damage_is_told_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: .*Write instance ids"):
         read_label_map(tmp_path / "a.tif")
+
+
+@pytest.mark.timeout(20)
+def test_a_page_that_names_itself_as_the_next_ends_all_the_same(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        for side in (9, 8):
+            writer.write(np.ones((side, side), np.uint16), metadata=None)
+    content = bytearray(stream.getvalue())
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        last = int(file.pages[-1].offset)
+    (num_tags,) = struct.unpack_from("<H", content, last)
+    struct.pack_into("<L", content, last + 2 + 12 * num_tags, last)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert read_label_map(tmp_path / "a.tif").tolist() == np.ones((9, 9)).tolist()
 
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "float32"])
