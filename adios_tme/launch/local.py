@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from multiprocessing import resource_tracker
@@ -142,6 +143,12 @@ class Launch:
                 f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
                 f"each other ({type(error).__name__}). Check that the address is reachable from "
                 f"all of them, then run the same command again to resume from the last checkpoint."
+            ) from error
+        except OSError as error:  # as when the locks of the processes find no room
+            raise LaunchError(
+                f"{self._elastic.nproc_per_node} training processes cannot be started "
+                f"({error.strerror}). Make room in /dev/shm and {tempfile.gettempdir()}, or use "
+                f"--nproc-per-node 1."
             ) from error
         if known := self.channel.error:
             raise known

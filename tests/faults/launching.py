@@ -62,7 +62,7 @@ class Started:
         """Wait until the sample log tells of an iteration."""
         self.wait_for(lambda: last_iteration(run) >= iteration)
 
-    def wait_for_meeting_place(self, port: int) -> None:
+    def wait_for_rendezvous(self, port: int) -> None:
         """Wait until it listens, so that those who come later do not host it."""
 
         def listens() -> bool:

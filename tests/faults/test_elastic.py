@@ -124,7 +124,7 @@ def test_a_machine_joins_and_one_vanishes(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_launcher_alone_is_killed_and_later_the_host_of_the_meeting_place(tmp_path: Path) -> None:
+def test_a_launcher_alone_is_killed_and_later_the_host_of_the_rendezvous(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     run, port = tmp_path / "run", reserve_port()
     settings = {"total_iterations": 100_000}
@@ -178,7 +178,7 @@ def test_four_machines_then_two_then_three(tmp_path: Path) -> None:
         machines = []
         for number in range(4):
             machines.append(stack.enter_context(machine(tmp_path, str(number), port, **settings)))
-            machines[0].wait_for_meeting_place(port)
+            machines[0].wait_for_rendezvous(port)
         wait_for_world(machines, 4)
         machines[0].wait_for_iteration(run, 7)
         for vanishing in machines[2:]:

@@ -1,4 +1,4 @@
-"""A meeting place that does not answer."""
+"""A rendezvous that does not answer."""
 
 from __future__ import annotations
 
