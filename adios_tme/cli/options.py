@@ -46,12 +46,7 @@ class SettingsCommand(TyperCommand):
         return super().parse_args(ctx, list(self._repeated(list(self._completed(args)))))
 
     def _repeated(self, args: list[str]) -> Iterator[str]:
-        lists = {
-            flag
-            for parameter in self.params
-            if parameter.metavar == _NUMBERS_METAVAR
-            for flag in parameter.opts
-        }
+        lists = self._flags(_NUMBERS_METAVAR)
         flag, num_given = "", 0
         for token in args:
             if flag and _is_number(token):
@@ -62,18 +57,21 @@ class SettingsCommand(TyperCommand):
             yield token
 
     def _completed(self, args: list[str]) -> Iterator[str]:
-        truths = {
-            flag
-            for parameter in self.params
-            if parameter.metavar == _TRUTH_METAVAR
-            for flag in parameter.opts
-        }
+        truths = self._flags(_TRUTH_METAVAR)
         for token, following in itertools.pairwise([*args, ""]):
             flag, equals, value = token.partition("=")
             flag = dashes(flag) if flag.startswith("--") else flag
             yield flag + equals + value
             if flag in truths and not equals and following.lower() not in _TRUTH:
                 yield "true"
+
+    def _flags(self, metavar: str) -> set[str]:
+        return {
+            flag
+            for parameter in self.params
+            if parameter.metavar == metavar
+            for flag in parameter.opts
+        }
 
 
 def _is_number(token: str) -> bool:
