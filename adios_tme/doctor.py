@@ -125,7 +125,7 @@ def _attention(config: DoctorConfig) -> Finding:
         words.append(f"{backend} differs by {difference:.1e}")
         (working if difference < TOLERANCE[dtype] else wrong).append(backend)
     found = f"{'; '.join(words)}, in {str(dtype).removeprefix('torch.')} on {device.type}"
-    if wrong:
+    if wrong or not working:
         advice = f"Train with --attention {working[0]}." if working else "Install another torch."
         return Finding("attention", "fail", found, advice)
     return Finding("attention", "ok", found)

@@ -111,6 +111,16 @@ def test_wrong_attention_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding("attention", device="cpu").status == "fail"
 
 
+def test_attention_that_does_not_run_at_all_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> float:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(doctor, "_attention_difference", breaks)
+    found = finding("attention", device="cpu")
+    assert (found.status, found.advice) == ("fail", "Install another torch.")
+    assert found.found.startswith("sdpa does not run (RuntimeError)")
+
+
 def test_a_loss_that_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "NUM_STEPS", 1)
     assert finding("training", device="cpu").status == "ok"
