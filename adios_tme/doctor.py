@@ -79,6 +79,11 @@ def examine(config: DoctorConfig) -> Iterator[Finding]:
             yield Finding(name, "fail", reason, "Report this line if the reason is not clear.")
 
 
+def _enough(is_enough: bool, name: str, found: str, advice: str) -> Finding:
+    """Ok where there is enough of something, else a warning with what to do."""
+    return Finding(name, "ok", found) if is_enough else Finding(name, "warn", found, advice)
+
+
 def _python(config: DoctorConfig) -> Finding:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Finding("python", "ok", f"{found}; adios_tme {__version__}")
@@ -190,9 +195,8 @@ def _add_up(rank: int, num_ranks: int, backend: str, store: str) -> None:
 
 def _files(config: DoctorConfig) -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < FEWEST_FILES:
-        return Finding("open files", "warn", f"at most {soft}", f"ulimit -n {FEWEST_FILES}")
-    return Finding("open files", "ok", f"at most {soft:,}")
+    advice = f"ulimit -n {FEWEST_FILES}"
+    return _enough(soft >= FEWEST_FILES, "open files", f"at most {soft:,}", advice)
 
 
 def _shared_memory(config: DoctorConfig) -> Finding:
@@ -201,10 +205,8 @@ def _shared_memory(config: DoctorConfig) -> Finding:
         return Finding("shared memory", "ok", "this system has no /dev/shm")
     free = shutil.disk_usage(place).free
     found = f"{free / 2**20:,.0f} MiB free in /dev/shm"
-    if free < LEAST_SHARED_MEMORY:
-        advice = "Start the container with --shm-size=2g, or use --num-workers 0."
-        return Finding("shared memory", "warn", found, advice)
-    return Finding("shared memory", "ok", found)
+    advice = "Start the container with --shm-size=2g, or use --num-workers 0."
+    return _enough(free >= LEAST_SHARED_MEMORY, "shared memory", found, advice)
 
 
 def _cores(config: DoctorConfig) -> Finding:
@@ -261,10 +263,8 @@ def _output(config: DoctorConfig) -> Finding:
             parent.rmdir()
     speed = f"{TRIAL_BYTES / seconds / 2**20:,.0f} MiB/s written"
     found = f"{folder.absolute()}: {speed}, {free / 2**30:,.0f} GiB free"
-    if free < LEAST_ROOM:
-        advice = "Make room, or keep fewer checkpoints with --keep-checkpoints."
-        return Finding("output", "warn", found, advice)
-    return Finding("output", "ok", found)
+    advice = "Make room, or keep fewer checkpoints with --keep-checkpoints."
+    return _enough(free >= LEAST_ROOM, "output", found, advice)
 
 
 def _steps(config: DoctorConfig) -> Finding:
