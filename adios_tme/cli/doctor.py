@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import typer
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.doctor import DoctorConfig
-from adios_tme.terminal import progress_bar, terminal
+from adios_tme.terminal import print_json, progress_bar, terminal
 
 doctor_app = typer.Typer()
 
@@ -33,6 +32,6 @@ def doctor(config: DoctorConfig) -> None:
             if finding.advice:
                 console.print(f"{'':22}{finding.advice}")
     if config.json_output:
-        console.print_json(json.dumps([asdict(finding) for finding in findings]))
+        print_json([asdict(finding) for finding in findings])
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)

@@ -51,6 +51,16 @@ def test_a_failure_is_the_exit_code(
     assert [line["status"] for line in lines] == ["ok", "fail"]
 
 
+def test_json_is_such_as_every_terminal_can_show(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, a=lambda _: Finding("a", "ok", "T\u00fcbingen"))
+    assert run(monkeypatch, "--json") == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out)[0]["found"] == "T\u00fcbingen"
+
+
 def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(_: DoctorConfig) -> Finding:
         raise RuntimeError("cuBLAS said no")
