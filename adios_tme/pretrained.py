@@ -21,7 +21,7 @@ from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import CheckpointError
 from adios_tme.export.model_card import CardFacts
-from adios_tme.export.timm import ExportedEncoder, is_timm_folder, read_timm
+from adios_tme.export.timm import WEIGHTS_NAME, ExportedEncoder, is_timm_folder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.resolve import resolve
@@ -32,7 +32,6 @@ from adios_tme.models.weights import Weights, take_fitting
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
 
 TIMM = "timm:"
-EXPORTED = "model.safetensors"
 _ENCODER = "encoder."
 
 
@@ -126,7 +125,7 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     if source.startswith(TIMM):
         weights = timm_weights(source.removeprefix(TIMM))
         return _take(student.encoder, weights, "encoder", source)
-    if (Path(source) / EXPORTED).is_file():
+    if (Path(source) / WEIGHTS_NAME).is_file():
         return _take(student.encoder, _exported_weights(Path(source)), "encoder", source)
     state = read_checkpoint(find_checkpoint(Path(source)))
     return [
@@ -193,15 +192,16 @@ def timm_weights(name: str) -> Weights:
     except Exception as error:  # whatever the hub's client raises
         raise CheckpointError(
             f"{TIMM}{name}: the weights cannot be had ({type(error).__name__}). "
-            f"Connect to the hub once to fill its cache, or give a folder with {EXPORTED}."
+            f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
         ) from error
     return weights
 
 
 def _exported_weights(folder: Path) -> Weights:
+    path = folder / WEIGHTS_NAME
     try:
-        return load_file(folder / EXPORTED)
+        return load_file(path)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{folder / EXPORTED}: is damaged or not a safetensors file. Save or download it again."
+            f"{path}: is damaged or not a safetensors file. Save or download it again."
         ) from error
