@@ -1,1 +1,1 @@
-"""What people look at: pictures of masks, curves of runs, progress bars."""
+"""What people look at: pictures of masks, curves of runs, contact sheets."""
