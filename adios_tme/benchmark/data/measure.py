@@ -96,7 +96,6 @@ def _measure_loader(bench: Bench) -> LoaderResult:
     config = bench.config
     images = [decode_image(content) for content in bench.contents]
     slots = np.empty((config.batch_size, *images[0].shape), dtype=np.uint8)
-    resized = [resize_image(image, config.img_size) for image in images]
 
     mix, archives = bench.dataset.mix, OpenArchives()
     starts = range(0, len(bench.rows), config.batch_size)
@@ -129,7 +128,6 @@ def _measure_loader(bench: Bench) -> LoaderResult:
             },
         )
     archives.close()
-    assert resized[0].shape[0] == config.img_size
     speeds = ("decode", "one_worker", "one_worker_resizing", "all_workers", "pillow_way")
     stages = ("look_up", "read", "decode", "resize", "hand_over", "pillow_decode", "pillow_way")
     return LoaderResult(
