@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, Shapes, expand_user
+from adios_tme.config.base import Config, Flag, Positional, Shapes, expand_user, is_changed
 
 #: Groups of `name_pattern`.
 NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
@@ -211,3 +211,16 @@ class IndexConfig(Config):
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print what was found as JSON instead of tables."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        for name, needed, reader in (
+            ("num_samples", "stats", self.stats),
+            ("num_drawn", "contact_sheet", self.contact_sheet),
+        ):
+            if is_changed(self, name) and not reader:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} would be ignored: {needed} is not given. "
+                    f"Add --{needed.replace('_', '-')}, or drop it."
+                )
+        return self

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adios_tme.config.base import Config, Positional
 
@@ -35,3 +35,12 @@ class ExportConfig(Config):
 
     overwrite: bool = False
     """Write over an earlier export."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.licence is not None and self.format != "timm":
+            raise ValueError(
+                f"licence={self.licence} would be ignored: format={self.format} has no model card. "
+                f"Drop it, or use --format timm."
+            )
+        return self

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from adios_tme.config.data import DataRoot
+from adios_tme.config.base import Config
+from adios_tme.config.data import DataRoot, IndexConfig
+from adios_tme.config.export import ExportConfig
 from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.config.viz import VizCurvesConfig
@@ -166,6 +168,36 @@ def test_a_rule_that_is_broken_says_what_where_and_what_to_do(
         config(**flags)
     assert str(caught.value) == message
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (
+            IndexConfig,
+            {"data_path": "patches", "num_samples": 5},
+            "num_samples=5 would be ignored: stats is not given. Add --stats, or drop it.",
+        ),
+        (
+            IndexConfig,
+            {"data_path": "patches", "num_drawn": 5, "stats": True},
+            "num_drawn=5 would be ignored: contact_sheet is not given. "
+            "Add --contact-sheet, or drop it.",
+        ),
+        (
+            ExportConfig,
+            {"run": "run", "out": "teacher.pth", "format": "dinov2", "licence": "mit"},
+            "licence=mit would be ignored: format=dinov2 has no model card. "
+            "Drop it, or use --format timm.",
+        ),
+    ],
+)
+def test_a_setting_of_a_command_that_nothing_reads_is_refused(
+    command: type[Config], flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(command, flags)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
