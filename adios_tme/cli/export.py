@@ -24,6 +24,13 @@ def export(config: ExportConfig) -> None:
         raise ConfigError(
             f"{config.out}: exists already. Give another OUT, or --overwrite to write over it."
         )
+    is_file = config.format == "dinov2"
+    if config.out.exists() and config.out.is_dir() is is_file:
+        there, written = ("folder", "file") if is_file else ("file", "folder")
+        raise ConfigError(
+            f"{config.out}: is a {there}; --format {config.format} writes a {written}. "
+            f"Give another OUT."
+        )
     exported, facts = load_for_export(config.run, config.licence)
     console = terminal()
     with writing(config.out):

@@ -85,6 +85,18 @@ def test_what_is_there_is_kept_until_asked(
     timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0)
 
 
+def test_a_folder_is_no_place_for_a_file_nor_a_file_for_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher.pth"
+    teacher.touch()
+    assert export(monkeypatch, "no run is read", teacher, "--overwrite") == 2
+    assert "is a file; --format timm writes a folder." in capsys.readouterr().err
+    flags = ("--overwrite", "--format", "dinov2")
+    assert export(monkeypatch, "no run is read", tmp_path, *flags) == 2
+    assert "is a folder; --format dinov2 writes a file." in capsys.readouterr().err
+
+
 def test_a_run_without_checkpoints_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
