@@ -9,12 +9,19 @@ from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
 from adios_tme.files import writing
+from adios_tme.run_folder.layout import (
+    DEMO_CURVES,
+    DEMO_MASKS,
+    NUCLEI,
+    PARTIAL_TISSUE,
+    TISSUE,
+    clear_run,
+)
 from adios_tme.terminal import progress_bar, terminal
 
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96
 NUM_LABELLED = 48
-PARTIAL_TISSUE = ".tissue.partial"
 
 
 def run_demo(config: TrainConfig) -> None:
@@ -25,20 +32,21 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.data.synthetic import SamplePaths
     from adios_tme.launch.local import train
     from adios_tme.pretrained import load_mask_model
-    from adios_tme.run_folder.layout import clear_run
     from adios_tme.run_folder.lock import RunLock, owner_of_this_run
     from adios_tme.viz.curves import draw_curves
     from adios_tme.viz.masks import plot_masks
 
     console = terminal()
     folder = config.run.output_dir
-    tissue = SamplePaths(folder / "tissue" / "patches", folder / "tissue" / "nuclei")
-    with RunLock(folder, owner_of_this_run()), writing(folder / "tissue"):
+    rendered, scores = folder / TISSUE, folder / NUCLEI
+    masks, curves = folder / DEMO_MASKS, folder / DEMO_CURVES
+    tissue = SamplePaths(rendered / "patches", rendered / "nuclei")
+    with RunLock(folder, owner_of_this_run()), writing(rendered):
         if config.run.overwrite:
             clear_run(folder)  # now, and not once the new tissue is there
-        if not (folder / "tissue").exists():
-            _render(folder / "tissue", config.data.patches.patch_size_px, config.run.seed)
-    console.print(f"1/4 Tissue to train on, with true nuclei to score against: {folder}/tissue")
+        if not rendered.exists():
+            _render(rendered, config.data.patches.patch_size_px, config.run.seed)
+    console.print(f"1/4 Tissue to train on, with true nuclei to score against: {rendered}")
     console.print("2/4 Training two networks against each other, without labels")
     flat = config.model_dump()
     flat["demo"], flat["data"]["data_path"] = False, [str(tissue.patches)]
@@ -49,13 +57,13 @@ def run_demo(config: TrainConfig) -> None:
     generator = load_mask_model(checkpoint)
     images = load_images(tissue.nuclei / "images", 6, generator.img_size)
     with writing(folder):
-        plot_masks(images, generator(images), folder / "masks.png", "Masks learnt without labels")
-        draw_curves([folder], folder / "curves.png")
+        plot_masks(images, generator(images), masks, "Masks learnt without labels")
+        draw_curves([folder], curves)
 
     with progress_bar("4/4 Scoring") as on_progress:
-        scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=folder / "nuclei")
+        scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=scores)
         results = score_run(scored, on_progress=on_progress)
-    write_report(results, folder / "nuclei")
+    write_report(results, scores)
     console.print(results_table(results))
     console.print(summary(results))
     margin = results.newest["fixed"]["iou"]["mean"] - results.newest["random_channel_iou"]
@@ -67,9 +75,9 @@ def run_demo(config: TrainConfig) -> None:
         "generated stain is clean."
     )
     for what, path in (
-        ("Masks", folder / "masks.png"),
-        ("Curves", folder / "curves.png"),
-        ("Scores", folder / "nuclei" / "nuclei_benchmark.json"),
+        ("Masks", masks),
+        ("Curves", curves),
+        ("Scores", scores / "nuclei_benchmark.json"),
         ("Checkpoint", checkpoint),
     ):
         console.print(f"{what + ':':<12}{path}")
