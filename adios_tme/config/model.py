@@ -27,7 +27,7 @@ ARCHITECTURES = {
 HEAD_WIDTH = 64
 
 
-def check_heads(section: str, embed_dim: int, num_heads: int) -> None:
+def check_heads(embed_dim: int, num_heads: int) -> None:
     """Raise if the heads do not share the width evenly.
 
     Raises:
@@ -39,7 +39,7 @@ def check_heads(section: str, embed_dim: int, num_heads: int) -> None:
     below = max(heads for heads in divisors if heads < num_heads)
     above = min((heads for heads in divisors if heads > num_heads), default=embed_dim)
     raise ValueError(
-        f"{section}num_heads={num_heads} does not divide embed_dim={embed_dim}. "
+        f"num_heads={num_heads} does not divide embed_dim={embed_dim}. "
         f"Use --num-heads {below} or {above}, or change --embed-dim."
     )
 
@@ -87,7 +87,7 @@ class StudentConfig(Config):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        check_heads("", self.embed_dim, self.num_heads)
+        check_heads(self.embed_dim, self.num_heads)
         return self
 
 
