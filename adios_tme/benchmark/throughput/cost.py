@@ -10,7 +10,7 @@ Shape legend: N masks, K crops of each, T tokens of a view, D width, h hidden wi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -71,9 +71,13 @@ def num_patches(model: StudentConfig, size: int) -> int:
 
 def head_flops(model: StudentConfig) -> int:
     """FLOPs of the head on one class token."""
+    return sum(2 * narrow * wide for narrow, wide in _head_layers(model))
+
+
+def _head_layers(model: StudentConfig) -> Iterator[tuple[int, int]]:
+    """Widths before and after each linear layer of the head."""
     hidden = [model.tme_hidden_dim] * (model.tme_layers - 1)
-    widths = [model.embed_dim, *hidden, model.tme_output_dim]
-    return sum(2 * narrow * wide for narrow, wide in itertools.pairwise(widths))
+    return itertools.pairwise([model.embed_dim, *hidden, model.tme_output_dim])
 
 
 @dataclass(frozen=True)
@@ -169,12 +173,9 @@ def _kept_of_block(model: StudentConfig, number_bytes: int, *, frozen: bool) -> 
 def num_weights(model: StudentConfig, img_size: int) -> int:
     """Weights of encoder and head."""
     dim, hidden = model.embed_dim, swiglu_width(model.embed_dim)
-    patches = (img_size // model.patch_size) ** 2
-    tokens = 1 + model.num_register_tokens + patches
     block = 4 * dim * dim + 3 * dim * hidden + 2 * hidden + 11 * dim
-    embedding = 3 * model.patch_size**2 * dim + dim + tokens * dim
-    widths = [dim, *[model.tme_hidden_dim] * (model.tme_layers - 1), model.tme_output_dim]
-    head = sum(narrow * wide + wide for narrow, wide in itertools.pairwise(widths))
+    embedding = 3 * model.patch_size**2 * dim + dim + num_tokens(model, img_size) * dim
+    head = sum(narrow * wide + wide for narrow, wide in _head_layers(model))
     return embedding + model.depth * block + 2 * dim + head
 
 
