@@ -7,6 +7,7 @@ patch costs 29 bytes and its name.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -154,6 +155,20 @@ class DatasetIndex:
     def num_bytes(self) -> int:
         """Size of the index file."""
         return self.path.stat().st_size
+
+    def content_digest(self) -> str:
+        """SHA-256 of what the archives are, wherever the root lies and whenever they were copied.
+
+        Their paths, sizes and patches' counts; a look at every patch would read the whole file.
+        """
+        # What a file system says of a folder's size has nothing to do with what lies in it.
+        is_file = self.columns["archive_kind"] != Kind.FOLDER
+        sizes = np.where(is_file, self.columns["archive_size"], 0)
+        digest = hashlib.sha256(f"{len(self)} {len(self.columns['names'])} ".encode())
+        for name in ("archive_paths", "archive_path_ends", "archive_first_row"):
+            digest.update(self.columns[name].tobytes())
+        digest.update(sizes.tobytes())
+        return digest.hexdigest()
 
     def archive(self, number: int) -> ArchiveEntry:
         """One archive."""

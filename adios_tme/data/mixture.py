@@ -8,6 +8,7 @@ in that root's own shuffled order, so that each of its patches comes once before
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,14 @@ class PatchMixture:
     def num_archives(self) -> int:
         """Archives of all roots."""
         return sum(index.num_archives for index in self.indexes)
+
+    def content(self) -> dict[str, Any]:
+        """What it is made of, to be told from others by: counts, and a digest of each root."""
+        return {
+            "num_patches": len(self),
+            "num_archives": self.num_archives,
+            "digests": [index.content_digest() for index in self.indexes],
+        }
 
     def patch(self, row: int) -> Patch:
         """One patch; see `patches`."""

@@ -66,7 +66,7 @@ def run_training(
     ):
         index = open_index(config, world)
         with run_log(config.run.output_dir, writes=world.is_first) as console:
-            run = start(config, world)
+            run = start(config, world, index)
             with (
                 _feed(run, index) as feed,
                 Recorder(run, feed, console, evaluate) as recorder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.corrupt import CorruptLog, CorruptPatch
@@ -74,13 +75,14 @@ def open_index(config: TrainConfig, world: World) -> PatchMixture:
     return patches
 
 
-def start(config: TrainConfig, world: World) -> Run:
+def start(config: TrainConfig, world: World, index: PatchMixture) -> Run:
     """Build both networks, and go back to the newest checkpoint or take the weights asked for.
 
     Raises:
         CheckpointError: If what it should start from is missing, damaged or does not fit.
     """
     run = Run.build(config, world)
+    run.patches = index.content()
     settings = config.run
     source = on_first_rank(lambda: resume_source(settings))
     if source is not None:
@@ -93,6 +95,7 @@ def start(config: TrainConfig, world: World) -> Run:
             else f"new random streams: {state['world_size']} ranks have become {world.num_ranks}"
         )
         logger.info("Resumed %s at iteration %d; %s", source, run.iteration, randomness)
+        warn_of_other_patches(state.get("patches"), run.patches)
     elif settings.init_from is not None:
         take_weights(run, settings.init_from)
     elif config.mask.mask_encoder_checkpoint is not None:
@@ -103,6 +106,21 @@ def start(config: TrainConfig, world: World) -> Run:
     else:
         logger.info("Started from seed %d", settings.seed)
     return run
+
+
+def warn_of_other_patches(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Say that a run goes on with other patches than its checkpoint saw; None: it does not tell."""
+    if before is None or before == now:
+        return
+    logger.warning(
+        "The patches are not those that this run has seen so far: %d in %d archives then, %d in %d "
+        "now. It goes on with these, in another order. To go on as before, give the --data-path "
+        "and the rule of patches that it had.",
+        before["num_patches"],
+        before["num_archives"],
+        now["num_patches"],
+        now["num_archives"],
+    )
 
 
 def take_weights(run: Run, source: str) -> None:

@@ -64,6 +64,8 @@ class Run:
         )
         self.iteration = 0
         self.samples_seen = 0
+        self.patches: dict[str, Any] | None = None
+        """What it trains on, as `adios_tme.data.mixture.PatchMixture.content` tells it."""
 
     @classmethod
     def build(cls, config: TrainConfig, world: World) -> Run:
@@ -160,6 +162,7 @@ class Run:
             "mask_optimizer": self.update_mask_model.optimizer.state_dict(),
             "iteration": self.iteration,
             "samples_seen": self.samples_seen,
+            "patches": self.patches,
             "config": self.config.model_dump(mode="json"),
             "rng": from_all_ranks(random_state(self.world.device)),
             "scaler": {

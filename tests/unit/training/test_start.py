@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from adios_tme.data.index_builder import build_index
+from adios_tme.data.mixture import PatchMixture
 from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.run_folder.checkpoints import read_checkpoint
@@ -65,3 +70,57 @@ def test_damage_is_counted_over_all_that_was_looked_at(tmp_path: Path) -> None:
     found = re.match(r"(\d+) of (\d+) patches could not be read", str(caught.value))
     assert found
     assert 0.3 < int(found[1]) / int(found[2]) < 0.7
+
+
+def test_going_on_with_other_patches_is_told_once(tmp_path: Path) -> None:
+    data, out = make_dataset(tmp_path / "data"), tmp_path / "run"
+
+    def log_of(total_iterations: int, data_path: Path = data) -> str:
+        flags = {"total_iterations": total_iterations, "warmup_iterations": 0}
+        before = len((out / "train.log").read_text()) if out.exists() else 0
+        run_training(tiny_config(data_path, out, **flags))
+        return (out / "train.log").read_text()[before:]
+
+    notice = (
+        "WARNING The patches are not those that this run has seen so far: "
+        "12 in 3 archives then, 10 in 3 now."
+    )
+    assert "The patches are not those" not in log_of(1)
+    # Copied elsewhere, they are the same.
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved, ignore=shutil.ignore_patterns("*.safetensors"))
+    for archive in moved.glob("*.zip"):
+        os.utime(archive, (1, 1))
+    assert "The patches are not those" not in log_of(2, moved)
+    make_archive(moved / "slide_001.zip", num_patches=2)
+    assert log_of(3, moved).count(notice) == 1
+    assert "The patches are not those" not in log_of(4, moved)
+
+
+def test_an_archive_of_as_many_other_patches_is_told(tmp_path: Path) -> None:
+    before, same, other = (
+        content_of(make_archive(tmp_path / name / "slide.zip", size_px=size_px).parent)
+        for name, size_px in (("a", 32), ("b", 32), ("c", 40))
+    )
+    assert before == same != other
+
+
+def test_a_folder_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    """Its own size is the file system's: that of one which held more files once stays larger."""
+    contents = []
+    for name, num_removed in (("a", 0), ("b", 400)):
+        folder = tmp_path / name / "slide"
+        folder.mkdir(parents=True)
+        passing = [folder / f"{'long' * 40}_{number}" for number in range(num_removed)]
+        for path in passing:
+            path.touch()
+        for path in passing:
+            path.unlink()
+        for number in range(3):
+            (folder / f"p_448_x{number}_y0.png").write_bytes(png(8, seed=number))
+        contents.append(content_of(tmp_path / name))
+    assert contents[0] == contents[1]
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    return PatchMixture([build_index(folder)]).content()
