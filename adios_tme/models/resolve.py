@@ -33,8 +33,6 @@ class Resolved:
     """Side of the student's crops in pixels."""
     shares_masks: bool
     """Whether one forward pass of the mask model serves both halves of a step."""
-    num_workers: int
-    """Processes that read patches, for each training process."""
     compiles: bool
     """Whether the blocks of both networks are compiled."""
     grad_checkpointing: bool
@@ -63,7 +61,6 @@ def resolve(config: TrainConfig, device: torch.device) -> Resolved:
         mask_num_heads=mask.mask_encoder_dim // HEAD_WIDTH,
         crop_size=mask.crop_size or config.data.img_size,
         shares_masks=_shares_masks(mask),
-        num_workers=config.data.num_workers,
         compiles=compute.compile == "on",
         grad_checkpointing=compute.grad_checkpointing,
         mask_grad_checkpointing=compute.mask_grad_checkpointing,
