@@ -41,17 +41,17 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
     Returns:
         Losses and norms of the whole update; the masks are those of the last pass.
     """
-    draws = [random_state(run.resolved.device)]
+    draws: list[RandomState] = []
     masks: list[Tensor] = []
     for images_BCHW in batches:
-        masks.append(run.predict_masks(images_BCHW, with_graph=False).detach())
         draws.append(random_state(run.resolved.device))
+        masks.append(run.predict_masks(images_BCHW, with_graph=False).detach())
     student_loss, student_norm = _update_student(run, batches, masks, now)
     if not now.mask_is_due:
         run.follow(now)
         return Report(student_loss=student_loss, student_grad_norm=student_norm, masks=masks[-1])
 
-    contrastive, penalties, mask_norm = _update_mask_model(run, batches, draws, now)
+    contrastive, penalties, mask_norm = _update_mask_model(run, batches, masks, draws, now)
     run.follow(now)
     return Report(
         student_loss=student_loss,
@@ -83,22 +83,32 @@ def _update_student(
 
 
 def _update_mask_model(
-    run: Run, batches: list[Tensor], draws: list[RandomState], now: Schedule
+    run: Run,
+    batches: list[Tensor],
+    student_masks: list[Tensor],
+    draws: list[RandomState],
+    now: Schedule,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     device, num_passes = run.resolved.device, len(batches)
     play_twice = run.objective.needs_whole_batch or run.mask_penalty.needs_whole_batch
     masks: dict[int, Tensor] = {}
     penalties: list[dict[str, Tensor]] = []
 
+    def predict(number: int) -> Tensor:
+        with_graph = torch.is_grad_enabled()
+        if not run.resolved.shares_masks:
+            return run.predict_masks(batches[number], with_graph=with_graph)
+        if not with_graph:  # the mask model has not moved since the student's half
+            return student_masks[number]
+        after = random_state(device)
+        set_random_state(draws[number], device)  # those of the student's half, dropout and all
+        masks_BNHW = run.predict_masks(batches[number], with_graph=True)
+        set_random_state(after, device)
+        return masks_BNHW
+
     def embed(number: int) -> Tensor:
-        if run.resolved.shares_masks:  # the draws of the student's half, dropout and all
-            after = random_state(device)
-            set_random_state(draws[number], device)
-        masks_BNHW = run.predict_masks(batches[number], with_graph=torch.is_grad_enabled())
-        if run.resolved.shares_masks:
-            set_random_state(after, device)
-        masks[number] = masks_BNHW
-        return embed_masked(run, batches[number], masks_BNHW)
+        masks[number] = predict(number)
+        return embed_masked(run, batches[number], masks[number])
 
     update = run.update_mask_model
     with frozen(run.bare_student, run.objective):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adios_tme.distributed.world import World
 from adios_tme.training import accumulate, step
@@ -104,3 +104,13 @@ def test_random_draws_are_the_same_in_both_passes(
     torch.testing.assert_close(first, first_again)
     torch.testing.assert_close(second, second_again)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("mask_forward", "num_calls"), [("shared", 4), ("separate", 6)])
+def test_shared_masks_are_not_predicted_a_third_time(mask_forward: str, num_calls: int) -> None:
+    run = Run.build(tiny_config(Path(), Path(), mask_forward=mask_forward), WORLD)
+    calls: list[nn.Module] = []
+    run.bare_mask_model.register_forward_hook(lambda network, *_: calls.append(network))
+    images = torch.randn(8, 3, 32, 32)
+    accumulate.accumulated_step(run, list(images.chunk(2)), run.schedule())
+    assert len(calls) == num_calls
