@@ -136,7 +136,7 @@ def _sample_log(run: Run, feed: Feed) -> Iterator[SampleLog | None]:
         return
     folder = run.config.run.output_dir
     on_first_rank(lambda: roll_back(folder, run.iteration))
-    with SampleLog(folder, run.world.rank, run.batches, len(feed.index)) as log:
+    with SampleLog(folder, run.world.rank, run.batches, feed.index.epoch_length) as log:
         yield log
 
 

@@ -21,12 +21,12 @@ class Metrics:
 
     Args:
         run: The run.
-        num_patches: Of an epoch.
+        epoch_length: Samples of an epoch.
     """
 
-    def __init__(self, run: Run, num_patches: int) -> None:
+    def __init__(self, run: Run, epoch_length: int) -> None:
         self._run = run
-        self._num_patches = num_patches
+        self._epoch_length = epoch_length
         self._start = self._last_time = time.perf_counter()
         self._last_iteration = run.iteration
         self._waited = 0.0
@@ -55,7 +55,7 @@ class Metrics:
         return {
             "iteration": run.iteration,
             "samples_seen": run.samples_seen,
-            "epoch": run.samples_seen / self._num_patches,
+            "epoch": run.samples_seen / self._epoch_length,
             **values,
             "temperature": now.temperature,
             "lr": now.lr,

@@ -45,7 +45,7 @@ class Recorder:
         self._feed = feed
         self._console = console
         self._settings = run.config.run
-        self._metrics = Metrics(run, len(feed.index))
+        self._metrics = Metrics(run, feed.index.epoch_length)
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
         writes = run.world.is_first

@@ -21,21 +21,21 @@ HEADER = "iteration,epoch,position,row\n"
 class SampleLog:
     """Writes ``samples/rank_*.csv`` in the output folder: iteration, epoch, position, row.
 
-    An epoch is as many samples as there are patches; the row is that of the patch which was shown,
-    another one than stands at the position where that one was damaged.
+    The row is that of the patch which was shown, another one than stands at the position where that
+    one was damaged.
 
     Args:
         output_dir: Folder of the run.
         rank: This rank; each writes a file of its own.
         batches: How an update is shared out.
-        num_patches: Patches of the index.
+        epoch_length: Samples of an epoch.
     """
 
-    def __init__(self, output_dir: Path, rank: int, batches: Batches, num_patches: int) -> None:
+    def __init__(self, output_dir: Path, rank: int, batches: Batches, epoch_length: int) -> None:
         self._path = output_dir / SAMPLES / f"rank_{rank:05d}.csv"
         self._rank = rank
         self._batches = batches
-        self._num_patches = num_patches
+        self._epoch_length = epoch_length
         self._has_failed = False
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class SampleLog:
             place = number * self._batches.num_ranks + self._rank
             sample = first_sample + place * self._batches.images_per_pass
             for row in shown:
-                epoch, position = divmod(sample, self._num_patches)
+                epoch, position = divmod(sample, self._epoch_length)
                 lines.append(f"{iteration},{epoch},{position},{row}\n")
                 sample += 1
         self._file.write("".join(lines))
