@@ -130,7 +130,7 @@ class DiagnosticWarnings:
 
     def _faults(self, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for number, share in enumerate(line["mask_coverage"], start=1):
-            if not COLLAPSED <= share <= 1 - COLLAPSED:
+            if share is not None and not COLLAPSED <= share <= 1 - COLLAPSED:
                 yield (
                     f"collapsed {number}",
                     f"Mask {number} has collapsed: it covers {share:.1%} of the images. "
@@ -176,9 +176,12 @@ class NucleiNotice:
         ]
 
 
-def _clear_leader(correlations: list[float]) -> tuple[int | None, float]:
+def _clear_leader(correlations: list[float | None]) -> tuple[int | None, float]:
     """The number from 1 on of the channel that follows the haematoxylin best, if clearly so."""
-    number, best = max(enumerate(correlations, start=1), key=lambda pair: pair[1])
-    others = [value for other, value in enumerate(correlations, start=1) if other != number]
+    finite = [value for value in correlations if value is not None]
+    if len(finite) < len(correlations):
+        return None, 0.0
+    number, best = max(enumerate(finite, start=1), key=lambda pair: pair[1])
+    others = [value for other, value in enumerate(finite, start=1) if other != number]
     is_clear = best > FOLLOWS and best - max(others) > CLEARLY
     return (number if is_clear else None), best

@@ -60,7 +60,10 @@ class Metrics:
             "temperature": now.temperature,
             "lr": now.lr,
             "mask_lr": now.mask_lr,
-            **dict(zip(of_masks, lists, strict=True)),
+            **{
+                name: [_finite(value) for value in values]
+                for name, values in zip(of_masks, lists, strict=True)
+            },
             "images_per_second": num_images / seconds,
             "data_wait_fraction": min(1.0, waited / seconds),
             "num_damaged": num_damaged,
@@ -80,10 +83,11 @@ def _scalars(facts: Report | MaskDiagnostics) -> dict[str, Tensor]:
 def _read(scalars: dict[str, Tensor]) -> dict[str, float | None]:
     """Scalars averaged over ranks; what is not finite is None, null in JSON."""
     means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
-    return {
-        name: value if math.isfinite(value) else None
-        for name, value in zip(scalars, means.tolist(), strict=True)
-    }
+    return {name: _finite(value) for name, value in zip(scalars, means.tolist(), strict=True)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -91,11 +95,11 @@ def summary(line: dict[str, Any]) -> str:
     parts = [f"student {_shown(line['student_loss'])}"]
     if "mask_loss" in line:
         parts.append(f"mask {_shown(line['mask_loss'])}")
-    parts.append("cover " + "/".join(f"{share:.2f}" for share in line["mask_coverage"]))
+    parts.append("cover " + "/".join(_shown(share, 2) for share in line["mask_coverage"]))
     parts.append(f"{line['images_per_second']:.1f} img/s")
     parts.append(f"wait {line['data_wait_fraction']:.0%}")
     return "  ".join(parts)
 
 
-def _shown(loss: float | None) -> str:
-    return "not finite" if loss is None else f"{loss:.3f}"
+def _shown(value: float | None, num_digits: int = 3) -> str:
+    return "not finite" if value is None else f"{value:.{num_digits}f}"

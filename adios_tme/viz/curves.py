@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,10 +164,16 @@ def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[f
     if not logged:
         return []
     iterations = [iteration for iteration, _ in logged]
-    values = [math.nan if value is None else value for _, value in logged]
+    values = [value for _, value in logged]
     if not isinstance(values[0], list):
-        return [(metric, iterations, values)]
+        return [(metric, iterations, _with_gaps(values))]
     columns = zip(*values, strict=True)
     return [
-        (f"mask {number}", iterations, list(column)) for number, column in enumerate(columns, 1)
+        (f"mask {number}", iterations, _with_gaps(column))
+        for number, column in enumerate(columns, 1)
     ]
+
+
+def _with_gaps(values: Iterable[float | None]) -> list[float]:
+    """What is drawn: nothing where a value is not finite."""
+    return [math.nan if value is None else value for value in values]
