@@ -43,9 +43,7 @@ class Metrics:
     ) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks; a collective."""
         run = self._run
-        values = _read(_scalars(report) | self._of_mask_half | _scalars(diagnostics))
-        of_masks = {name: value for name, value in vars(diagnostics).items() if value.ndim == 1}
-        lists = mean_over_ranks(torch.stack(list(of_masks.values()))).tolist()
+        values = _read(_scalars(report) | self._of_mask_half | vars(diagnostics))
         (num_damaged,) = sum_over_ranks(num_corrupt)
         seconds = time.perf_counter() - self._last_time
         num_images = (run.iteration - self._last_iteration) * run.global_batch_size
@@ -60,10 +58,6 @@ class Metrics:
             "temperature": now.temperature,
             "lr": now.lr,
             "mask_lr": now.mask_lr,
-            **{
-                name: [_finite(value) for value in values]
-                for name, values in zip(of_masks, lists, strict=True)
-            },
             "images_per_second": num_images / seconds,
             "data_wait_fraction": min(1.0, waited / seconds),
             "num_damaged": num_damaged,
@@ -71,23 +65,23 @@ class Metrics:
         }
 
 
-def _scalars(facts: Report | MaskDiagnostics) -> dict[str, Tensor]:
-    """Those of the facts that are single numbers; absent halves stay absent."""
+def _scalars(report: Report) -> dict[str, Tensor]:
+    """What it has that is a single number; an absent half stays absent."""
     return {
         name: value
-        for name, value in vars(facts).items()
+        for name, value in vars(report).items()
         if isinstance(value, Tensor) and value.ndim == 0
     }
 
 
-def _read(scalars: dict[str, Tensor]) -> dict[str, float | None]:
-    """Scalars averaged over ranks; what is not finite is None, null in JSON."""
-    means = mean_over_ranks(torch.stack([value.double() for value in scalars.values()]))
-    return {name: _finite(value) for name, value in zip(scalars, means.tolist(), strict=True)}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _read(facts: dict[str, Tensor]) -> dict[str, Any]:
+    """Numbers and rows of them, averaged over ranks; what is not finite is None, null in JSON."""
+    flat = torch.cat([fact.double().flatten() for fact in facts.values()])
+    means = (mean if math.isfinite(mean) else None for mean in mean_over_ranks(flat).tolist())
+    return {
+        name: [next(means) for _ in range(len(fact))] if fact.ndim else next(means)
+        for name, fact in facts.items()
+    }
 
 
 def summary(line: dict[str, Any]) -> str:
