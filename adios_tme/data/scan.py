@@ -86,8 +86,17 @@ def scan_all(sources: list[Source], selection: PatchSelection, num_workers: int)
 def _are_many(sources: list[Source]) -> bool:
     if len(sources) >= FEWEST_FOR_PROCESSES:
         return True
-    files = (source.path for source in sources if source.path.is_file())
-    return len(sources) > 1 and sum(p.stat().st_size for p in files) > LEAST_BYTES_FOR_PROCESSES
+    return len(sources) > 1 and sum(map(_archive_bytes, sources)) > LEAST_BYTES_FOR_PROCESSES
+
+
+def _archive_bytes(source: Source) -> int:
+    """Size of an archive; a folder counts for nothing."""
+    if source.kind == Kind.FOLDER:
+        return 0
+    try:
+        return source.path.stat().st_size
+    except OSError:  # scanning it says why
+        return 0
 
 
 def scan_source(source: Source, selection: PatchSelection) -> Scan:

@@ -78,7 +78,7 @@ class Found:
 
     sources: list[Source] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    """Folders that cannot be listed."""
+    """Folders that cannot be listed, and names of a list that no file can have."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """Files beside the archives and images."""
 
@@ -237,18 +237,29 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _listed(path: Path) -> Found:
     """The archives of a list, found where it says or beside the list."""
-    left_out = LeftOut()
+    found = Found()
     names: dict[Path, set[str]] = {}
     for archive, members in read_listing(path):
         if is_junk(archive):
-            left_out.add("junk", [archive])
-            continue
-        names.setdefault(_locate(Path(archive), path.parent), set()).update(members)
-    kinds = {place: ARCHIVE_SUFFIXES.get(place.suffix.lower(), Kind.FOLDER) for place in names}
-    sources = [Source(place, kinds[place], frozenset(names[place])) for place in sorted(names)]
-    return Found(sources, left_out=left_out)
+            found.left_out.add("junk", [archive])
+        elif not _may_be_a_path(archive):
+            message = f"{printable(archive)}: cannot be read (no file can have such a name)."
+            found.faults.append(Fault(Path(archive), message))
+        else:
+            names.setdefault(_locate(Path(archive), path.parent), set()).update(members)
+    for place in sorted(names):
+        kind = ARCHIVE_SUFFIXES.get(place.suffix.lower(), Kind.FOLDER)
+        found.sources.append(Source(place, kind, frozenset(names[place])))
+    return found
+
+
+def _may_be_a_path(archive: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(archive)
+    except UnicodeEncodeError:
+        return False
 
 
 def _locate(archive: Path, folder: Path) -> Path:
-    beside = folder / archive.name
-    return beside if not (folder / archive).exists() and beside.exists() else folder / archive
+    stated, beside = folder / archive, folder / archive.name
+    return beside if not can_be_seen(stated) and can_be_seen(beside) else stated

@@ -19,7 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adios_tme.data.dataset import PatchDataset
-from adios_tme.data.index_builder import build_index, write_pickle
+from adios_tme.data.index_builder import (
+    build_index,
+    index_archives,
+    listing_of,
+    write_pickle,
+)
 from adios_tme.data.pickle_list import read_listing, read_metadata, write_listing
 from adios_tme.errors import DataError
 from tests.factories import make_dataset
@@ -224,3 +229,25 @@ def test_a_list_is_a_data_path(tmp_path: Path) -> None:
     assert PatchDataset(index).content(0) == PatchDataset(whole).content(1)
     write_listing(listing, {}, path)
     assert len(build_index(path)) == 6  # another list is another index
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a" * 300 + ".zip", "File name too long"),
+        ("nul\0.zip", "no file can have such a name"),
+        ("half\ud800.zip", "no file can have such a name"),
+    ],
+    ids=["too long", "nul", "half a character"],
+)
+def test_a_name_that_no_file_can_have_is_told(name: str, reason: str, tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_archives=1, num_patches=2)
+    (entry,) = listing_of(build_index(tmp_path))
+    path = tmp_path / "dataset_index.pkl"
+    path.write_bytes(pickle.dumps([entry, (name, ["x.png"])]))
+    report = index_archives(path, num_workers=2)
+    assert len(report.index) == 2
+    assert [reason in fault.message for fault in report.faults] == [True]
+    path.write_bytes(pickle.dumps([(name, ["x.png"])]))
+    with pytest.raises(DataError, match=rf"no archive can be read.*{reason}"):
+        build_index(path)
