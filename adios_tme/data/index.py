@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,11 +136,8 @@ class DatasetIndex:
         path = Path(path)
         path = path / INDEX_NAME if path.is_dir() else path
         try:
-            return cls(path, *_map_columns(path))
-        except OSError as error:
-            raise DataError(
-                f"{path}: the index cannot be read ({error.strerror}). Run adios-tme index first."
-            ) from error
+            with _reading(path):
+                return cls(path, *_map_columns(path))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path) from error
 
@@ -315,13 +313,30 @@ class DatasetIndex:
         ]
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = (
+            "Run adios-tme index first."
+            if isinstance(error, FileNotFoundError)
+            else "Allow it to be read, or remove it and run adios-tme index."
+        )
+        raise DataError(f"{path}: the index cannot be read ({error.strerror}). {advice}") from error
+
+
 def _damaged(path: Path) -> DataError:
     return DataError(f"{path}: is damaged or not an index. Remove it and run adios-tme index.")
 
 
 def has_old_format(path: Path) -> bool:
-    """Whether an index was written by an older version, in another format."""
-    with path.open("rb") as file:
+    """Whether an index was written by an older version, in another format.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    with _reading(path), path.open("rb") as file:
         start = file.read(_MAX_HEADER_BYTES)
     return any(f'"{old}"'.encode() in start for old in OLD_FORMATS)
 

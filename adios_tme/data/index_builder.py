@@ -83,9 +83,9 @@ def index_archives(
     output = output or index_path(data_path)
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
-    digest = _digest(data_path)
     found = find_sources(data_path, (output, *own))
     sources = found.sources
+    digest = _digest(data_path)
     old = None if rebuild else _reusable(output, selection, digest)
     root = data_path.parent if is_listing(data_path) else data_path
     kept = _unchanged(old, sources, root) if old else {}

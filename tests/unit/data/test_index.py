@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import socket
 import zipfile
 from pathlib import Path
 
@@ -103,6 +104,18 @@ def test_only_changed_archives_are_scanned_again(tmp_path: Path) -> None:
         fresh.patch(row) for row in range(len(fresh))
     ]
     assert index_archives(tmp_path, rebuild=True).num_scanned == 4
+
+
+def test_an_index_that_cannot_be_opened_is_told_before_archives_are_scanned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, num_archives=1)
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(INDEX_NAME)  # there, and not to be opened, even by root
+    with pytest.raises(DataError, match=r"the index cannot be read .* remove it"):
+        index_archives(tmp_path)
+    assert len(index_archives(tmp_path, rebuild=True).index) == 4
 
 
 def test_another_rule_scans_everything_again(tmp_path: Path) -> None:
