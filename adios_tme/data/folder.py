@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,8 @@ def _member(entry: os.DirEntry[bytes]) -> Member | None:
     return Member(text(entry.name), 0, found.st_size, found.st_size, 0, method)
 
 
-def own_pictures(path: Path, directory: Directory) -> NDArray[np.bool_]:
+def own_pictures(folder: Path, names: Sequence[str]) -> NDArray[np.bool_]:
     """Which images of a folder are pictures that we have drawn ourselves, by their metadata."""
-    names = [directory.name(row) for row in range(len(directory))]
     kinds: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         if name.lower().endswith(".png"):
@@ -73,12 +73,12 @@ def own_pictures(path: Path, directory: Directory) -> NDArray[np.bool_]:
     own = np.zeros(len(names), dtype=bool)
     for kind, rows in kinds.items():
         some = rows[:: max(1, len(rows) // OPENED_OF_A_KIND)] if kind else rows
-        if any(is_own_picture(path / names[row]) for row in some):
-            own[rows] = [is_own_picture(path / names[row]) for row in rows]
+        if any(_is_own_picture(folder / names[row]) for row in some):
+            own[rows] = [_is_own_picture(folder / names[row]) for row in rows]
     return own
 
 
-def is_own_picture(path: Path) -> bool:
+def _is_own_picture(path: Path) -> bool:
     """Whether a file is a picture that we have drawn, by how it begins."""
     try:
         handle = os.open(path, OPEN_FLAGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels, decode_file, decode_image, is_image_name
-from adios_tme.data.folder import is_own_picture
+from adios_tme.data.folder import own_pictures
 from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.resize import resize_image
@@ -75,12 +76,12 @@ def _files(source: Path, left_out: LeftOut) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: does not exist. {_ADVICE}")
-    images = [source / name for name in only_images(files_in(source), left_out)]
-    own = [path for path in images if is_own_picture(path)]
-    left_out.add("own", [path.name for path in own], len(own))
-    if len(own) == len(images):
+    images = only_images(files_in(source), left_out)
+    own = own_pictures(source, images)
+    left_out.add("own", compress(images, own), int(own.sum()))
+    if own.all():
         raise DataError(f"{source}: holds no image. {_ADVICE}")
-    return [path for path in images if path not in set(own)]
+    return [source / name for name in compress(images, ~own)]
 
 
 def _spread(items: list[T], count: int) -> list[T]:

@@ -87,6 +87,10 @@ class Directory:
         start = self.name_ends[row - 1] if row else 0
         return text(self.names[start : self.name_ends[row]].data)
 
+    def all_names(self) -> list[str]:
+        """Names of all members."""
+        return [self.name(row) for row in range(len(self))]
+
     def member(self, row: int) -> Member:
         """Where one member lies."""
         return Member(

@@ -131,7 +131,7 @@ def _by_rule(
     found = sort_members(members, selection)
     patches, not_taken = found.patches, found.not_taken
     if source.kind == Kind.FOLDER:
-        own = own_pictures(source.path, members)
+        own = own_pictures(source.path, members.all_names())
         patches, not_taken = patches & ~own, not_taken & ~own
         _leave_out(left_out, "own", members, own)
     rows: dict[Reason, NDArray[np.bool_]] = {
@@ -147,7 +147,7 @@ def _by_rule(
 
 def _by_list(members: Directory, asked: frozenset[str], left_out: LeftOut) -> NDArray[np.bool_]:
     """Members that a list asks for, unless they are junk."""
-    names = [members.name(row) for row in range(len(members))]
+    names = members.all_names()
     junk = junk_members(members)
     listed = np.array([name in asked for name in names], dtype=bool)
     _leave_out(left_out, "junk", members, junk & listed)

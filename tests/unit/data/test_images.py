@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from adios_tme.data.images import load_images
 from adios_tme.data.left_out import LeftOut
 from adios_tme.errors import DataError
+from adios_tme.files import PNG_METADATA
 from tests.factories import make_archive, png
 
 
@@ -36,6 +39,34 @@ def test_capitals_never_matter_and_other_files_are_counted(tmp_path: Path) -> No
         others = 2 if source == tmp_path else 1  # the archive is no image either
         assert account.count("not_an_image") == others
         assert account.count("junk") == (2 if source == tmp_path else 1)
+
+
+def test_own_pictures_are_told_apart_by_a_few_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.png").write_bytes(png(20))
+        Image.new("RGB", (20, 20)).save(tmp_path / f"grid_{number}.png", pnginfo=drawn())
+    opened, open_file = [], os.open
+
+    def count(path: Path, flags: int) -> int:
+        opened.append(path)
+        return open_file(path, flags)
+
+    monkeypatch.setattr("os.open", count)
+    monkeypatch.setattr("adios_tme.data.folder.MOST_OPENED", 20)
+    account = LeftOut()
+    assert load_images(tmp_path, 60, 16, account).shape[0] == 30
+    assert account.count("own") == 30
+    assert len(opened) < 30 + 30  # all that were drawn, and some of the others
+
+
+def drawn() -> PngInfo:
+    """The metadata of a picture of ours."""
+    metadata = PngInfo()
+    for key, value in PNG_METADATA.items():
+        metadata.add_text(key, value)
+    return metadata
 
 
 def test_an_archive_without_an_image_is_named(tmp_path: Path) -> None:
