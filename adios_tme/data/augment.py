@@ -1,11 +1,12 @@
 """Augmentation on the device, one draw per image.
 
-Shape legend: B images, C channels, H x W pixels.
+Shape legend: B images, C channels, S stains, H x W pixels.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Literal
 
 import torch
@@ -47,11 +48,18 @@ def flip_and_turn(images_BCHW: Tensor) -> Tensor:
 def jitter_stain(images_BCHW: Tensor) -> Tensor:
     """Vary how much of each stain an image shows, in optical density."""
     device = images_BCHW.device
-    stains = torch.tensor(STAINS, device=device)
+    stains_SC, unmix_CS = _stains_on(device)
     density = optical_density(images_BCHW)
-    amounts = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
+    amounts = torch.einsum("bchw,cs->bshw", density, unmix_CS)
     shape = (len(images_BCHW), 3, 1, 1)
     factor = 1 + STAIN_FACTOR * (2 * torch.rand(shape, device=device) - 1)
     shift = STAIN_SHIFT * math.log(10) * (2 * torch.rand(shape, device=device) - 1)
-    varied = torch.einsum("bshw,sc->bchw", amounts * factor + shift, stains)
+    varied = torch.einsum("bshw,sc->bchw", amounts * factor + shift, stains_SC)
     return (-varied).exp().clamp(0, 1)
+
+
+@cache
+def _stains_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Densities of the stains and their inverse, made once: on CUDA, both are host syncs."""
+    stains_SC = torch.tensor(STAINS)
+    return stains_SC.to(device), torch.linalg.inv(stains_SC).to(device)

@@ -41,6 +41,12 @@ def test_stain_stays_in_range_and_close(kind: str) -> None:
     assert varied.flatten(1).std(dim=0).min() > 0  # a draw for each image
 
 
+def test_stains_are_unmixed_without_another_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    jitter_stain(images())
+    monkeypatch.delattr("torch.linalg.inv")
+    assert jitter_stain(images()).shape == images().shape
+
+
 def test_white_stays_nearly_white() -> None:
     white = torch.full((16, 3, 2, 2), 255, dtype=torch.uint8)
     assert jitter_stain(white).min() > 0.88
