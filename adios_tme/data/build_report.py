@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +38,9 @@ class BuildReport:
     index: DatasetIndex
     num_scanned: int
     faults: tuple[Fault, ...]
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: LeftOut
     """All that is not in the index, archives and folders with faults included."""
-    num_unmatched: int = 0
+    num_unmatched: int
     """Names that ``--name-pattern`` does not match, of those that were tried."""
 
     @property

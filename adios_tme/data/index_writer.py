@@ -42,7 +42,6 @@ class IndexWriter:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.num_patches = 0
-        self._num_archives = 0
         self._name_bytes = 0
         self._path_bytes = 0
         self._account_bytes = 0
@@ -108,7 +107,6 @@ class IndexWriter:
             "archive_left_out": np.frombuffer(account, dtype=np.uint8),
         }
         self._name_bytes += len(members.names)
-        self._num_archives += 1
         try:
             for name, column in columns.items():
                 self._spools[name].write(column.astype(self._types[name], copy=False).tobytes())

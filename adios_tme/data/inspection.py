@@ -172,17 +172,17 @@ def measure_index(
     }
 
 
-def sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> NDArray[np.int64]:
-    """Rows of a random sample, without repeats, in the order in which they lie."""
+def sample(index: DatasetIndex, num_samples: int) -> NDArray[np.int64]:
+    """Rows of a random sample, always the same, without repeats, in the order in which they lie."""
     positions = np.arange(min(num_samples, len(index)))
-    return np.sort(shuffled_rows(positions, len(index), seed, epoch=0))
+    return np.sort(shuffled_rows(positions, len(index), seed=0, epoch=0))
 
 
-def read_sample(index: DatasetIndex, num_samples: int, seed: int = 0) -> list[Pixels]:
+def read_sample(index: DatasetIndex, num_samples: int) -> list[Pixels]:
     """Some random patches, (H, W, 3) each; those that cannot be read are left out."""
     dataset = PatchReader(index)
     images = []
-    for row in sample(index, num_samples, seed).tolist():
+    for row in sample(index, num_samples).tolist():
         try:
             images.append(dataset.read(row))
         except CorruptPatchError:
