@@ -46,15 +46,15 @@ ARCHIVE_COLUMNS = {
     "archive_kind": "uint8",
     "archive_left_out_ends": "uint64",
 }
-BLOBS = ("names", "archive_paths", "archive_left_out")
-#: Indexes of earlier versions lack them.
-NEW_COLUMNS = ("archive_left_out_ends", "archive_left_out")
-
-_ENDS_OF = {
+#: Blobs of strings, each with the column that closes its strings.
+ENDS_OF = {
     "names": "name_ends",
     "archive_paths": "archive_path_ends",
     "archive_left_out": "archive_left_out_ends",
 }
+#: Indexes of earlier versions lack them.
+NEW_COLUMNS = ("archive_left_out_ends", "archive_left_out")
+
 _SEPARATORS = frozenset(b"/\\")
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
 _MAX_HEADER_BYTES = 1 << 20
@@ -174,7 +174,7 @@ class DatasetIndex:
 
     def archive_path(self, number: int) -> str:
         """Path of one archive as the index has it: relative to the root, or absolute."""
-        return self._texts("archive_paths", "archive_path_ends", np.array([number]))[0]
+        return self._texts("archive_paths", np.array([number]))[0]
 
     def archive_rows(self, number: int) -> slice:
         """Rows of one archive's patches."""
@@ -205,7 +205,7 @@ class DatasetIndex:
 
     def names(self, rows: NDArray[np.integer]) -> list[str]:
         """Names of the files of some patches, by rows that exist."""
-        return self._texts("names", "name_ends", rows)
+        return self._texts("names", rows)
 
     def patches_per_slide(self) -> Counter[str]:
         """Number of patches of each slide (reads every name)."""
@@ -251,9 +251,7 @@ class DatasetIndex:
         if not self.tells_left_out:
             return LeftOut()
         try:
-            (account,) = self._texts(
-                "archive_left_out", "archive_left_out_ends", np.array([number])
-            )
+            (account,) = self._texts("archive_left_out", np.array([number]))
             return LeftOut.parse(account)
         except (ValueError, RecursionError) as error:
             raise _damaged(self.path) from error
@@ -285,7 +283,7 @@ class DatasetIndex:
 
     def _archives(self, numbers: NDArray[np.int64]) -> list[ArchiveEntry]:
         root = str(self.root)
-        paths = self._texts("archive_paths", "archive_path_ends", numbers)
+        paths = self._texts("archive_paths", numbers)
         sizes, mtimes, kinds = (
             self.columns[name][numbers].tolist()
             for name in ("archive_size", "archive_mtime", "archive_kind")
@@ -302,9 +300,9 @@ class DatasetIndex:
             for path, size, mtime, kind in zip(paths, sizes, mtimes, kinds, strict=True)
         ]
 
-    def _texts(self, blob: str, ends: str, numbers: NDArray[np.integer]) -> list[str]:
+    def _texts(self, blob: str, numbers: NDArray[np.integer]) -> list[str]:
         """Strings of a blob, by their numbers."""
-        stops = self.columns[ends]
+        stops = self.columns[ENDS_OF[blob]]
         starts = np.where(numbers > 0, stops[numbers - 1], 0)
         content = self.columns[blob].data
         return [
@@ -344,7 +342,7 @@ def has_old_format(path: Path) -> bool:
 def _check_lengths(columns: dict[str, NDArray[np.generic]]) -> None:
     """Raise ValueError if columns do not fit each other."""
     absent = set(NEW_COLUMNS) - columns.keys()
-    for blob, ends in _ENDS_OF.items():
+    for blob, ends in ENDS_OF.items():
         if blob in absent:
             continue
         last = int(columns[ends][-1]) if len(columns[ends]) else 0

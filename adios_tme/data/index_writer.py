@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.data.index import ARCHIVE_COLUMNS, BLOBS, FORMAT, PATCH_COLUMNS, ArchiveEntry
+from adios_tme.data.index import ARCHIVE_COLUMNS, ENDS_OF, FORMAT, PATCH_COLUMNS, ArchiveEntry
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Directory
 from adios_tme.errors import DataError
@@ -27,7 +27,7 @@ _MOST = np.uint64(0xFFFFFFFF)
 
 def _by_width() -> dict[str, np.dtype[np.generic]]:
     """Every column with its type, widest first, so that each begins at a multiple of its width."""
-    columns = PATCH_COLUMNS | ARCHIVE_COLUMNS | dict.fromkeys(BLOBS, "uint8")
+    columns = PATCH_COLUMNS | ARCHIVE_COLUMNS | dict.fromkeys(ENDS_OF, "uint8")
     types = {name: np.dtype(kind) for name, kind in columns.items()}
     return dict(sorted(types.items(), key=lambda column: -column[1].itemsize))
 
