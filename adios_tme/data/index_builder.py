@@ -21,7 +21,7 @@ from adios_tme.data.index import (
 from adios_tme.data.index_writer import IndexWriter
 from adios_tme.data.members import Directory, printable
 from adios_tme.data.mixture import PatchMixture
-from adios_tme.data.pickle_list import Listing, write_listing
+from adios_tme.data.pickle_list import Listing, Metadata, write_listing
 from adios_tme.data.scan import NUM_NAMES_SHOWN, Scan, scan_all
 from adios_tme.data.selection import describe
 from adios_tme.data.sources import (
@@ -190,7 +190,7 @@ def write_pickle(index: DatasetIndex, path: Path) -> None:
         DataError: If they cannot be written.
     """
     selection = index.selection
-    metadata: dict[str, str | int | float | bool | None] = {
+    metadata: Metadata = {
         "num_archives": index.num_archives,
         "num_patches": len(index),
         "patch_size_px": selection.patch_size_px,

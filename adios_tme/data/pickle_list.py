@@ -1,9 +1,9 @@
 """The pickled lists of older trainers: read without running what they say, and written for them.
 
 ``dataset_index.pkl`` is a list of ``(archive path, [member names])``; beside it stands
-``dataset_index_metadata.pkl``, a dictionary of plain values. The standard library's reader is left
-with the few opcodes that make lists, tuples, strings and integers; none of those can import a name
-or call one, whatever the file says.
+``dataset_index_metadata.pkl``, a dictionary of plain values, which is only written. The standard
+library's reader is left with the few opcodes that make lists, tuples, strings and integers; none of
+those can import a name or call one, whatever the file says.
 """
 
 from __future__ import annotations
@@ -43,28 +43,9 @@ def read_listing(path: Path) -> Listing:
         DataError: If it is damaged, holds anything but such a list, or cannot be read.
     """
     content = _content(path)
-    value = _value(content, path, plain_values=False)
+    value = _value(content, path)
     if not _is_listing(value, most_names=len(content)):
         raise _refused(path, "it is no list of (archive path, [member names])")
-    return value
-
-
-def read_metadata(path: Path) -> Metadata:
-    """Read the metadata beside a list; empty where there is none.
-
-    Args:
-        path: The list.
-
-    Raises:
-        DataError: If it is damaged, holds anything but plain values, or cannot be read.
-    """
-    place = metadata_path(path)
-    if not place.exists():
-        return {}
-    value = _value(_content(place), place, plain_values=True)
-    plain = (str, int, float, bool, type(None))
-    if not isinstance(value, dict) or not all(isinstance(each, plain) for each in value.values()):
-        raise _refused(place, "it is no dictionary of plain values")
     return value
 
 
@@ -109,11 +90,10 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _value(content: bytes, path: Path, *, plain_values: bool) -> Any:
-    reader = _MetadataReader if plain_values else _ListingReader
+def _value(content: bytes, path: Path) -> Any:
     try:
         # The 8-bit strings of Python 2, of whose letters nothing is known.
-        return reader(BytesIO(content), encoding="latin-1").load()
+        return _ListingReader(BytesIO(content), encoding="latin-1").load()
     except _DAMAGE as error:
         raise _refused(path, " ".join(str(error).split())[:120] or "it is damaged") from error
 
@@ -149,45 +129,4 @@ class _ListingReader(pickle._Unpickler):
         *("BINSTRING", "SHORT_BINSTRING", "STRING"),
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
         *("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
-    )
-
-
-class _MetadataReader(_ListingReader):
-    """Reads dictionaries with names for keys, floats, truth values and None as well."""
-
-    # Made by `load`, of which the annotations of the standard library say nothing.
-    stack: list[Any]
-    append: Callable[[Any], None]
-    pop_mark: Callable[[], list[Any]]
-
-    def make_dict(self) -> None:
-        """Put a dictionary of the names and values above the mark on the stack."""
-        items = self.pop_mark()
-        self.append({})
-        self._update(items)
-
-    def set_item(self) -> None:
-        """Take a name and a value into the dictionary below them."""
-        items = self.stack[-2:]
-        del self.stack[-2:]
-        self._update(items)
-
-    def set_items(self) -> None:
-        """Take the names and values above the mark into the dictionary below it."""
-        self._update(self.pop_mark())
-
-    def _update(self, items: list[Any]) -> None:
-        # Asked before they are hashed: hashing a tuple of a hundred thousand levels is a crash.
-        if not all(isinstance(key, str) for key in items[::2]):
-            raise pickle.UnpicklingError("it has a key that is no string")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    dispatch = _Admitted(
-        _ListingReader.dispatch
-        | _Admitted.of("EMPTY_DICT", "FLOAT", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE")
-        | {
-            pickle.DICT[0]: make_dict,
-            pickle.SETITEM[0]: set_item,
-            pickle.SETITEMS[0]: set_items,
-        }
     )
