@@ -38,7 +38,7 @@ class HangWatch:
         self._place = "starting"
         self._since = time.monotonic()
         self._ended = threading.Event()
-        #: What was read while this rank waited, oldest first.
+        #: What was read while this rank waited: the first readings, and the last one.
         self._seen: list[Heartbeats] = []
         store = shared_store()
         # A connection of its own: the other one may be held by a call that waits.
@@ -71,16 +71,15 @@ class HangWatch:
     def _exchange_heartbeats(self) -> None:
         number = 0
         try:
-            self._write_heartbeat(
-                number
-            )  # at once: who hangs soon after the start shall have a name
+            # At once: who hangs soon after the start shall have a name.
+            self._write_heartbeat(number)
             while not self._ended.wait(HEARTBEAT_SECONDS):
                 number += 1
                 self._write_heartbeat(number)
                 if self._waited < self._patience:
                     self._seen = []
                 else:
-                    self._seen.append(self._read_heartbeats())
+                    self._seen = [*self._seen[: NUM_LOOKS - 1], self._read_heartbeats()]
         except RuntimeError:
             return  # the store is gone; the other thread says so if that keeps this rank waiting
 
