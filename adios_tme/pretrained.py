@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -29,7 +29,7 @@ from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.models.weights import Weights, take_fitting
-from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
+from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
 
 TIMM = "timm:"
 _ENCODER = "encoder."
@@ -87,11 +87,36 @@ def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGener
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
-    data, place = config.data, torch.device(device)
-    network = build_mask_model(config.mask, config.model, data.img_size, resolve(config, place))
+    return _mask_generator(state, config, torch.device(device))
+
+
+class TrainedMaskModel(NamedTuple):
+    """A mask model, and what its checkpoint tells of it."""
+
+    generator: MaskGenerator
+    iteration: int
+    num_masks: int
+
+
+def load_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedMaskModel:
+    """`load_mask_model`, with what a benchmark has to know of it.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint.
+    """
+    state, config = _read_with_config(Path(path))
+    generator = _mask_generator(state, config, torch.device(device))
+    return TrainedMaskModel(generator, int(state["iteration"]), config.mask.num_masks)
+
+
+def _mask_generator(
+    state: dict[str, Any], config: TrainConfig, device: torch.device
+) -> MaskGenerator:
+    data = config.data
+    network = build_mask_model(config.mask, config.model, data.img_size, resolve(config, device))
     average = state.get("mask_average")
     network.load_state_dict(average["weights"] if average else state["mask_model"])
-    return MaskGenerator(network, data.img_size, data.mean, data.std).to(place).eval()
+    return MaskGenerator(network, data.img_size, data.mean, data.std).to(device).eval()
 
 
 def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -> Student:
@@ -102,7 +127,7 @@ def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -
 
 def _read_with_config(path: Path) -> tuple[dict[str, Any], TrainConfig]:
     checkpoint = find_checkpoint(path)
-    state = read_checkpoint(checkpoint)
+    state = read_without_optimizers(checkpoint)
     config = build(TrainConfig, state["config"], source=str(checkpoint))
     # What the run computed with need not exist where it is loaded.
     return state, config.model_copy(update={"compute": ComputeConfig()})
@@ -127,7 +152,7 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
         return _take(student.encoder, weights, "encoder", source)
     if (Path(source) / WEIGHTS_NAME).is_file():
         return _take(student.encoder, _exported_weights(Path(source)), "encoder", source)
-    state = read_checkpoint(find_checkpoint(Path(source)))
+    state = read_without_optimizers(find_checkpoint(Path(source)))
     return [
         *_take(student, state["student"], "student", source),
         *_take(mask_model, state["mask_model"], "mask model", source),
@@ -144,7 +169,7 @@ def init_mask_encoder(mask_model: ViTUNet, source: Path) -> None:
     Raises:
         CheckpointError: If it is damaged, or its encoder is of another shape.
     """
-    student = read_checkpoint(source)["student"]
+    student = read_without_optimizers(source)["student"]
     weights = {
         name.removeprefix(_ENCODER): weight
         for name, weight in student.items()

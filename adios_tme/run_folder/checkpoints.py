@@ -21,6 +21,7 @@ from adios_tme.run_folder.layout import NEWEST, PARTIAL_FILES, checkpoint_name, 
 _HASH_MARK = b"sha256:"
 _COMMENT_LENGTH = len(_HASH_MARK) + 64
 _KEYS = {"student", "mask_model", "config"}
+_OPTIMIZERS = ("student_optimizer", "mask_optimizer")
 #: How files of torch.save begin that are no zip archives: a pickled number.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -130,10 +131,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, damaged or not one of ours.
     """
+    return _read(path, mapped=False)
+
+
+def read_without_optimizers(path: Path) -> dict[str, Any]:
+    """`read_checkpoint` for those who go on from its networks and not from their training.
+
+    One that carries its hash is mapped to memory: of its tensors only those that are used take any.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or not one of ours.
+    """
+    state = _read(path, mapped=True)
+    for name in _OPTIMIZERS:
+        state.pop(name, None)
+    return state
+
+
+def _read(path: Path, *, mapped: bool) -> dict[str, Any]:
     advice = "Use another checkpoint_iter_*.pth of the run."
     try:
-        _verify(path, advice)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        is_ours = _verify(path, advice)
+        # Only what we wrote is known to hold its tensors as they are in memory.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_ours)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
     except pickle.UnpicklingError as error:
@@ -202,8 +222,12 @@ def _save_with_hash(state: dict[str, Any], file: BinaryIO) -> None:
     file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _HASH_MARK + digest.encode())
 
 
-def _verify(path: Path, advice: str) -> None:
-    """Raise CheckpointError unless a file is whole, by its hash or, saved again, by its CRCs."""
+def _verify(path: Path, advice: str) -> bool:
+    """Raise CheckpointError unless a file is whole, by its hash or, saved again, by its CRCs.
+
+    Returns:
+        Whether it carries its hash, as we wrote it.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         digest = _digest_in(file, size)
@@ -214,6 +238,7 @@ def _verify(path: Path, advice: str) -> None:
             damage = None if whole else "its bytes do not have the hash that it carries"
     if damage:
         raise CheckpointError(f"{path}: is damaged or not a checkpoint: {damage}. {advice}")
+    return digest is not None
 
 
 def _digest_in(file: BinaryIO, size: int) -> str | None:

@@ -30,12 +30,11 @@ from adios_tme.config.data import cores_at_hand
 from adios_tme.data.left_out import LeftOut, from_json
 from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
-from adios_tme.pretrained import load_mask_model
+from adios_tme.pretrained import TrainedMaskModel, load_for_scoring
 from adios_tme.run_folder.checkpoints import (
     checkpoint_digest,
     find_checkpoint,
     list_checkpoints,
-    read_checkpoint,
 )
 from adios_tme.version import __version__
 
@@ -106,8 +105,8 @@ def score_run(
     """
     images = open_labels(config)
     calibration = calibration_part(images.parts, config.calibration, config.seed)
-    checkpoints = _checkpoints(config.run)
-    num_masks = int(read_checkpoint(checkpoints[0].path)["config"]["mask"]["num_masks"])
+    checkpoints, opened = _checkpoints(config.run, device)
+    num_masks = opened[checkpoints[0]].num_masks
     protocol = _protocol(config, images, int(calibration.sum()), num_masks)
     zoom, windows = _look(config, images)
     output = ResultsFile.checked(config.output / RESULTS_NAME)
@@ -134,7 +133,8 @@ def score_run(
             baselines[name] = asdict(scorer.score(predict, name, count))
         results = found()
         for checkpoint in todo:
-            predict = MaskPredictor(load_mask_model(checkpoint.path, device), windows, zoom)
+            model = opened.pop(checkpoint, None) or load_for_scoring(checkpoint.path, device)
+            predict = MaskPredictor(model.generator, windows, zoom)
             scores = scorer.score(predict, str(checkpoint.path), count)
             done[checkpoint.key] = asdict(scores)
             results = found()
@@ -254,17 +254,31 @@ def as_json(results: Results) -> dict[str, Any]:
     return content
 
 
-def _checkpoints(run: Path) -> list[_Checkpoint]:
+def _checkpoints(
+    run: Path, device: str | torch.device
+) -> tuple[list[_Checkpoint], dict[_Checkpoint, TrainedMaskModel]]:
+    """What there is to score, oldest first, and the first of it.
+
+    That one tells how many masks there are before anything is scored, and is not read again then.
+    """
     if run.is_file():
-        kept = [(int(read_checkpoint(run)["iteration"]), run)]
+        first = load_for_scoring(run, device)
+        kept = [(first.iteration, run)]
     else:
-        kept = list_checkpoints(run)
+        kept = _kept(run)
+        first = load_for_scoring(kept[0][1], device)
+    found = [_Checkpoint(iteration, path, checkpoint_digest(path)) for iteration, path in kept]
+    return found, {found[0]: first}
+
+
+def _kept(run: Path) -> list[tuple[int, Path]]:
+    kept = list_checkpoints(run)
     if not kept:
         find_checkpoint(run)  # says what is missing
         raise CheckpointError(
             f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
         )
-    return [_Checkpoint(iteration, path, checkpoint_digest(path)) for iteration, path in kept]
+    return kept
 
 
 Done = dict[tuple[int, str], dict[str, Any]]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adios_tme.run_folder.checkpoints import (
     list_checkpoints,
     newest_whole_checkpoint,
     read_checkpoint,
+    read_without_optimizers,
     remove_partial_writes,
     write_checkpoint,
 )
@@ -96,6 +98,28 @@ def test_damage_after_it_was_saved_again_is_noticed(
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"again\.pth: is damaged or not a checkpoint"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("how", ["ours", "again", "old format", "deflated"])
+def test_networks_are_read_without_the_states_of_optimisers(how: str, tmp_path: Path) -> None:
+    path = write_checkpoint(
+        state(3) | {"student_optimizer": {}, "mask_optimizer": {}, "mask_average": None}, tmp_path
+    )
+    if how in ("again", "old format"):
+        torch.save(torch.load(path), path, _use_new_zipfile_serialization=how == "again")
+    if how == "deflated":  # what is packed cannot be used as it lies in the file
+        torch.save(torch.load(path), tmp_path / "stored.zip")
+        with (
+            zipfile.ZipFile(tmp_path / "stored.zip") as stored,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as deflated,
+        ):
+            for name in stored.namelist():
+                deflated.writestr(name, stored.read(name))
+    read = read_without_optimizers(path)
+    assert read.keys() == {"student", "mask_model", "config", "iteration", "mask_average"}
+    assert read["student"]["w"].tolist() == [3.0] * 100
+    read["student"]["w"].fill_(4)  # stays in memory
+    assert read_checkpoint(path)["student"]["w"].tolist() == [3.0] * 100
 
 
 def test_what_else_torch_saves_is_told_apart(tmp_path: Path) -> None:

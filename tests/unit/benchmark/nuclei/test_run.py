@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -39,7 +40,12 @@ from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor, window_starts
 from adios_tme.models.generator import MaskGenerator
-from adios_tme.run_folder.checkpoints import read_checkpoint, write_checkpoint
+from adios_tme.run_folder import checkpoints as checkpoints_module
+from adios_tme.run_folder.checkpoints import (
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from adios_tme.training.state import Run
 from tests.factories import tiny_config
 
@@ -296,6 +302,54 @@ def test_other_weights_and_other_labels_are_scored_again(
     label = sorted((labels / "labels").iterdir())[0]
     Image.fromarray(np.zeros((32, 32), np.uint16)).save(label)
     assert score()[1] == 30
+
+
+@dataclass
+class Reads:
+    """The checkpoints that were hashed and loaded, in order."""
+
+    hashed: list[Path]
+    loaded: list[Path]
+
+
+@pytest.fixture
+def reads(run_with_two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Reads:
+    hash_bytes, load = checkpoints_module._hash, torch.load
+    found = Reads([], [])
+
+    def hash_and_count(file: BinaryIO, length: int) -> str:
+        found.hashed.append(Path(file.name))
+        return hash_bytes(file, length)
+
+    def load_and_count(path: Path, **how: Any) -> Any:
+        found.loaded.append(path)
+        return load(path, **how)
+
+    monkeypatch.setattr(checkpoints_module, "_hash", hash_and_count)
+    monkeypatch.setattr(torch, "load", load_and_count)
+    return found
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+@pytest.mark.parametrize("saved_again", [False, True])
+def test_a_scored_checkpoint_is_read_and_hashed_once(
+    is_file: bool, saved_again: bool, run_with_two_checkpoints: Path, reads: Reads, tmp_path: Path
+) -> None:
+    paths = [path for _, path in list_checkpoints(run_with_two_checkpoints)]
+    if saved_again:  # it does not carry its hash any more
+        for path in paths:
+            torch.save(torch.load(path), path)
+    run = paths[1] if is_file else run_with_two_checkpoints
+    expected = paths[1:] if is_file else paths
+    config = NucleiConfig(run=run, labels=labelled(tmp_path), output=tmp_path / "out")
+    reads.loaded.clear()
+    first = score_run(config)
+    assert [each["iteration"] for each in first.checkpoints] == ([2] if is_file else [1, 2])
+    assert reads.loaded == expected
+    assert sorted(reads.hashed) == expected
+    reads.loaded.clear()
+    assert score_run(config) == first
+    assert reads.loaded == expected[:1]  # it tells how many masks there are
 
 
 def test_scores_of_another_run_are_kept(run_with_two_checkpoints: Path, tmp_path: Path) -> None:
