@@ -32,7 +32,7 @@ def nuclei(config: NucleiConfig) -> None:
         tissues_table,
         write_report,
     )
-    from adios_tme.benchmark.nuclei.run import as_json, score_run
+    from adios_tme.benchmark.nuclei.run import score_run
     from adios_tme.data.left_out import from_json
     from adios_tme.distributed.world import choose_device
 
@@ -41,7 +41,7 @@ def nuclei(config: NucleiConfig) -> None:
     write_report(results, config.output)
     console = terminal()
     if config.json_output:
-        print_json(as_json(results))
+        print_json(results.as_json())
         return
     for table in (results_table(results), channels_table(results), tissues_table(results)):
         if table:

@@ -66,7 +66,8 @@ def run_demo(config: TrainConfig) -> None:
     write_report(results, scores)
     console.print(results_table(results))
     console.print(summary(results))
-    margin = results.newest["fixed"]["iou"]["mean"] - results.newest["random_channel_iou"]
+    newest = results.newest.scores
+    margin = newest.fixed_iou - newest.random_channel_iou
     console.print(f"Margin of the fixed channel over a random one: {margin:+.3f} IoU.")
     console.print(
         "IoU is the overlap of a mask with the true nuclei, from 0 to 1. The fixed channel was "

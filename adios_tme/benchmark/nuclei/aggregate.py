@@ -9,8 +9,7 @@ Shape legend: I images, N channels, T thresholds, S scores, R resamples or rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import astuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,34 +22,19 @@ from adios_tme.benchmark.nuclei.pixel_scores import (
     Floats,
     ImageScores,
 )
+from adios_tme.benchmark.nuclei.results import (
+    ChannelScores,
+    Interval,
+    Means,
+    MethodScores,
+    Scores,
+    TissueScores,
+)
 from adios_tme.errors import DataError
 
 PIXEL_SCORES = ("iou", "dice", "precision", "recall")
-SCORES = (*PIXEL_SCORES, "auprc", "aji", "pq", "dq", "sq")
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class MethodScores:
-    """What one method reached; ready for JSON."""
-
-    channel: int
-    """Of the fixed protocol, counted from 1 as pictures do."""
-    threshold: float
-    fixed: dict[str, Any]
-    """Each score over the test part: mean, std, and a bootstrap interval from low to high."""
-    oracle: dict[str, Any]
-    """The same over all images."""
-    random_channel_iou: float
-    """A randomly chosen channel, at its own best threshold, over the test part."""
-    channels: list[dict[str, float | None]]
-    """For each channel the share of images in which it is the oracle's choice, and the means of its
-    scores at threshold 0.5 over all images."""
-    tissues: dict[str, Any]
-    """For each tissue its test images and the means of the fixed scores."""
-    mean_over_tissues: dict[str, float | None]
-    """Means of those means: each tissue counts alike."""
 
 
 def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np.bool_]:
@@ -128,67 +112,63 @@ def summarise(
         fixed=_intervals(fixed_IS, seed),
         oracle=_intervals(oracle_IS, seed),
         random_channel_iou=float(random_N.mean()),
-        channels=[_of_channel(scores, channel) for channel in range(iou_INT.shape[1])],
+        channels=tuple(_of_channel(scores, channel) for channel in range(iou_INT.shape[1])),
         tissues=by_tissue,
         mean_over_tissues=_over_tissues(by_tissue),
     )
 
 
 def _row(each: ImageScores, choice: Choice, nuclei: InstanceScores | None) -> list[float]:
-    """The scores of an image for one channel and threshold, in the order of `SCORES`."""
+    """The scores of an image for one channel and threshold, in the order of `Scores`."""
     assert nuclei is not None
     pixels = [getattr(each.pixels, name)[choice.channel, choice.threshold] for name in PIXEL_SCORES]
     auprc = each.pixels.auprc[choice.channel]
     return [*pixels, auprc, nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq]
 
 
-def _of_channel(scores: Sequence[ImageScores], channel: int) -> dict[str, float | None]:
+def _of_channel(scores: Sequence[ImageScores], channel: int) -> ChannelScores:
     """What one channel is worth by itself, without looking for the best."""
     at_half = Choice(channel, ORACLE_THRESHOLD)
     rows_IS = np.array([_row(each, at_half, each.channels[channel]) for each in scores])
     best = [each.best_channel == channel for each in scores]
-    return {"best_share": float(np.mean(best)), **_means(rows_IS)}
+    return ChannelScores(float(np.mean(best)), _means(rows_IS))
 
 
-def _means(rows_RS: Floats) -> dict[str, float | None]:
+def _means(rows_RS: Floats) -> Means:
     """Mean of each score over the rows that have it; None where none has."""
     known = [column[~np.isnan(column)] for column in rows_RS.T]
-    means = [float(column.mean()) if len(column) else None for column in known]
-    return dict(zip(SCORES, means, strict=True))
+    return Means(*(float(column.mean()) if len(column) else None for column in known))
 
 
-def _intervals(scores_IS: Floats, seed: int) -> dict[str, Any]:
+def _intervals(scores_IS: Floats, seed: int) -> Scores[Interval]:
     """Mean, standard deviation and percentile bootstrap of each score over images."""
     rng = np.random.default_rng(seed)
     drawn_RI = rng.integers(0, len(scores_IS), (NUM_RESAMPLES, len(scores_IS)))
-    found: dict[str, Any] = {}
-    for name, values_I in zip(SCORES, scores_IS.T, strict=True):
-        known_I = values_I[~np.isnan(values_I)]
-        if not len(known_I):  # AUPRC of images without a nucleus
-            found[name] = {"mean": None, "std": None, "low": None, "high": None}
-            continue
-        resampled_R = np.nan_to_num(values_I)[drawn_RI].sum(axis=1)
-        counted_R = (~np.isnan(values_I))[drawn_RI].sum(axis=1)
-        means_R = resampled_R[counted_R > 0] / counted_R[counted_R > 0]
-        low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        found[name] = {
-            "mean": float(known_I.mean()),
-            "std": float(known_I.std()),
-            "low": float(low),
-            "high": float(high),
-        }
-    return found
+    return Scores(*(_interval(values_I, drawn_RI) for values_I in scores_IS.T))
 
 
-def _by_tissue(fixed_IS: Floats, tissues: Sequence[str | None]) -> dict[str, Any]:
+def _interval(values_I: Floats, drawn_RI: NDArray[np.int64]) -> Interval:
+    known_I = values_I[~np.isnan(values_I)]
+    if not len(known_I):  # AUPRC of images without a nucleus
+        return Interval(mean=None, std=None, low=None, high=None)
+    resampled_R = np.nan_to_num(values_I)[drawn_RI].sum(axis=1)
+    counted_R = (~np.isnan(values_I))[drawn_RI].sum(axis=1)
+    means_R = resampled_R[counted_R > 0] / counted_R[counted_R > 0]
+    low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(
+        mean=float(known_I.mean()), std=float(known_I.std()), low=float(low), high=float(high)
+    )
+
+
+def _by_tissue(fixed_IS: Floats, tissues: Sequence[str | None]) -> dict[str, TissueScores]:
     names = np.array([tissue or "" for tissue in tissues])
-    found: dict[str, Any] = {}
+    found: dict[str, TissueScores] = {}
     for name in sorted(set(names) - {""}):
         rows_IS = fixed_IS[names == name]
-        found[str(name)] = {"num_images": len(rows_IS), **_means(rows_IS)}
+        found[str(name)] = TissueScores(len(rows_IS), _means(rows_IS))
     return found
 
 
-def _over_tissues(by_tissue: dict[str, Any]) -> dict[str, float | None]:
-    rows = [[tissue[name] for name in SCORES] for tissue in by_tissue.values()]
-    return _means(np.array(rows, dtype=float)) if rows else {}
+def _over_tissues(by_tissue: dict[str, TissueScores]) -> Means | None:
+    rows = [astuple(tissue.means) for tissue in by_tissue.values()]
+    return _means(np.array(rows, dtype=float)) if rows else None

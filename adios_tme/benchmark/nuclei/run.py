@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +21,18 @@ from adios_tme.benchmark.nuclei.label_folder import LabelFolder, LabelledImages
 from adios_tme.benchmark.nuclei.monuseg import MoNuSeg
 from adios_tme.benchmark.nuclei.pannuke import PanNuke
 from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS
-from adios_tme.benchmark.nuclei.scorer import Cost, Scorer, scoring_pool
+from adios_tme.benchmark.nuclei.results import (
+    RESULTS_NAME,
+    CheckpointScores,
+    MethodScores,
+    Results,
+    read_finished,
+)
+from adios_tme.benchmark.nuclei.scorer import Scorer, scoring_pool
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
-from adios_tme.data.left_out import LeftOut, from_json
-from adios_tme.errors import CheckpointError, ConfigError, DataError
+from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
 from adios_tme.pretrained import TrainedMaskModel, load_for_scoring
 from adios_tme.run_folder.checkpoints import (
@@ -38,35 +42,7 @@ from adios_tme.run_folder.checkpoints import (
 )
 from adios_tme.version import __version__
 
-RESULTS_NAME = "nuclei_benchmark.json"
-
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that the benchmark reports; fields of the methods are those of `MethodScores`."""
-
-    protocol: dict[str, Any]
-    """What was compared with what: data set, split, thresholds, versions."""
-    baselines: dict[str, dict[str, Any]]
-    """Methods that need no training."""
-    checkpoints: tuple[dict[str, Any], ...]
-    """Scores of each checkpoint with its iteration, oldest first."""
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    """What was not taken from the data set, or converted, and why."""
-    cost: Cost = field(default_factory=Cost, compare=False)
-
-    @property
-    def newest(self) -> dict[str, Any]:
-        """Scores of the last checkpoint."""
-        return self.checkpoints[-1]
-
-    @property
-    def best_baseline(self) -> tuple[str, float]:
-        """The method without training that reached most, by fixed IoU."""
-        means = {name: method["fixed"]["iou"]["mean"] for name, method in self.baselines.items()}
-        return max(means.items(), key=lambda item: item[1])
 
 
 def open_labels(config: NucleiConfig) -> LabelledImages:
@@ -110,14 +86,15 @@ def score_run(
     protocol = _protocol(config, images, int(calibration.sum()), num_masks)
     zoom, windows = _look(config, images)
     output = ResultsFile.checked(config.output / RESULTS_NAME)
-    baselines, done, left_out_before = _read_finished(config.output / RESULTS_NAME, protocol)
+    before = read_finished(config.output / RESULTS_NAME, protocol)
+    baselines, done = before.baselines, before.checkpoints
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
 
         def found() -> Results:
             seen_now = scorer.cost.num_images > 0
-            left_out = images.accounts.total() if seen_now else left_out_before
+            left_out = images.accounts.total() if seen_now else before.left_out
             scored = _in_order(checkpoints, done)
             return Results(protocol, baselines, scored, left_out.as_json(), scorer.cost)
 
@@ -130,15 +107,14 @@ def score_run(
         total = (len(todo) + len(methods)) * len(images)
         count = _Count(total, on_progress)
         for name, predict in methods.items():
-            baselines[name] = asdict(scorer.score(predict, name, count))
+            baselines[name] = scorer.score(predict, name, count)
         results = found()
         for checkpoint in todo:
             model = opened.pop(checkpoint, None) or load_for_scoring(checkpoint.path, device)
             predict = MaskPredictor(model.generator, windows, zoom)
-            scores = scorer.score(predict, str(checkpoint.path), count)
-            done[checkpoint.key] = asdict(scores)
+            done[checkpoint.key] = scorer.score(predict, str(checkpoint.path), count)
             results = found()
-            output.write(as_json(results))
+            output.write(results.as_json())
     return results
 
 
@@ -247,13 +223,6 @@ def _baselines(scorer: Scorer, num_masks: int) -> Iterator[tuple[str, Predict]]:
     yield "everything_foreground", everything_foreground
 
 
-def as_json(results: Results) -> dict[str, Any]:
-    """What the JSON file holds: all but the cost, which is another one each time."""
-    content = asdict(results)
-    del content["cost"]
-    return content
-
-
 def _checkpoints(
     run: Path, device: str | torch.device
 ) -> tuple[list[_Checkpoint], dict[_Checkpoint, TrainedMaskModel]]:
@@ -281,50 +250,11 @@ def _kept(run: Path) -> list[tuple[int, Path]]:
     return kept
 
 
-Done = dict[tuple[int, str], dict[str, Any]]
-"""Scores by `_Checkpoint.key`."""
-
-
-def _read_finished(
-    path: Path, protocol: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], Done, LeftOut]:
-    """Baselines and checkpoints scored earlier under the same protocol, and what was left out then.
-
-    Nothing of them if the protocol is another.
-
-    Raises:
-        DataError: If they are another run's or of other images.
-    """
-    if not path.is_file():
-        return {}, {}, LeftOut()
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        before, baselines = saved["protocol"], saved["baselines"]
-        left_out = from_json(saved.get("left_out", []))
-        done = {
-            (each.pop("iteration"), each.pop("sha256", "")): each for each in saved["checkpoints"]
-        }
-        subjects = [(facts.get("run"), facts["path"]) for facts in (before, protocol)]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: is not a result of this benchmark. Remove it, or give another --output."
-        ) from error
-    if subjects[0] != subjects[1]:
-        raise DataError(
-            f"{path}: holds scores of {subjects[0][0] or 'a run'} on {subjects[0][1]}. "
-            f"Give another --output, or remove it."
-        )
-    return (baselines, done, left_out) if before == protocol else ({}, {}, LeftOut())
-
-
-def _in_order(checkpoints: list[_Checkpoint], done: Done) -> tuple[dict[str, Any], ...]:
+def _in_order(
+    checkpoints: list[_Checkpoint], done: Mapping[tuple[int, str], MethodScores]
+) -> tuple[CheckpointScores, ...]:
     return tuple(
-        {
-            "iteration": checkpoint.iteration,
-            "sha256": checkpoint.sha256,
-            **done[checkpoint.key],
-            "checkpoint": str(checkpoint.path),
-        }
-        for checkpoint in checkpoints
-        if checkpoint.key in done
+        CheckpointScores(each.iteration, each.sha256, done[each.key], str(each.path))
+        for each in checkpoints
+        if each.key in done
     )

@@ -13,25 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.benchmark.nuclei.aggregate import MethodScores, choose, summarise
+from adios_tme.benchmark.nuclei.aggregate import choose, summarise
 from adios_tme.benchmark.nuclei.label_folder import LabelledImages
 from adios_tme.benchmark.nuclei.pixel_scores import Choice, ImageScores, score_image
+from adios_tme.benchmark.nuclei.results import Cost, MethodScores
 from adios_tme.distributed.pool import process_pool
 from adios_tme.errors import CheckpointError
 from adios_tme.inference.sliding_window import Predict
 
 #: Images that wait for a free process, for each of them; bounds the memory.
 WAITING = 4
-
-
-@dataclass
-class Cost:
-    """Where the time of a benchmark went."""
-
-    num_images: int = 0
-    predict_seconds: float = 0.0
-    score_seconds: float = 0.0
-    """Processor time, summed over processes."""
 
 
 class _InThisProcess(Executor):

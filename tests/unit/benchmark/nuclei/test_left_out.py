@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
-from adios_tme.benchmark.nuclei.run import RESULTS_NAME, as_json, score_run
+from adios_tme.benchmark.nuclei.results import RESULTS_NAME
+from adios_tme.benchmark.nuclei.run import score_run
 from adios_tme.cli import benchmark, viz
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.viz import VizMasksConfig
@@ -113,7 +114,7 @@ def test_every_reader_tells_the_results_the_terminal_and_json(
     # Nothing is scored anew, and what was left out is told all the same.
     benchmark.nuclei(config.model_copy(update={"json_output": True}))
     assert json.loads(capsys.readouterr().out)["left_out"] == saved
-    assert as_json(score_run(config))["left_out"] == saved
+    assert score_run(config).as_json()["left_out"] == saved
 
 
 def test_every_reason_has_two_examples_and_what_to_do() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from adios_tme.benchmark.nuclei.aggregate import SCORES, calibration_part, choose, summarise
+from adios_tme.benchmark.nuclei.aggregate import calibration_part, choose, summarise
 from adios_tme.benchmark.nuclei.baselines import (
     everything_foreground,
     kmeans_in_hed,
@@ -33,7 +33,8 @@ from adios_tme.benchmark.nuclei.report import (
     tissues_table,
     write_report,
 )
-from adios_tme.benchmark.nuclei.run import RESULTS_NAME, Results, as_json, score_run
+from adios_tme.benchmark.nuclei.results import RESULTS_NAME, SCORES, Results
+from adios_tme.benchmark.nuclei.run import score_run
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.data.synthetic import render_tissue, write_sample
 from adios_tme.distributed.world import World
@@ -87,20 +88,21 @@ def test_oracle_and_fixed_by_hand() -> None:
     assert choice.channel == 0
     scores = [score_image(halves(*pair), truth, choice) for pair in shares]
     found = summarise(scores, calibration, choice, ["a", "a", "b"], seed=0)
-    assert found.oracle["iou"]["mean"] == pytest.approx((0.9 + 0.8 + 0.6) / 3)
+    assert found.oracle.iou.mean == pytest.approx((0.9 + 0.8 + 0.6) / 3)
     assert found.channel == 1
-    assert found.fixed["iou"]["mean"] == pytest.approx((0.2 + 0.6) / 2)
-    assert found.fixed["recall"]["mean"] == pytest.approx((0.2 + 0.6) / 2)
-    assert found.fixed["precision"]["mean"] == pytest.approx(1.0)
+    assert found.fixed.iou.mean == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed.recall.mean == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed.precision.mean == pytest.approx(1.0)
     assert found.random_channel_iou == pytest.approx((0.4 + 0.6) / 2)
-    assert [each["best_share"] for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
-    assert [each["iou"] for each in found.channels] == pytest.approx([1.7 / 3, 1.3 / 3])
+    assert [each.best_share for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
+    assert [each.means.iou for each in found.channels] == pytest.approx([1.7 / 3, 1.3 / 3])
     # A nucleus found by more than half of it counts as found.
-    assert [each["dq"] for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
-    assert found.tissues["b"]["iou"] == pytest.approx(0.6)
-    assert found.mean_over_tissues["iou"] == pytest.approx((0.2 + 0.6) / 2)
-    assert found.fixed["iou"]["low"] == pytest.approx(0.2)
-    assert found.fixed["iou"]["high"] == pytest.approx(0.6)
+    assert [each.means.dq for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
+    assert found.tissues["b"].means.iou == pytest.approx(0.6)
+    assert found.mean_over_tissues is not None
+    assert found.mean_over_tissues.iou == pytest.approx((0.2 + 0.6) / 2)
+    assert found.fixed.iou.low == pytest.approx(0.2)
+    assert found.fixed.iou.high == pytest.approx(0.6)
 
 
 def test_intervals_cover_the_mean_of_many_images() -> None:
@@ -108,14 +110,18 @@ def test_intervals_cover_the_mean_of_many_images() -> None:
     truth = np.ones((10, 10), np.int32)
     scores = [score_image(halves(share, 0.0), truth, Choice(0, 0)) for share in rng.random(200)]
     found = summarise(scores, np.arange(200) < 1, Choice(0, 0), [None] * 200, seed=0)
-    iou_of = found.fixed["iou"]
+    iou_of = found.fixed.iou
+    assert iou_of.mean is not None
+    assert iou_of.std is not None
+    assert iou_of.low is not None
+    assert iou_of.high is not None
     # Half the width of a 95 % interval of the mean is 1.96 standard errors.
-    assert (iou_of["high"] - iou_of["low"]) / 2 == pytest.approx(
-        1.96 * iou_of["std"] / np.sqrt(199), rel=0.15
+    assert (iou_of.high - iou_of.low) / 2 == pytest.approx(
+        1.96 * iou_of.std / np.sqrt(199), rel=0.15
     )
-    assert iou_of["low"] < iou_of["mean"] < iou_of["high"]
+    assert iou_of.low < iou_of.mean < iou_of.high
     assert found.tissues == {}
-    assert set(found.fixed) == set(SCORES)
+    assert set(vars(found.fixed)) == set(SCORES)
 
 
 def test_the_calibration_part_is_seeded_and_never_everything() -> None:
@@ -269,7 +275,7 @@ def test_every_method_is_scored_once(run_with_two_checkpoints: Path, tmp_path: P
     first = score()
     assert steps == [(done, 30) for done in range(1, 31)]  # two checkpoints, three baselines
     assert json.loads((tmp_path / "out" / RESULTS_NAME).read_text()) == json.loads(
-        json.dumps(as_json(first))
+        json.dumps(first.as_json())
     )
     assert score() == first
     assert len(steps) == 30
@@ -344,7 +350,7 @@ def test_a_scored_checkpoint_is_read_and_hashed_once(
     config = NucleiConfig(run=run, labels=labelled(tmp_path), output=tmp_path / "out")
     reads.loaded.clear()
     first = score_run(config)
-    assert [each["iteration"] for each in first.checkpoints] == ([2] if is_file else [1, 2])
+    assert [each.iteration for each in first.checkpoints] == ([2] if is_file else [1, 2])
     assert reads.loaded == expected
     assert sorted(reads.hashed) == expected
     reads.loaded.clear()
@@ -398,7 +404,7 @@ def test_the_report_has_a_line_for_every_method(
         for protocol in ("fixed", "oracle")
     ]
     assert {row["method"] for row in rows[4:]} == set(NAMES)
-    assert float(rows[0]["iou_mean"]) == results.checkpoints[0]["fixed"]["iou"]["mean"]
+    assert float(rows[0]["iou_mean"]) == results.checkpoints[0].scores.fixed.iou.mean
     assert len(results_table(results).rows) == 5
     assert tissues_table(results) is None
     assert "finds nuclei with IoU" in summary(results)
