@@ -119,7 +119,7 @@ def settings_command(
             function(_resolve(config_class, given))
 
         command.__signature__ = inspect.Signature(list(_parameters(config_class)))  # type: ignore[attr-defined]
-        help_text = inspect.cleandoc(config_class.__doc__ or "")
+        help_text = _paragraphs(config_class)
         for alias in (name, *aliases):
             app.command(alias, help=help_text, hidden=hidden or alias != name, cls=SettingsCommand)(
                 command
@@ -197,6 +197,12 @@ def _parsed(kind: Any) -> tuple[Any, str | None]:
             return list[arms[0]], metavar  # type: ignore[valid-type]
         return kind, " ".join(f"<{arm.__name__}>" for arm in arms)
     return kind, None
+
+
+def _paragraphs(config_class: type[Config]) -> str:
+    """The docstring with a line a paragraph: a terminal breaks lines at its own width."""
+    text = inspect.cleandoc(config_class.__doc__ or "")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _panel(section: type[Config]) -> str:

@@ -155,6 +155,15 @@ def test_every_promised_flag_is_there_with_its_default() -> None:
     assert missing == []
 
 
+def test_paragraphs_are_broken_by_the_terminal_alone() -> None:
+    shown = run_command("benchmark", "data", "--help", COLUMNS="80").stdout
+    lines = [line.strip() for line in shown.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("Timing is"))
+    paragraph = lines[first : lines.index("", first)]
+    assert len(paragraph) > 2
+    assert all(len(line) > 60 for line in paragraph[:-1]), paragraph
+
+
 def test_help_is_grouped() -> None:
     shown = run_command("train", "--help").stdout
     for panel in ("Patches and how they are read", "The model that draws the masks", "Optimisers"):
