@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,6 +65,10 @@ class CheckpointWriter:
                 )
             self._waiting = copied
         self._writes.append(self._thread.submit(self._write_waiting))
+
+    def wait(self) -> None:
+        """Wait until nothing is being written; what failed is told by `save` and `close`."""
+        wait(self._writes)
 
     def gave_up(self) -> CheckpointError | None:
         """The error of the last write when two in a row have failed."""

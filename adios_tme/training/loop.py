@@ -87,7 +87,7 @@ def run_training(
                         samples.write(run.iteration + 1, run.samples_seen, rows)
                     run.advance()
                     recorder.record(report, now, passes)
-                    check_soundness(run, feed)
+                    check_soundness(run, feed, writer)
                     hang_watch.at(f"end of iteration {run.iteration}")
                     request = stop.agree(give_up=writer is not None and bool(writer.gave_up()))
                     if request == Request.GIVE_UP:
@@ -196,7 +196,7 @@ def check_finished(run: Run, request: Request) -> None:
     )
 
 
-def check_soundness(run: Run, feed: Feed) -> None:
+def check_soundness(run: Run, feed: Feed, writer: CheckpointWriter | None) -> None:
     """Stop a run that has diverged or whose patches cannot be read, on every rank alike.
 
     Raises:
@@ -207,6 +207,9 @@ def check_soundness(run: Run, feed: Feed) -> None:
         return
     for name, updater in run.updaters().items():
         if updater.has_diverged():
+            if writer is not None:
+                writer.wait()  # the newest may still be on its way to the disk
+            barrier()
             raise TrainingDivergedError(
                 f"The {name} model's gradients stayed non-finite until iteration {run.iteration}. "
                 f"Those updates were refused; last good checkpoint: "

@@ -103,6 +103,7 @@ def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
         "iteration",
         "mask_average",
         "config",
+        "patches",
         "samples_seen",
         "rng",
         "scaler",

@@ -200,6 +200,11 @@ def test_batches_of_nan_stop_the_run_and_name_the_last_good_checkpoint(
         count += 1
         return images if count <= 4 else torch.full(images.shape, float("nan"))
 
+    def write_slowly(state: dict[str, Any], folder: Path) -> Path:
+        time.sleep(0.3)  # the run is told of the NaN while the checkpoint is still on its way
+        return checkpoints.write_checkpoint(state, folder)
+
+    monkeypatch.setattr("adios_tme.run_folder.checkpoint_writer.write_checkpoint", write_slowly)
     monkeypatch.setattr("adios_tme.training.feed.augment", poison)
     with pytest.raises(
         TrainingDivergedError, match=r"stayed non-finite until iteration 7.*"

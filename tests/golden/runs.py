@@ -25,14 +25,17 @@ from tests.spawn import run_on_ranks
 
 HERE = Path(__file__).parent
 COMMAND = "OMP_NUM_THREADS=1 python -m tests.golden.runs"
-#: Of a number where the last bits may differ. Seen over all cases, with the kernels for plain and
-#: for AVX2 processors (ATEN_CPU_CAPABILITY) beside those for AVX-512: 0.5 % of a loss, 1.2 % of a
-#: norm, 2e-5 of a mask's spread.
-RELATIVE_BOUND, ABSOLUTE_BOUND = 2e-2, 2e-4
+#: Of a number where the last bits may differ, at the last update. Seen over all cases, on an Intel
+#: and an AMD processor with the kernels for plain, AVX2 and AVX-512 (ATEN_CPU_CAPABILITY): 2.8 % of
+#: the adversarial gap, which is near zero, 2.1 % of a norm, 0.5 % of a loss.
+RELATIVE_BOUND, ABSOLUTE_BOUND = 6e-2, 2e-4
+#: The same at the first update, and by how much it grows at each one.
+FIRST_BOUND, BOUND_GROWTH = 1e-3, 1.3
 REASON = (
     "Bit for bit where torch, processor and kernels are those above. Elsewhere within the bounds: "
     "other kernels add in another order, which differs by 1e-7 at the first update and grows over "
-    "twenty of them, as each network moves against the other. Bounds are twice what was seen."
+    "twenty of them, as each network moves against the other, and the bound with it, from 0.001 to "
+    "what is written here. Bounds are twice what was seen."
 )
 NUM_UPDATES = 20
 #: What depends on the clock, not on the numbers.
