@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import adios_tme
@@ -14,9 +14,11 @@ copyright = f"2026, {author}"
 release = adios_tme.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+
+smartquotes = False  # two dashes begin a flag
 
 html_theme = "furo"
 html_title = "adios_tme"
@@ -29,17 +31,6 @@ napoleon_numpy_docstring = False
 nitpicky = False
 
 
-def write_command_page() -> None:
-    """Turn every command's help into one page."""
-    page = Path(__file__).with_name("commands.md")
-    typer = [sys.executable, "-m", "typer", "adios_tme.cli.app", "utils", "docs"]
-    text = subprocess.run(
-        [*typer, "--name", "adios-tme", "--title", "Commands"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    page.write_text(text, encoding="utf-8")
-
-
-write_command_page()
+sys.path.insert(0, str(Path(__file__).parent))
+page = import_module("command_page").command_page()
+Path(__file__).with_name("commands.md").write_text(page, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -111,8 +112,23 @@ def test_an_unknown_flag_names_the_nearest(app: typer.Typer) -> None:
     assert "--total-iterations" in result.output
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--batch-size", {"--batch-size-per-gpu", "--global-batch-size"}),
+        ("--epochs", {"--total-iterations"}),
+        ("--learning_rate", {"--lr"}),
+    ],
+)
+def test_names_of_other_trainers_are_known(app: typer.Typer, given: str, meant: set[str]) -> None:
+    result = CliRunner().invoke(app, ["--demo", given, "3"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    (named,) = re.findall(r"Possible options: (.*)\)", result.output)
+    assert set(named.split(", ")) == meant
+
+
 def test_help_shows_choices_and_defaults(app: typer.Typer) -> None:
-    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).output
+    text = CliRunner().invoke(app, ["--help-all"], env={"COLUMNS": "160"}).output
     assert "[vit_unet, adios]" in text
     assert "[default: vit_unet]" in text
     assert "--data-path" in text
