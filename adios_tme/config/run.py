@@ -65,6 +65,9 @@ class ComputeConfig(Config):
     attention: Annotated[Literal["auto", "xformers", "varlen", "sdpa"], Shapes("step")] = "auto"
     """Attention back end; auto tries xformers, then varlen, on CUDA, and takes SDPA elsewhere."""
 
+    ignore_memory: bool = False
+    """Begin also when a step needs more memory than there is, by what it costs on paper."""
+
     grad_checkpointing: Annotated[bool, Shapes("step")] = False
     """Recompute the student's activations in the backward pass to save memory."""
 
