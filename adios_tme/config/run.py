@@ -23,6 +23,9 @@ class RunConfig(Config):
     """`auto` resumes from the newest checkpoint in the output folder, `never` does not; else the
     path of a checkpoint or run folder to resume from."""
 
+    accept_new_data: bool = False
+    """Resume also when the patches are others than the run has seen."""
+
     init_from: str | None = None
     """Weights to start from, and nothing else of a run: a run, a checkpoint, a folder with
     model.safetensors, or `timm:NAME` for the encoder; what does not fit is logged by name."""
