@@ -30,6 +30,7 @@ COMMANDS = [
     ["benchmark", "data"],
     ["benchmark-nuclei"],
     ["sample"],
+    ["presets"],
 ]
 
 #: What takes seconds to import, and what only pictures and scores need.
