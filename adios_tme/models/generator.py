@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adios_tme.models.layers import Normalise, check_batch, unit_range
+from adios_tme.models.layers import Normalise, check_batch, fit_to_side, unit_range
 
 
 class MaskGenerator(nn.Module):
@@ -52,10 +52,7 @@ class MaskGenerator(nn.Module):
         images = unit_range(images_BCHW)
         if images_BCHW.is_floating_point() and not torch.compiler.is_compiling():
             _check_range(images)
-        if size != (self.img_size, self.img_size):
-            side = [self.img_size, self.img_size]
-            images = F.interpolate(images, side, mode="bicubic", antialias=True).clamp(0, 1)
-        masks: Tensor = self.network(self.normalise(images))
+        masks: Tensor = self.network(self.normalise(fit_to_side(images, self.img_size)))
         if size != masks.shape[-2:]:
             masks = F.interpolate(masks, size, mode="bilinear", antialias=True)
         return masks
