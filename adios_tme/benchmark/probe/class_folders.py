@@ -92,7 +92,7 @@ def _images_in(source: Source, class_folder: Path, left_out: LeftOut) -> list[tu
         raise DataError(scan.fault)
     below = source.path if source.kind == Kind.FOLDER else source.path.with_suffix("")
     place = PurePosixPath(below.relative_to(class_folder).as_posix())
-    left_out.merge(scan.left_out, f"{class_folder.name}/{place}")
+    left_out.merge(scan.left_out, str(class_folder.name / place))
     members = map(scan.members.member, range(len(scan.members)))
     return [(Patch(scan.entry, member), str(place / member.name)) for member in members]
 

@@ -120,10 +120,11 @@ def _verdict(each: SetResults, found: Difference) -> str:
     if found.rival in SIMPLE:
         rival += " (the stronger of the two that need no training)"
     told_apart = low > 0 or high < 0
-    verdict = f"is {'better' if value > 0 else 'worse'}" if told_apart else "cannot be told from it"
+    better = f"The encoder is {'better' if value > 0 else 'worse'}"
+    verdict = better if told_apart else "They cannot be told apart"
     return (
         f"iteration {found.iteration} reaches a balanced accuracy of {own:.3f} by "
-        f"{CLASSIFIER_NAMES[found.classifier]}, {rival} {other:.3f}. It {verdict}: the paired "
+        f"{CLASSIFIER_NAMES[found.classifier]}, {rival} {other:.3f}. {verdict}: the paired "
         f"95 % interval of the difference {value:+.3f} is [{low:+.3f}, {high:+.3f}]."
     )
 
