@@ -7,6 +7,8 @@ fit, and what does not fit is named.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -270,11 +272,12 @@ def timm_weights(name: str) -> Weights:
     return weights
 
 
-def timm_model(name: str, **settings: Any) -> nn.Module:
+def timm_model(name: str, *, offline: bool = False, **settings: Any) -> nn.Module:
     """A timm model with its pretrained weights, from a folder, timm's cache or its hub.
 
     Args:
         name: As in ``timm.create_model``; ``local-dir:FOLDER`` is an exported folder.
+        offline: Take what is on this machine; asking a hub that does not answer takes a minute.
         settings: Passed on, such as ``num_classes``.
 
     Raises:
@@ -286,13 +289,37 @@ def timm_model(name: str, **settings: Any) -> nn.Module:
             f"See timm.list_models(pretrained=True)."
         )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **settings)
+        with _hub_offline() if offline else nullcontext():
+            model: nn.Module = timm.create_model(name, pretrained=True, **settings)
     except Exception as error:  # whatever the hub's client raises
+        if offline:
+            what = "are not on this machine"
+            advice = (
+                f"Call timm.create_model({name!r}, pretrained=True) once where there is a "
+                f"network, which keeps them here, or give {TIMM}{LOCAL_DIR}FOLDER."
+            )
+        else:
+            what = "cannot be had"
+            advice = (
+                f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
+            )
         raise CheckpointError(
-            f"{TIMM}{name}: the weights cannot be had ({type(error).__name__}). "
-            f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
+            f"{TIMM}{name}: the weights {what} ({type(error).__name__}). {advice}"
         ) from error
     return model
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the hub's client from asking the network; it reads its own switch only once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _exported_weights(folder: Path) -> Weights:

@@ -22,8 +22,7 @@ class ProbeConfig(Config):
     Every checkpoint of a run is probed on folders of labelled patches, beside what needs no
     training: an encoder with random weights, and colour statistics. Scores are balanced accuracy,
     macro F1 and AUROC with bootstrap intervals. Features that were written earlier are probed, too:
-    HDF5 files, with --labels and without a run. Needs scikit-learn:
-    pip install 'adios-tme[probe]'.
+    HDF5 files, with --labels and without a run. Needs scikit-learn, which the extra `probe` brings.
     """
 
     run: Annotated[Path | None, Positional()] = None

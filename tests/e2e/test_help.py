@@ -25,6 +25,7 @@ COMMANDS = [
     ["viz", "curves"],
     ["benchmark"],
     ["benchmark", "nuclei"],
+    ["benchmark", "probe"],
     ["benchmark", "throughput"],
     ["benchmark", "data"],
     ["benchmark-nuclei"],
@@ -32,7 +33,17 @@ COMMANDS = [
 ]
 
 #: What takes seconds to import, and what only pictures and scores need.
-HEAVY = {"torch", "torchvision", "timm", "xformers", "matplotlib", "skimage", "scipy"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "xformers",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "sklearn",
+    "h5py",
+}
 
 #: Names and defaults that users' scripts rely on.
 PROMISED = {

@@ -140,9 +140,10 @@ def timm_features(name: str, device: str | torch.device) -> tuple[EncoderFeature
         device: Where it runs.
 
     Raises:
-        CheckpointError: If its weights are not on this machine and cannot be had.
+        CheckpointError: If timm does not know it, or its weights are not on this machine.
     """
-    model = timm_model(name.removeprefix(TIMM_PREFIX), num_classes=0).to(device).eval()
+    model = timm_model(name.removeprefix(TIMM_PREFIX), offline=True, num_classes=0)
+    model = model.to(device).eval()
     data = resolve_model_data_config(model)
     side = int(data["input_size"][-1])
     return EncoderFeatures(model, side, data["mean"], data["std"], device), model

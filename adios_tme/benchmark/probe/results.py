@@ -22,7 +22,7 @@ RESULTS_NAME = "probe.json"
 
 #: What is probed beside the checkpoints: two that need no training, and features from a file.
 RANDOM, COLOUR, GIVEN = "random_encoder", "colour_statistics", "features"
-SIMPLE = (RANDOM, COLOUR)
+SIMPLE = (COLOUR, RANDOM)
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,8 @@ def parts_of(train: Samples[Item], test: Samples[Item]) -> Parts[Item]:
         both = sorted({str(slide) for slide in train.slides} & {str(each) for each in test.slides})
         if both:
             notes.append(
-                f"{len(both)} slides have samples in both parts (such as {both[0]}), which makes "
-                f"scores too good."
+                f"Slides stand in both parts ({len(both)}, such as {both[0]}), which makes scores "
+                f"too good."
             )
     return Parts(train, test, "folders", tuple(notes))
 

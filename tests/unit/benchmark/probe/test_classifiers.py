@@ -45,7 +45,7 @@ def knn_by_loop(
     """Votes of one test image, as the paper has them."""
 
     def cosine(one: Floats, other: Floats) -> float:
-        dot = sum(a * b for a, b in zip(one, other, strict=True))
+        dot = float(sum(a * b for a, b in zip(one, other, strict=True)))
         return dot / math.hypot(*one) / math.hypot(*other)
 
     near = sorted(

@@ -109,7 +109,7 @@ def test_files_that_do_not_fit_are_named(features: Path, tmp_path: Path) -> None
         ({"features": [[1, float("nan")]]}, r"of shape \(1, 2\), expected finite numbers"),
         ({"features": [1, 2]}, r"of shape \(2,\), expected finite"),
     ):
-        slide(features / "20x_224px" / "s2.h5", **damage)  # type: ignore[arg-type]
+        slide(features / "20x_224px" / "s2.h5", **damage)
         with pytest.raises(DataError, match=rf"s2\.h5: its features are {text}"):
             read_features(features, csv)
     (features / "20x_224px" / "s2.h5").write_bytes(b"x")

@@ -49,15 +49,16 @@ def test_scores_are_those_of_scikit_learn(classes: int) -> None:
 
 def test_a_weight_is_an_image_that_is_there_so_often() -> None:
     truth, probabilities = predictions(3)
-    weights = np.random.default_rng(1).integers(0, 4, (5, len(truth)))
-    weights[:, :3] = 1  # no class is without an image
+    counts = np.random.default_rng(1).integers(0, 4, (5, len(truth)))
+    counts[:, :3] = 1  # no class is without an image
+    weights = counts.astype(float)
     predicted = probabilities.argmax(axis=1)
     found = (
         balanced_accuracy(truth, predicted, weights, 3),
         macro_f1(truth, predicted, weights, 3),
         macro_auroc(truth, probabilities, weights),
     )
-    for row, each in enumerate(weights):
+    for row, each in enumerate(counts):
         again = np.repeat(np.arange(len(truth)), each)
         expected = (
             reference.balanced_accuracy_score(truth[again], predicted[again]),
@@ -86,6 +87,16 @@ def test_an_interval_is_as_wide_as_theory_says() -> None:
     # Mean of two recalls of 400 images each.
     deviation = np.sqrt(sum(right[truth == each].var() / 400 for each in (0, 1))) / 2
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)
+
+
+def test_intervals_hold_chance_where_labels_are_shuffled() -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(60):
+        truth, votes = rng.permutation([0, 1] * 30), rng.random((60, 2))
+        found = score(truth, votes / votes.sum(axis=1, keepdims=True), np.arange(60), seed=0)
+        held.append([each.low <= 0.5 <= each.high for each in (found[0], found[2])])
+    assert (np.mean(held, axis=0) > 0.88).all()
 
 
 def test_slides_are_drawn_whole() -> None:

@@ -102,5 +102,5 @@ def test_slides_in_both_folders_are_told() -> None:
     train = samples(["a", "a", "b", "b"], ["1", "2", "3", "4"])
     parts = parts_of(train, samples(["a", "b"], ["2", "5"]))
     assert parts.notes == (
-        "1 slides have samples in both parts (such as 2), which makes scores too good.",
+        "Slides stand in both parts (1, such as 2), which makes scores too good.",
     )
