@@ -132,13 +132,14 @@ class TrainedEncoder(NamedTuple):
 
 
 def load_encoder_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedEncoder:
-    """`load_encoder`, with what a benchmark has to know of it.
+    """`load_encoder` for single precision, with what a benchmark has to know of it.
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
-    return _trained(_student(state, config, torch.device(device)), state, config)
+    exact = config.model_copy(update={"compute": ComputeConfig(precision="fp32")})
+    return _trained(_student(state, exact, torch.device(device)), state, config)
 
 
 def untrained_encoder(path: Path, seed: int, device: str | torch.device = "cpu") -> TrainedEncoder:
