@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -109,6 +109,11 @@ class SetResults:
     notes: tuple[str, ...] = ()
     left_out: list[dict[str, Any]] = field(default_factory=list)
 
+    @classmethod
+    def without_scores(cls, name: str, protocol: dict[str, Any]) -> SetResults:
+        """Of a set that is to be probed; its protocol as it comes back from the file."""
+        return cls(name, json.loads(json.dumps(protocol)), (), "")
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in the order of their numbers."""
@@ -129,17 +134,11 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """The values that are written."""
-        return {"run": self.run, "sets": [_as_json(each) for each in self.sets]}
-
-
-def _as_json(each: SetResults) -> dict[str, Any]:
-    """Plain values; an interval is an object with value, low and high."""
-    tree = asdict(each)
-    plain: dict[str, Any] = _with_named_intervals(tree)
-    return plain
+        return {"run": self.run, "sets": _with_named_intervals(list(map(asdict, self.sets)))}
 
 
 def _with_named_intervals(tree: Any) -> Any:
+    """Plain values; an interval is an object with value, low and high."""
     if isinstance(tree, Interval):
         return tree._asdict()
     if isinstance(tree, dict):
@@ -162,28 +161,19 @@ def as_numbers(text: str) -> Ints:
     return np.array(text.split(), dtype=np.int64)
 
 
-class Asked(Protocol):
-    """A set that is to be probed."""
-
-    name: str
-
-
-def read_finished(
-    path: Path, run: str | None, asked: Sequence[tuple[Asked, dict[str, Any]]]
-) -> list[SetResults]:
+def read_finished(path: Path, run: str | None, asked: Sequence[SetResults]) -> list[SetResults]:
     """Sets as they were left earlier, in the order in which they are asked for.
 
     Args:
         path: The file of results.
         run: Whose checkpoints are probed.
-        asked: Sets with their protocols; where that is another now, nothing counts.
+        asked: Sets without scores; they stay so where their protocol is another now.
 
     Raises:
         DataError: If the file holds scores of another run or of other sets, or something else.
     """
-    fresh = [SetResults(each.name, _plain(protocol), (), "") for each, protocol in asked]
     if not path.is_file():
-        return fresh
+        return list(asked)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         run_before = saved["run"]
@@ -192,7 +182,7 @@ def read_finished(
         raise DataError(
             f"{path}: is not a result of this benchmark. Remove it, or give another --output."
         ) from error
-    others = sorted(set(found) - {each.subject for each in fresh}, key=str)
+    others = sorted(set(found) - {each.subject for each in asked}, key=str)
     if run_before != run or others:
         on = f" on {others[0][0]}, which is not asked for now" if others else ""
         raise DataError(
@@ -203,11 +193,5 @@ def read_finished(
         found[each.subject]
         if each.subject in found and found[each.subject].protocol == each.protocol
         else each
-        for each in fresh
+        for each in asked
     ]
-
-
-def _plain(protocol: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from the file."""
-    plain: dict[str, Any] = json.loads(json.dumps(protocol))
-    return plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from adios_tme.benchmark.checkpoints import KeptCheckpoint, kept_checkpoints
 from adios_tme.benchmark.probe.classifiers import NUM_FOLDS, STRENGTHS, require_scikit_learn
 from adios_tme.benchmark.probe.describe import (
     ColourStatistics,
-    Describer,
     Reading,
     features_of,
     timm_features,
@@ -28,9 +26,10 @@ from adios_tme.benchmark.probe.results import (
     RANDOM,
     RESULTS_NAME,
     Results,
+    SetResults,
     read_finished,
 )
-from adios_tme.benchmark.probe.set_scores import Progress, SetScores
+from adios_tme.benchmark.probe.set_scores import Progress, Rival, SetScores
 from adios_tme.benchmark.probe.sets import ProbeSet, open_sets
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.probe import ProbeConfig
@@ -65,9 +64,8 @@ def probe_run(
     first = next(iter(opened.values()), None)
     output = ResultsFile.checked(config.output / RESULTS_NAME)
     run = str(_folder(config.run)) if config.run else None
-    before = read_finished(
-        config.output / RESULTS_NAME, run, [(each, _protocol(config, each, first)) for each in sets]
-    )
+    asked = [SetResults.without_scores(each.name, _protocol(config, each, first)) for each in sets]
+    before = read_finished(config.output / RESULTS_NAME, run, asked)
     rivals = _rivals(config, checkpoints, device)
     with ThreadPoolExecutor(config.num_workers) as threads:
         reading = Reading(config.batch_size, threads, config.num_workers)
@@ -95,16 +93,6 @@ def probe_run(
         results = found()
         output.write(results.as_json())
     return results
-
-
-@dataclass(frozen=True)
-class Rival:
-    """What is probed beside the checkpoints."""
-
-    name: str
-    describer: Describer
-    sha256: str = ""
-    """Of weights that come from elsewhere."""
 
 
 def _rivals(

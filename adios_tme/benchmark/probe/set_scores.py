@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +32,14 @@ from adios_tme.config.probe import ProbeConfig
 Progress = Callable[[int, int], None]
 
 
-class Named(Protocol):
+@dataclass(frozen=True)
+class Rival:
     """What is probed beside the checkpoints."""
 
-    @property
-    def name(self) -> str:
-        """How results call it."""
-
-    @property
-    def describer(self) -> Describer:
-        """Gives its features."""
-
-    @property
-    def sha256(self) -> str:
-        """Of weights that come from elsewhere; else empty."""
+    name: str
+    describer: Describer
+    sha256: str = ""
+    """Of weights that come from elsewhere."""
 
 
 class SetScores:
@@ -71,7 +66,7 @@ class SetScores:
             train, test = (np.stack(part.items) for part in (parts.train, parts.test))
             self._rivals[GIVEN] = RivalScores(self._fit(train, test))
 
-    def num_to_do(self, rivals: Sequence[Named], checkpoints: Sequence[KeptCheckpoint]) -> int:
+    def num_to_do(self, rivals: Sequence[Rival], checkpoints: Sequence[KeptCheckpoint]) -> int:
         """Images that have to be embedded."""
         methods = sum(map(self._lacks_rival, rivals)) + sum(map(self.lacks, checkpoints))
         return methods * len(self._set)
@@ -80,11 +75,11 @@ class SetScores:
         """Whether a checkpoint has to be probed."""
         return self._set.is_images and checkpoint.key not in self._done
 
-    def _lacks_rival(self, rival: Named) -> bool:
+    def _lacks_rival(self, rival: Rival) -> bool:
         known = self._rivals.get(rival.name)
         return self._set.is_images and (known is None or known.sha256 != rival.sha256)
 
-    def add_rival(self, rival: Named, on_image: Callable[[], None]) -> None:
+    def add_rival(self, rival: Rival, on_image: Callable[[], None]) -> None:
         """Probe a rival, unless its scores are known."""
         if self._lacks_rival(rival):
             scores = self._score(rival.describer, rival.name, on_image)
