@@ -100,13 +100,14 @@ def test_intervals_hold_chance_where_labels_are_shuffled() -> None:
 
 
 def test_slides_are_drawn_whole() -> None:
-    slides = [f"slide {number // 4}" for number in range(40)]
-    groups, by_slide = group_numbers(slides, 40)
+    slides = [f"slide {number}" for number in range(9) for _ in range(number + 1)]
+    groups, by_slide = group_numbers(slides, 45)
     assert by_slide
     drawn = np.concatenate(list(resamples(groups, seed=0)))
-    assert drawn.shape == (NUM_RESAMPLES, 40)
-    assert (drawn.reshape(-1, 10, 4) == drawn.reshape(-1, 10, 4)[:, :, :1]).all()
-    assert drawn.sum(axis=1).tolist() == [40.0] * NUM_RESAMPLES
+    assert drawn.shape == (NUM_RESAMPLES, 45)
+    firsts = [slides.index(name) for name in slides]
+    assert (drawn == drawn[:, firsts]).all()
+    assert (drawn[:, sorted(set(firsts))].sum(axis=1) == 9).all()  # as many slides as there are
 
 
 @pytest.mark.parametrize(
