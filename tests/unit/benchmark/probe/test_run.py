@@ -127,16 +127,25 @@ def test_what_was_probed_is_not_embedded_again(run: Path, tmp_path: Path) -> Non
     assert num_images == 48 + 24
     assert changed.sets[0].checkpoints[0] == first.sets[0].checkpoints[0]
     assert changed.sets[0].rivals == first.sets[0].rivals
-    write_timm(
-        ExportedEncoder(VisionTransformer(16, 8, 64, 1, 1).eval(), (0.5,) * 3, (0.2,) * 3),
-        tmp_path / "timm",
-    )
+
+
+def test_a_rival_is_embedded_once_for_its_weights(run: Path, tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "set", num_slides=4)
     rival = f"timm:local-dir:{tmp_path / 'timm'}"
-    for expected in (48 + 24, 0):
-        more, num_images = probe(run, first_set, other, output=tmp_path / "out", rival=(rival,))
-        assert num_images == expected
-    assert list(more.sets[0].rivals) == [RANDOM, COLOUR, rival]
-    assert [each.rival for each in more.sets[0].differences[:2]] == [COLOUR, rival]
+    given: dict[str, Any] = {"output": tmp_path / "out", "rival": (rival,)}
+    probe(run, folder, output=tmp_path / "out")
+    scores = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        encoder = VisionTransformer(16, 8, 64, 1, 1).eval()
+        write_timm(ExportedEncoder(encoder, (0.5,) * 3, (0.2,) * 3), tmp_path / "timm")
+        results, num_images = probe(run, folder, **given)
+        assert num_images == 24
+        assert probe(run, folder, **given) == (results, 0)
+        scores.append(results.sets[0].rivals[rival])
+    assert scores[0].sha256 != scores[1].sha256
+    assert list(results.sets[0].rivals) == [RANDOM, COLOUR, rival]
+    assert [each.rival for each in results.sets[0].differences[:2]] == [COLOUR, rival]
 
 
 @pytest.mark.parametrize("change", [{"k": 3}, {"seed": 1}, {"pool": "mean"}, "image"])
