@@ -26,6 +26,7 @@ COMMANDS = [
     ["viz", "curves"],
     ["benchmark"],
     ["benchmark", "nuclei"],
+    ["benchmark", "probe"],
     ["benchmark", "throughput"],
     ["benchmark", "data"],
     ["benchmark-nuclei"],
@@ -34,7 +35,17 @@ COMMANDS = [
 ]
 
 #: What takes seconds to import, and what only pictures and scores need.
-HEAVY = {"torch", "torchvision", "timm", "xformers", "matplotlib", "skimage", "scipy"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "xformers",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "sklearn",
+    "h5py",
+}
 
 #: Names and defaults that users' scripts rely on.
 PROMISED = {
