@@ -40,6 +40,8 @@ class BuildReport:
     faults: tuple[Fault, ...]
     left_out: LeftOut
     """All that is not in the index, archives and folders with faults included."""
+    sizes_are_unsaid: bool
+    """See `Found.sizes_are_unsaid`."""
     num_unmatched: int
     """Names that ``--name-pattern`` does not match, of those that were tried."""
 
@@ -53,6 +55,12 @@ class BuildReport:
         taken, images = len(self.index), self.num_images
         is_little = taken < LEAST_TAKEN * images
         notices = []
+        if self.sizes_are_unsaid:
+            text = (
+                f"No name in these folders states a size, so all {taken:,} images are taken. "
+                f"Choose some with --pattern or --patch-size-px."
+            )
+            notices.append(Notice(text, False))
         if taken < images:
             rule = describe(self.index.selection)
             text = f"Took {taken:,} of {images:,} images. Asked for {rule}."
@@ -97,7 +105,14 @@ def report_on(index: DatasetIndex, num_scanned: int, found: Found) -> BuildRepor
     left_out.merge(found.left_out)
     names = (str(fault.path) for fault in found.faults)
     left_out.add("unreadable", names, len(found.faults))
-    return BuildReport(index, num_scanned, tuple(found.faults), left_out, _num_unmatched(index))
+    return BuildReport(
+        index,
+        num_scanned,
+        tuple(found.faults),
+        left_out,
+        found.sizes_are_unsaid,
+        _num_unmatched(index),
+    )
 
 
 def _num_unmatched(index: DatasetIndex) -> int:

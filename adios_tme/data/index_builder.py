@@ -19,11 +19,12 @@ from adios_tme.data.index import (
     has_old_format,
 )
 from adios_tme.data.index_writer import IndexWriter
-from adios_tme.data.members import Directory, printable
+from adios_tme.data.members import Directory, Kind, printable
 from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.names import has_group
 from adios_tme.data.pickle_list import Listing, Metadata, write_listing
 from adios_tme.data.scan import NUM_NAMES_SHOWN, Scan, scan_all
-from adios_tme.data.selection import describe
+from adios_tme.data.selection import describe, sort_members
 from adios_tme.data.sources import (
     Fault,
     Found,
@@ -79,12 +80,12 @@ def index_archives(
         LaunchError: If one of the processes is killed.
     """
     check_data_path(data_path)
-    selection = selection or PatchSelection()
     output = output or index_path(data_path)
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
     found = find_sources(data_path, (output, *own))
     sources = found.sources
+    selection = _settled(selection or PatchSelection(), found)
     digest = _digest(data_path)
     old = None if rebuild else _reusable(output, selection, digest)
     root = data_path.parent if is_listing(data_path) else data_path
@@ -259,6 +260,23 @@ def _directory_of(index: DatasetIndex, number: int) -> Directory:
         crc32=column["crc32"].astype(np.uint32),
         method=column["method"].astype(np.uint8),
     )
+
+
+def _settled(selection: PatchSelection, found: Found) -> PatchSelection:
+    """The rule: every image where none is given and plain folders have names without a size."""
+    is_given = selection != PatchSelection(name_pattern=selection.name_pattern)
+    by_name = selection.name_pattern is not None and has_group(selection.name_pattern, "size")
+    if is_given or by_name or any(source.kind != Kind.FOLDER for source in found.sources):
+        return selection
+    for source in found.sources:
+        try:
+            told = sort_members(source.list_members(), selection)
+        except (OSError, DataError):  # scanning says why
+            return selection
+        if told.patches.any() or told.thumbnails.any():
+            return selection
+    found.sizes_are_unsaid = bool(found.sources)
+    return selection.model_copy(update={"all": found.sizes_are_unsaid})
 
 
 def _nothing_found(

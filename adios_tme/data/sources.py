@@ -81,6 +81,8 @@ class Found:
     """Folders that cannot be listed, and names of a list that no file can have."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """Files beside the archives and images."""
+    sizes_are_unsaid: bool = False
+    """Whether all are plain folders whose names state no size, so that every image is taken."""
 
 
 def is_listing(data_path: Path) -> bool:

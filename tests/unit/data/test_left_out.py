@@ -91,6 +91,34 @@ def test_a_coordinate_is_no_size_and_no_patch_is_an_error_with_the_way_out(tmp_p
     assert len(build_index(tmp_path, PatchSelection(all=True))) == 4
 
 
+def test_plain_folders_whose_names_state_no_size_are_taken_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "slide_a"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"S1_{n * 448}_0.png").write_bytes(png(8, seed=n))
+    report = index_archives(tmp_path)
+    assert len(report.index) == 3
+    assert [(notice.text, notice.is_urgent) for notice in report.notices()] == [
+        (
+            "No name in these folders states a size, so all 3 images are taken. Choose some with "
+            "--pattern or --patch-size-px.",
+            False,
+        )
+    ]
+    again = index_archives(tmp_path)
+    assert (again.num_scanned, again.notices()) == (0, report.notices())
+    # A size that is asked for, one that a name states, and an archive leave the rule as it is.
+    with pytest.raises(DataError, match="no patch among 3 images"):
+        index_archives(tmp_path, PatchSelection(patch_size_px=256))
+    (folder / "p_448_x0_y0.png").write_bytes(png(8))
+    report = index_archives(tmp_path)
+    assert len(report.index) == 1
+    assert report.notices()[0].text.startswith("Took 1 of 4 images.")
+    (folder / "p_448_x0_y0.png").unlink()
+    make_archive(tmp_path / "s.zip", num_patches=2)
+    assert len(index_archives(tmp_path).index) == 2
+
+
 def test_one_part_of_an_archive_says_so(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "s.zip")
     content = bytearray(path.read_bytes())
