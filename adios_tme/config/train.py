@@ -11,7 +11,7 @@ from adios_tme.config.base import Config, is_changed
 from adios_tme.config.data import DataConfig
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
-from adios_tme.config.load import merge
+from adios_tme.config.load import leaves, merge, nest
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
@@ -36,6 +36,14 @@ DEMO: dict[str, Any] = {
     "optim": {"lr": 1e-3, "mask_lr_ratio": 0.5, "total_iterations": 100},
     "run": {"output_dir": "adios_tme_demo", "save_freq": 25, "viz_freq": 25},
 }
+
+
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections as what was given of them."""
+    return {
+        name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
+        for name, value in given.items()
+    }
 
 
 class TrainConfig(Config):
@@ -64,16 +72,24 @@ class TrainConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
+    def _leaves_may_stand_at_the_top(cls, given: Any) -> Any:
+        """``TrainConfig(data_path=["patches"], lr=1e-4)``, as in a settings file."""
+        if not isinstance(given, Mapping):
+            return given
+        names = {leaf.path[-1] for leaf in leaves(cls)} - set(cls.model_fields)
+        flat = {name: value for name, value in given.items() if name in names}
+        rest = {name: value for name, value in given.items() if name not in names}
+        return merge(_plain(rest), nest(cls, flat)) if flat else given
+
+    @model_validator(mode="before")
+    @classmethod
     def _presets_go_under(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
         demo = DEMO if given.get("demo") else {}
         name = given.get("preset")
         preset = settings_of(str(name), cls) if name is not None else {}
-        plain = {
-            name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
-            for name, value in given.items()
-        }
+        plain = _plain(given)
         if name is not None and is_file(str(name)):
             plain["preset"] = None  # the file may change or go; what it says is in the settings
         return merge(demo, preset, plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -81,6 +82,12 @@ def test_a_preset_lies_under_what_is_given(
     assert given(app, seen, "--config", str(path), "--mask-ema", "0").mask.mask_ema == 0
     in_python = TrainConfig(preset=preset, data=DataConfig(data_path=Path("x"), img_size=96))
     assert (in_python.mask.mask_ema, in_python.data.img_size) == (stable, 96)
+
+
+def test_python_takes_the_names_of_flags_too() -> None:
+    flat: dict[str, Any] = {"data_path": ["x"], "lr": 0.25}
+    config = TrainConfig(**flat, preset="laptop", data=DataConfig(img_size=96))
+    assert (config.optim.lr, config.data.img_size, config.model.embed_dim) == (0.25, 96, 96)
 
 
 def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) -> None:
