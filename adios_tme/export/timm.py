@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from adios_tme.errors import CheckpointError
 from adios_tme.files import replacing, write_whole
-from adios_tme.models.layers import Block, swiglu_width
+from adios_tme.models.layers import swiglu_width
+from adios_tme.models.sizes import encoder_sizes
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
 
 ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"
@@ -54,23 +55,21 @@ def write_timm(exported: ExportedEncoder, folder: Path) -> None:
 
 def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
     """What timm reads: the architecture, its sizes, and how images are normalised."""
-    encoder, patches = exported.encoder, exported.encoder.patch_embed
-    block = encoder.blocks[0]
-    assert isinstance(block, Block)
-    dim, (side, _) = encoder.embed_dim, patches.img_size
+    sizes = encoder_sizes(exported.encoder)
+    dim, side = sizes["embed_dim"], sizes["img_size"]
     return {
         "architecture": ARCHITECTURE,
         "num_classes": 0,
         "num_features": dim,
         "global_pool": "token",
         "model_args": {
-            "patch_size": patches.patch_size[0],
+            "patch_size": sizes["patch_size"],
             "embed_dim": dim,
-            "depth": len(encoder.blocks),
-            "num_heads": block.attn.num_heads,
+            "depth": sizes["depth"],
+            "num_heads": sizes["num_heads"],
             # timm halves the hidden width of a gated MLP.
             "mlp_ratio": 2 * swiglu_width(dim) / dim,
-            "reg_tokens": encoder.num_prefix_tokens - 1,
+            "reg_tokens": sizes["num_register_tokens"],
             "img_size": side,
             "init_values": LAYER_SCALE,
             "dynamic_img_size": True,
