@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from adios_tme.errors import CheckpointError
-from adios_tme.files import replacing, write_whole
+from adios_tme.files import write_whole
 from adios_tme.models.layers import swiglu_width
 from adios_tme.models.sizes import encoder_sizes
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
+from adios_tme.models.weights import save_weights
 
 ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"
 CONFIG_NAME = "config.json"
@@ -44,12 +45,7 @@ def write_timm(exported: ExportedEncoder, folder: Path) -> None:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: weight.detach().cpu().contiguous()
-        for name, weight in exported.encoder.state_dict().items()
-    }
-    with replacing(folder / WEIGHTS_NAME) as partial:
-        save_file(weights, partial, {"format": "pt"})
+    save_weights(exported.encoder, folder / WEIGHTS_NAME)
     write_whole(folder / CONFIG_NAME, json.dumps(timm_config(exported), indent=2) + "\n")
 
 
@@ -91,11 +87,6 @@ def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
     }
 
 
-def is_timm_folder(path: Path) -> bool:
-    """Whether a folder holds an exported encoder."""
-    return (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
-
-
 def read_timm(folder: Path) -> ExportedEncoder:
     """Load an encoder that `write_timm` has written, ready to evaluate.
 
@@ -112,7 +103,7 @@ def read_timm(folder: Path) -> ExportedEncoder:
     except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: holds no encoder that adios-tme export has written. "
-            f"Export it again, or give the run it came from."
+            f"Export it again with --what encoder, or give the run it came from."
         ) from error
     return ExportedEncoder(encoder.eval(), mean, std)
 

@@ -16,14 +16,15 @@ from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adios_tme.errors import CheckpointError
-from adios_tme.files import replacing, write_whole
+from adios_tme.files import write_whole
 from adios_tme.models.images import AnyImages, Images, take_images
 from adios_tme.models.layers import Normalise, check_batch, unit_range
 from adios_tme.models.sizes import mask_network_of, mask_network_sizes
+from adios_tme.models.weights import save_weights
 
 
 class MaskGenerator(
@@ -122,15 +123,34 @@ class MaskGenerator(
             "std": list(self.std),
         }
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> MaskGenerator:
+        """Load a mask model, ready to evaluate.
+
+        Args:
+            pretrained_model_name_or_path: A folder that ``adios-tme export --what mask`` or
+                ``save_pretrained`` has written, or the name of a hub's repository that holds one.
+            **options: ``map_location``, the device; of a repository, too, what
+                `huggingface_hub.PyTorchModelHubMixin` takes, such as ``revision`` and ``token``.
+
+        Raises:
+            CheckpointError: If it is damaged, or something else than a mask model.
+        """
+        path = pretrained_model_name_or_path
+        if isinstance(path, Path) and not path.is_dir():
+            raise CheckpointError(
+                f"{path}: does not exist. Give the folder of an export, or the name of a "
+                f"repository as text."
+            )
+        loaded: MaskGenerator = super().from_pretrained(path, **options)
+        return loaded
+
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write weights and settings; each of the files is whole or as it was."""
-        weights = {
-            name: weight.detach().cpu().contiguous()
-            for name, weight in self.network.state_dict().items()
-        }
         settings = json.dumps(self.settings(), indent=2)
-        with replacing(save_directory / constants.SAFETENSORS_SINGLE_FILE) as partial:
-            save_file(weights, partial, {"format": "pt"})
+        save_weights(self.network, save_directory / constants.SAFETENSORS_SINGLE_FILE)
         write_whole(save_directory / constants.CONFIG_NAME, settings + "\n")
 
     @classmethod
