@@ -96,14 +96,11 @@ def mask_card(facts: RunFacts, settings: Mapping[str, Any]) -> str:
 
 def eva(config: Mapping[str, Any]) -> str:
     """Environment by which eva builds the encoder of a ``config.json``."""
-    sizes = config["model_args"]
-    kwargs = {"checkpoint_path": "FOLDER/model.safetensors", "num_classes": 0, **sizes}
     images = config["pretrained_cfg"]
     return snippets.EVA.format(
         architecture=config["architecture"],
-        kwargs=json.dumps(kwargs),
         width=config["num_features"],
-        side=sizes["img_size"],
+        side=images["input_size"][-1],
         mean=json.dumps(images["mean"]),
         std=json.dumps(images["std"]),
     )

@@ -22,7 +22,7 @@ encoder = timm.create_model(
     num_classes=0,
     checkpoint_path=str(folder / "model.safetensors"),
     **sizes,
-)
+).eval()
 """
 OURS = """from pathlib import Path
 
@@ -113,7 +113,7 @@ features = wsi["adios_tme_tiles"].X
 """
 #: Filled by ``str.format``.
 EVA = """export MODEL_NAME=timm/{architecture}
-export MODEL_EXTRA_KWARGS='{kwargs}'
+export MODEL_EXTRA_KWARGS='{{model_name: "local-dir:FOLDER", pretrained: true}}'
 export IN_FEATURES={width} RESIZE_DIM={side} NORMALIZE_MEAN='{mean}' NORMALIZE_STD='{std}'
 eva predict_fit --config configs/vision/pathology/offline/classification/bach.yaml
 """
