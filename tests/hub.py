@@ -52,7 +52,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {})
 
     def do_GET(self) -> None:
-        self._send_file(with_body=True)
+        if self.path.startswith("/api/models/"):  # whether a repository exists
+            is_known = any(name in self.path for name in self.hub.repositories)
+            self._answer(200 if is_known else 404, {"id": "known"} if is_known else {})
+        else:
+            self._send_file(with_body=True)
 
     def do_HEAD(self) -> None:
         self._send_file(with_body=False)
