@@ -160,6 +160,12 @@ def test_images_are_given_back_in_the_form_they_came_in(number: torch.dtype) -> 
         np.testing.assert_array_equal(np.asarray(back), np.asarray(form))
 
 
+def test_colours_are_rounded_to_the_nearest_of_uint8() -> None:
+    taken = take_images(torch.zeros(3, 1, 1, dtype=torch.uint8))
+    back = taken.images_like(torch.full((1, 3, 1, 1), 6.9 / 255))
+    assert torch.equal(torch.as_tensor(back), torch.full((3, 1, 1), 7, dtype=torch.uint8))
+
+
 def trained_like(kind: str) -> MaskGenerator:
     """A mask model whose every weight has moved from where it began."""
     encoder = VisionTransformer(32, 8, 64, 4, 2, num_register_tokens=2)
