@@ -90,7 +90,7 @@ def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEnc
     """
     state, config = _read_with_config(path)
     encoder = _student(state, config, torch.device("cpu")).encoder
-    facts = run_facts(find_checkpoint(path), state, licence)
+    facts = run_facts(find_checkpoint(path), state, config, licence)
     return ExportedEncoder(encoder, config.data.mean, config.data.std), facts
 
 
@@ -104,7 +104,7 @@ def load_mask_model_for_export(
     """
     state, config = _read_with_config(path)
     generator = _mask_generator(state, config, torch.device("cpu"))
-    return generator, run_facts(find_checkpoint(path), state, licence)
+    return generator, run_facts(find_checkpoint(path), state, config, licence)
 
 
 class TrainedMaskModel(NamedTuple):

@@ -151,7 +151,7 @@ def _settings(facts: RunFacts) -> str:
 
 
 def _roots(data: Mapping[str, Any]) -> list[str]:
-    """Names of the data's folders; where they lay is nobody's business."""
+    """Names of the data's folders; a card is public, so where they lie is not told."""
     return [Path(str(root)).name for root in data["data_path"]] or ["generated tissue"]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adios_tme.config.train import TrainConfig
 from adios_tme.errors import DataError
 from adios_tme.run_folder.checkpoints import checkpoint_digest
 from adios_tme.run_folder.layout import METRICS
@@ -59,12 +60,15 @@ class RunFacts:
     """Why something is not told."""
 
 
-def run_facts(checkpoint: Path, state: Mapping[str, Any], licence: str | None) -> RunFacts:
+def run_facts(
+    checkpoint: Path, state: Mapping[str, Any], config: TrainConfig, licence: str | None
+) -> RunFacts:
     """Gather what is known of a checkpoint.
 
     Args:
         checkpoint: Its file, in the run's folder.
         state: What it holds.
+        config: Its settings.
         licence: Of the weights.
     """
     left_out: list[str] = []
@@ -72,7 +76,7 @@ def run_facts(checkpoint: Path, state: Mapping[str, Any], licence: str | None) -
         iteration=state["iteration"],
         samples_seen=state.get("samples_seen", 0),
         version=state.get("version", "of an earlier release"),
-        settings=state["config"],
+        settings=config.model_dump(mode="json"),
         curves=_curves(checkpoint.parent, state["iteration"], left_out),
         nuclei=_nuclei(checkpoint, left_out),
         licence=licence,

@@ -6,7 +6,7 @@ Shape legend: B images, N masks, K crops of each masked view, C channels, H x W 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +44,8 @@ class MaskAugment:
             with its own seed and the worker's, so that no two workers or epochs draw the same.
 
     Raises:
-        ValueError: If there is a crop size without crops, or a number is too small.
+        ValueError: If there is a crop size without crops, a number is too small, or there is no
+            such fill.
 
     Example:
         >>> import torch
@@ -72,6 +73,8 @@ class MaskAugment:
                 f"crop_size={crop_size} with crops_per_mask={crops_per_mask}. "
                 f"Give crops_per_mask=1 or more and a size of 1 or more, or drop it."
             )
+        if fill not in get_args(Fill):
+            raise ValueError(f"fill={fill!r} is unknown. Use one of {', '.join(get_args(Fill))}.")
         self.masks = masks.eval()
         self.crops_per_mask = crops_per_mask
         self.crop_size = crop_size

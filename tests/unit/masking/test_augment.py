@@ -214,11 +214,12 @@ def test_it_stands_in_the_transform_of_lightly(masks: MaskGenerator, image: Tens
     [
         ({"crops_per_mask": -1}, "crops_per_mask=-1, expected 0 or more"),
         ({"crop_size": 32}, "crop_size=32 with crops_per_mask=0"),
+        ({"fill": "black"}, "fill='black' is unknown. Use one of zero, mean, blur, noise"),
         ({"crop_size": 0, "crops_per_mask": 1}, "crop_size=0 with crops_per_mask=1"),
     ],
 )
 def test_settings_that_make_no_views_are_refused(
-    options: dict[str, int], text: str, masks: MaskGenerator
+    options: dict[str, Any], text: str, masks: MaskGenerator
 ) -> None:
     with pytest.raises(ValueError, match=text):
-        MaskAugment(masks, **options)  # type: ignore[arg-type]
+        MaskAugment(masks, **options)
