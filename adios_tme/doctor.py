@@ -51,7 +51,12 @@ NUM_STEPS = 3
 #: Largest difference of attention and its gradients from torch's, by number format.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 #: What is not needed for training, by its extra: the module that it brings, and what it is for.
-EXTRAS = {"slurm": ("submitit", "adios-tme train --slurm")}
+EXTRAS = {
+    "slurm": ("submitit", "adios-tme train --slurm"),
+    "onnx": ("onnxscript", "adios-tme export --format onnx"),
+    "hdf5": ("h5py", "features in HDF5 files"),
+    "probe": ("sklearn", "adios-tme benchmark probe"),
+}
 
 
 @dataclass(frozen=True)

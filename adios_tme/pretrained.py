@@ -7,6 +7,8 @@ fit, and what does not fit is named.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.folder import is_exported, is_mask_folder
 from adios_tme.export.run_facts import RunFacts, run_facts
-from adios_tme.export.timm import WEIGHTS_NAME, ExportedEncoder, read_timm
+from adios_tme.export.timm import WEIGHTS_NAME, Channels, ExportedEncoder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.resolve import resolve
@@ -34,6 +36,7 @@ from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optim
 from adios_tme.version import __version__
 
 TIMM = "timm:"
+LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
 
 
@@ -124,6 +127,52 @@ def load_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedM
     state, config = _read_with_config(Path(path))
     generator = _mask_generator(state, config, torch.device(device))
     return TrainedMaskModel(generator, int(state["iteration"]), config.mask.num_masks)
+
+
+class TrainedEncoder(NamedTuple):
+    """An encoder, with what its checkpoint tells of it and of the images it takes."""
+
+    encoder: VisionTransformer
+    iteration: int
+    img_size: int
+    """Side of the images in pixels."""
+    mean: Channels
+    std: Channels
+    sizes: dict[str, int]
+    """What the shapes of its weights follow from, by the names of the settings."""
+
+
+def load_encoder_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedEncoder:
+    """`load_encoder` for single precision, with what a benchmark has to know of it.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint.
+    """
+    state, config = _read_with_config(Path(path))
+    exact = config.model_copy(update={"compute": ComputeConfig(precision="fp32")})
+    return _trained(_student(state, exact, torch.device(device)), state, config)
+
+
+def untrained_encoder(path: Path, seed: int, device: str | torch.device = "cpu") -> TrainedEncoder:
+    """An encoder of the same shape as a checkpoint's, with its first weights drawn anew.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint.
+    """
+    _, config = _read_with_config(Path(path))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        resolved = resolve(config, torch.device("cpu"))  # the same weights on every device
+        student = build_student(config.model, config.data.img_size, resolved)
+    return _trained(student.to(device).eval(), {"iteration": 0}, config)
+
+
+def _trained(student: Student, state: dict[str, Any], config: TrainConfig) -> TrainedEncoder:
+    model, data = config.model, config.data
+    names = ("patch_size", "embed_dim", "depth", "num_heads", "num_register_tokens")
+    sizes = {name: int(getattr(model, name)) for name in names}
+    iteration = int(state["iteration"])
+    return TrainedEncoder(student.encoder, iteration, data.img_size, data.mean, data.std, sizes)
 
 
 def _mask_generator(
@@ -255,19 +304,58 @@ def timm_weights(name: str) -> Weights:
     Raises:
         CheckpointError: If timm does not know the model, or its weights cannot be had.
     """
-    if not timm.is_model(name.split(".")[0]):
+    weights: Weights = timm_model(name).state_dict()
+    return weights
+
+
+def timm_model(name: str, *, offline: bool = False, **settings: Any) -> nn.Module:
+    """A timm model with its pretrained weights, from a folder, timm's cache or its hub.
+
+    Args:
+        name: As in ``timm.create_model``; ``local-dir:FOLDER`` is an exported folder.
+        offline: Take what is on this machine; asking a hub that does not answer takes a minute.
+        settings: Passed on, such as ``num_classes``.
+
+    Raises:
+        CheckpointError: If timm does not know the model, or its weights cannot be had.
+    """
+    if not timm.is_model(name.split(".")[0]) and not name.startswith(LOCAL_DIR):
         raise CheckpointError(
             f"{TIMM}{name}: timm {timm.__version__} has no such model. "
             f"See timm.list_models(pretrained=True)."
         )
     try:
-        weights: Weights = timm.create_model(name, pretrained=True).state_dict()
+        with _hub_offline() if offline else nullcontext():
+            model: nn.Module = timm.create_model(name, pretrained=True, **settings)
     except Exception as error:  # whatever the hub's client raises
+        if offline:
+            what = "are not on this machine"
+            advice = (
+                f"Call timm.create_model({name!r}, pretrained=True) once where there is a "
+                f"network, which keeps them here, or give {TIMM}{LOCAL_DIR}FOLDER."
+            )
+        else:
+            what = "cannot be had"
+            advice = (
+                f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
+            )
         raise CheckpointError(
-            f"{TIMM}{name}: the weights cannot be had ({type(error).__name__}). "
-            f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
+            f"{TIMM}{name}: the weights {what} ({type(error).__name__}). {advice}"
         ) from error
-    return weights
+    return model
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the hub's client from asking the network; it reads its own switch only once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _exported_weights(folder: Path) -> Weights:

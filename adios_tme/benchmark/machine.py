@@ -8,14 +8,28 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 #: Side of the square product that stands for the matrix peak.
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 PEAK_REPEATS = 7
+
+
+class GroupFiles(NamedTuple):
+    """Names of what a control group says about memory."""
+
+    limit: str
+    used: str
+    cache: str
+    """Key of the page cache in ``memory.stat``."""
+
+
+GROUP_V1 = GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+GROUP_V2 = GroupFiles("memory.max", "memory.current", "file")
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -46,7 +60,43 @@ def total_memory(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device))
     available, own = _kib("/proc/meminfo", "MemAvailable"), _kib("/proc/self/status", "VmRSS")
-    return (available + own) * 1024 if available is not None and own is not None else None
+    if available is None or own is None:
+        return None
+    rooms = [available * 1024, *_rooms_of_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]
+    return min(rooms) + own * 1024
+
+
+def _rooms_of_groups(listed: Path, root: Path) -> Iterator[int]:
+    """Bytes that are left below the limits of jobs and containers, which /proc/meminfo ignores.
+
+    Args:
+        listed: The control groups of this process, as ``/proc/self/cgroup`` has them.
+        root: Where the system shows control groups.
+    """
+    for line in listed.read_text().splitlines() if listed.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            files, base = GROUP_V2, root
+        elif controllers == "memory":
+            files, base = GROUP_V1, root / "memory"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for each in (group, *group.parents):
+            if each.is_relative_to(base) and (room := _room_of_group(each, files)) is not None:
+                yield room
+
+
+def _room_of_group(group: Path, files: GroupFiles) -> int | None:
+    """What a group may still take; None without a limit. Its page cache gives way."""
+    limit, used, stat = (group / name for name in (files.limit, files.used, "memory.stat"))
+    if not (limit.exists() and used.exists() and stat.exists()):
+        return None
+    most = limit.read_text().strip()
+    if most == "max":
+        return None
+    counts = dict(line.split() for line in stat.read_text().splitlines())
+    return int(most) - max(0, int(used.read_text()) - int(counts.get(files.cache, 0)))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -11,6 +11,7 @@ from adios_tme.cli.doctor import doctor_app
 from adios_tme.cli.export import export_app
 from adios_tme.cli.index import index_app
 from adios_tme.cli.options import command_group
+from adios_tme.cli.presets import presets_app
 from adios_tme.cli.sample import sample_app
 from adios_tme.cli.train import train_app
 from adios_tme.cli.viz import viz_app
@@ -29,6 +30,7 @@ for part in (
     viz_app,
     benchmark_app,
     sample_app,
+    presets_app,
     doctor_app,
 ):
     app.add_typer(part)

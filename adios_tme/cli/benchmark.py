@@ -13,6 +13,7 @@ from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.config.loading import LoadingConfig
+from adios_tme.config.probe import ProbeConfig
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError
 from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
@@ -51,6 +52,32 @@ def nuclei(config: NucleiConfig) -> None:
     if config.profile:
         console.print(cost_summary(results, config.num_workers or cores_at_hand()))
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")
+
+
+def probe(config: ProbeConfig) -> None:
+    """Probe a run, print how good its encoder is, and write the files."""
+    from adios_tme.benchmark.probe.report import notes, results_tables, summary, write_report
+    from adios_tme.benchmark.probe.run import probe_run
+    from adios_tme.data.left_out import from_json
+    from adios_tme.distributed.world import choose_device
+
+    with progress_bar("Probing") as on_progress:
+        results = probe_run(config, choose_device(config.device), on_progress)
+    write_report(results, config.output)
+    if config.json_output:
+        print_json(results.as_json())
+        return
+    console = terminal()
+    for shown in results_tables(results):
+        console.print(shown, "")
+    for line in summary(results):
+        console.print(line)
+    for line in notes(results):
+        console.print("Note:", style="yellow", end=" ")
+        console.print(line)
+    for each in results.sets:
+        tell_left_out(from_json(each.left_out).lines())
+    console.print(f"Files: {config.output}/probe.json, .csv, .png, .svg")
 
 
 def throughput(config: ThroughputConfig) -> None:
@@ -110,5 +137,6 @@ def _tell(
 
 settings_command(_group, "nuclei", NucleiConfig)(nuclei)
 settings_command(benchmark_app, "benchmark-nuclei", NucleiConfig, hidden=True)(nuclei)
+settings_command(_group, "probe", ProbeConfig)(probe)
 settings_command(_group, "throughput", ThroughputConfig)(throughput)
 settings_command(_group, "data", LoadingConfig)(data)

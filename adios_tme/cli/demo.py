@@ -26,6 +26,8 @@ NUM_LABELLED = 48
 
 def run_demo(config: TrainConfig) -> None:
     """Generate tissue, train on it, draw, score, and say what the numbers mean."""
+    import torch
+
     from adios_tme.benchmark.nuclei.report import results_table, summary, write_report
     from adios_tme.benchmark.nuclei.run import score_run
     from adios_tme.data.images import load_images
@@ -82,7 +84,11 @@ def run_demo(config: TrainConfig) -> None:
         ("Checkpoint", checkpoint),
     ):
         console.print(f"{what + ':':<12}{path}")
-    console.print("Next: adios-tme train --data-path FOLDER_OF_ZIP_ARCHIVES")
+    preset = "single-gpu" if torch.cuda.is_available() else "laptop"
+    console.print(
+        f"Next, on your own patches: adios-tme train --preset {preset} --data-path PATCHES "
+        f"--output-dir run"
+    )
 
 
 def _render(folder: Path, size_px: int, seed: int) -> None:

@@ -7,8 +7,8 @@ import typer
 from adios_tme.cli.options import settings_command
 from adios_tme.config.export import FOLDERS, ExportConfig
 from adios_tme.errors import ConfigError
-from adios_tme.files import writing
-from adios_tme.terminal import tell_left_out, terminal
+from adios_tme.files import check_output, writing
+from adios_tme.terminal import progress_bar, tell_left_out, terminal
 
 export_app = typer.Typer()
 
@@ -21,7 +21,9 @@ def export(config: ExportConfig) -> None:
         from adios_tme.export.push import check_token
 
         check_token(config.push)
-    if config.what == "mask":
+    if config.format == "onnx":
+        _export_onnx(config)
+    elif config.what == "mask":
         _export_mask_model(config)
     else:
         _export_encoder(config)
@@ -83,3 +85,24 @@ def _push(config: ExportConfig, repo: str) -> None:
 
     address = push_folder(config.out, FILES, repo, private=config.private)
     terminal().print(f"Pushed it: {address}")
+
+
+def _export_onnx(config: ExportConfig) -> None:
+    from adios_tme.export import onnx
+    from adios_tme.pretrained import load_for_export, load_for_scoring
+
+    onnx.check_packages()
+    check_output(config.out, (".onnx",))
+    if config.what == "mask":
+        trained = load_for_scoring(config.run)
+        exported = onnx.mask_export(trained.generator, trained.iteration)
+    else:
+        encoder, facts = load_for_export(config.run)
+        exported = onnx.encoder_export(encoder, facts.iteration)
+    with writing(config.out), progress_bar("Exporting") as on_progress:
+        onnx.write_onnx(exported, config.out, on_progress)
+    outputs = ", ".join(exported.outputs)
+    terminal().print(
+        f"Wrote {config.out}: uint8 images (batch, 3, height, width) in, {outputs} out; "
+        f"checked against torch."
+    )

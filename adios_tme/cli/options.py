@@ -10,21 +10,25 @@ import itertools
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import typer
 from pydantic_core import PydanticUndefined
 from rich.markup import escape
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
-from adios_tme.config.base import Config, Flag, Positional
-from adios_tme.config.load import Leaf, build, leaves, nest, read_yaml, value_type
+from adios_tme.config.base import Basic, Config, Flag, Positional
+from adios_tme.config.load import Leaf, build, leaves, likely, nest, read_yaml, value_type
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 
 _TRUTH = ("true", "false", "1", "0", "yes", "no", "on", "off")
 _TRUTH_METAVAR = "<true|false>"
 _NUMBERS_METAVAR = "<number>..."
+#: Panel of the help for what belongs to no section, and for basic settings shown alone.
+_MAIN = "Main"
+#: Key of a command line's context: names of the parameters that its help shows.
+_SHOWN = "adios_tme.shown"
 
 
 def dashes(name: str) -> str:
@@ -35,15 +39,46 @@ def dashes(name: str) -> str:
 class SettingsCommand(TyperCommand):
     """A command that takes flags with dashes or underscores, and truth flags without a value.
 
-    Flags of several numbers take them in a row.
+    Flags of several numbers take them in a row. ``--help`` shows the basic settings, where some are
+    marked so, and ``--help-all`` every one.
     """
+
+    #: What the command's parameters are made from.
+    config_class: type[Config]
+
+    @property
+    def rare(self) -> frozenset[str]:
+        """Names of the settings that ``--help`` leaves out."""
+        return _rare(self.config_class)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters; while help is shown, those that are asked for."""
+        shown = ctx.meta.get(_SHOWN)
+        return [each for each in super().get_params(ctx) if shown is None or each.name in shown]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the help, of the basic settings unless all are asked for."""
+        if self.rare and _SHOWN not in ctx.meta:
+            ctx.meta[_SHOWN] = {each.name for each in self.params} - self.rare | {"help"}
+            for each in self.params:
+                if isinstance(each, TyperOption) and each.name in ctx.meta[_SHOWN] - {"help_all"}:
+                    each.rich_help_panel = _MAIN
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spell flags with dashes, ``--use-lars`` as ``--use-lars true``, and numbers one by one.
 
         What repeats a flag, as ``--area-targets 0.2 --area-targets 0.8``, is what the parser knows.
         """
-        return super().parse_args(ctx, list(self._repeated(list(self._completed(args)))))
+        given = list(self._repeated(list(self._completed(args))))
+        try:
+            return super().parse_args(ctx, given)
+        except Exception as error:
+            flag = str(getattr(error, "option_name", ""))
+            meant = likely(flag.lstrip("-").replace("-", "_"), self.config_class)
+            if meant and hasattr(error, "possibilities"):  # of an unknown flag
+                error.possibilities = [f"--{dashes(_flag_name(leaf))}" for leaf in meant]
+            raise
 
     def _repeated(self, args: list[str]) -> Iterator[str]:
         lists = self._flags(_NUMBERS_METAVAR)
@@ -116,17 +151,46 @@ def settings_command(
 
     def decorate(function: Callable[[SomeConfig], None]) -> Callable[[SomeConfig], None]:
         def command(**given: Any) -> None:
+            given.pop("help_all", None)
             function(_resolve(config_class, given))
 
         command.__signature__ = inspect.Signature(list(_parameters(config_class)))  # type: ignore[attr-defined]
         help_text = _paragraphs(config_class)
+        kind = type("SettingsCommand", (SettingsCommand,), {"config_class": config_class})
         for alias in (name, *aliases):
-            app.command(alias, help=help_text, hidden=hidden or alias != name, cls=SettingsCommand)(
-                command
-            )
+            app.command(alias, help=help_text, hidden=hidden or alias != name, cls=kind)(command)
         return function
 
     return decorate
+
+
+class Described(NamedTuple):
+    """A setting as its command's help shows it."""
+
+    name: str
+    """The flag, or the argument in capitals."""
+    kind: str
+    """What it takes, in angle brackets; empty for an argument."""
+    text: str
+    panel: str
+    """Group of the help that it stands in."""
+    is_basic: bool
+    """Whether ``--help`` shows it."""
+
+
+def described(config_class: type[Config]) -> Iterator[Described]:
+    """Every setting of a command, for its documentation."""
+    rare = _rare(config_class)
+    for leaf in leaves(config_class):
+        name, text = leaf.path[-1], _help_text(leaf, config_class)
+        panel = _MAIN if leaf.section is config_class else _panel(leaf.section)
+        if _is_argument(leaf):
+            yield Described(name.upper(), "", text, "Arguments", True)
+        else:
+            kind, metavar = _parsed(value_type(leaf.field))
+            flag = f"--{dashes(_flag_name(leaf))}"
+            metavar = metavar or f"<{kind.__name__.lower()}>"
+            yield Described(flag, metavar, text, panel, name not in rare)
 
 
 def _resolve(config_class: type[SomeConfig], given: dict[str, Any]) -> SomeConfig:
@@ -159,20 +223,59 @@ def _parameters(config_class: type[Config]) -> Iterator[inspect.Parameter]:
         ],
     )
 
+    if rare := _rare(config_class):
+        yield inspect.Parameter(
+            "help_all",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[
+                bool,
+                typer.Option(
+                    "--help-all",
+                    help=f"Show every setting ({len(rare)} more), in groups, and exit.",
+                    is_eager=True,
+                    callback=_show_all,
+                ),
+            ],
+        )
+
+
+def _show_all(ctx: typer.Context, value: bool) -> None:
+    if value:
+        ctx.meta[_SHOWN] = None
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+def _rare(config_class: type[Config]) -> frozenset[str]:
+    """Settings of sections beside those that are marked as basic, where any is."""
+    of_sections = [leaf for leaf in leaves(config_class) if leaf.section is not config_class]
+    basic = [leaf for leaf in of_sections if _is_basic(leaf)]
+    return frozenset(leaf.path[-1] for leaf in of_sections if basic and leaf not in basic)
+
+
+def _is_basic(leaf: Leaf) -> bool:
+    return any(isinstance(mark, Basic) for mark in leaf.field.metadata)
+
 
 def _annotation(leaf: Leaf, config_class: type[Config]) -> Any:
     kind, metavar = _parsed(value_type(leaf.field))
-    if any(isinstance(mark, Positional) for mark in leaf.field.metadata):
-        argument = typer.Argument(help=_help(leaf, config_class), show_default=False)
+    help_text = escape(_help_text(leaf, config_class))
+    if _is_argument(leaf):
+        argument = typer.Argument(help=help_text, show_default=False)
         return _absent(kind, argument)
     option = typer.Option(
         f"--{dashes(_flag_name(leaf))}",
-        help=_help(leaf, config_class),
+        help=help_text,
         metavar=metavar,
         show_default=False,
-        rich_help_panel="Main" if leaf.section is config_class else _panel(leaf.section),
+        rich_help_panel=_MAIN if leaf.section is config_class else _panel(leaf.section),
     )
     return _absent(kind, option)
+
+
+def _is_argument(leaf: Leaf) -> bool:
+    return any(isinstance(mark, Positional) for mark in leaf.field.metadata)
 
 
 def _flag_name(leaf: Leaf) -> str:
@@ -193,7 +296,7 @@ def _parsed(kind: Any) -> tuple[Any, str | None]:
     if typing.get_origin(kind) is tuple:
         arms = typing.get_args(kind)
         if Ellipsis in arms:
-            metavar = _NUMBERS_METAVAR if arms[0] in (int, float) else None
+            metavar = _NUMBERS_METAVAR if arms[0] in (int, float) else "<text>"
             return list[arms[0]], metavar  # type: ignore[valid-type]
         return kind, " ".join(f"<{arm.__name__}>" for arm in arms)
     return kind, None
@@ -220,7 +323,7 @@ def _default(leaf: Leaf, config_class: type[Config]) -> Any:
     return getattr(owner, name)
 
 
-def _help(leaf: Leaf, config_class: type[Config]) -> str:
+def _help_text(leaf: Leaf, config_class: type[Config]) -> str:
     """Help text with the choices and the default, which Typer does not know."""
     field = leaf.field
     text = " ".join((field.description or "").split())
@@ -231,4 +334,4 @@ def _help(leaf: Leaf, config_class: type[Config]) -> str:
     if not (default is PydanticUndefined or default is False or default in (None, ())):
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text += f" [default: {shown}]"
-    return escape(text)
+    return text

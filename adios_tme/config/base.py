@@ -73,6 +73,24 @@ class Shapes:
         self.what = what
 
 
+class Basic:
+    """Marks what a first run needs of a section, such as ``lr: Annotated[float, Basic()]``.
+
+    Where a command has such settings, its ``--help`` leaves out the sections' other ones, which
+    ``--help-all`` shows.
+    """
+
+
+class OtherNames:
+    """What other trainers call a setting: named when one of these is given instead.
+
+    Used as ``lr: Annotated[float, OtherNames("learning_rate")]``.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
 class Positional:
     """Marks a field that the command line takes as an argument instead of a flag.
 

@@ -10,7 +10,16 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, Shapes, expand_user, is_changed
+from adios_tme.config.base import (
+    Basic,
+    Config,
+    Flag,
+    OtherNames,
+    Positional,
+    Shapes,
+    expand_user,
+    is_changed,
+)
 
 #: Groups of `name_pattern`.
 NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
@@ -96,14 +105,16 @@ class DataRoot(NamedTuple):
 class DataConfig(Config):
     """Patches and how they are read."""
 
-    data_path: tuple[str, ...] = ()
+    data_path: Annotated[tuple[str, ...], Basic(), OtherNames("data", "data_dir", "dataset")] = ()
     """Folder of zip archives, tars or images with H&E patches, or a dataset_index.pkl; required
     unless --demo is given. Given several times, the roots make one training set; PATH:0.3 shows
     each of its patches 0.3 times an epoch."""
 
     patches: PatchSelection = PatchSelection()
 
-    img_size: Annotated[int, Shapes("weights")] = Field(default=224, gt=0)
+    img_size: Annotated[
+        int, Shapes("weights"), Basic(), OtherNames("image_size", "input_size", "resolution")
+    ] = Field(default=224, gt=0)
     """Side in pixels to which every patch is resized."""
 
     mean: Channels = (0.6816, 0.5640, 0.7232)
@@ -115,7 +126,9 @@ class DataConfig(Config):
     augment: Literal["none", "geometric", "stain", "full"] = "none"
     """Augmentation on the device: flips and quarter turns, HED stain jitter, or both."""
 
-    batch_size_per_gpu: Annotated[int, Shapes("step")] = Field(default=64, ge=1)
+    batch_size_per_gpu: Annotated[
+        int, Shapes("step"), Basic(), OtherNames("batch_size", "batch")
+    ] = Field(default=64, ge=1)
     """Images per step on each process."""
 
     num_workers: int = Field(default_factory=lambda: min(8, cores_at_hand()), ge=0)

@@ -10,10 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from adios_tme.config.base import Config, Positional
 
-Format = Literal["timm", "dinov2", "folder"]
+Format = Literal["timm", "dinov2", "folder", "onnx"]
 
 #: Formats of each network, the one that is written by default first.
-FORMATS: dict[str, tuple[Format, ...]] = {"encoder": ("timm", "dinov2"), "mask": ("folder",)}
+FORMATS: dict[str, tuple[Format, ...]] = {
+    "encoder": ("timm", "dinov2", "onnx"),
+    "mask": ("folder", "onnx"),
+}
 #: Those that are folders, with a model card.
 FOLDERS: tuple[Format, ...] = ("timm", "folder")
 #: What hubs take for the name of a repository.
@@ -31,13 +34,16 @@ class ExportConfig(Config):
 
     Of the mask model, `folder` writes the same three files, which
     adios_tme.MaskGenerator.from_pretrained("OUT") loads: images in, masks out.
+
+    Of both, `onnx` writes one file from pixels to masks or features, resizing and normalisation
+    inside, and keeps it only if onnxruntime gives torch's numbers.
     """
 
     run: Annotated[Path, Positional()]
     """Output folder of a run, or one of its checkpoints."""
 
     out: Annotated[Path, Positional()]
-    """Folder to write (timm, folder), or file (dinov2)."""
+    """Folder to write (timm, folder), or file (dinov2, onnx; ending in .onnx)."""
 
     what: Literal["encoder", "mask"] = "encoder"
     """Which of the networks: the student's encoder gives features, the mask model gives masks."""

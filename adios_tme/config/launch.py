@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, is_changed
+from adios_tme.config.base import Config, OtherNames, is_changed
 
 
 class LaunchConfig(Config):
     """Worker processes and their rendezvous."""
 
-    nproc_per_node: str = "auto"
+    nproc_per_node: Annotated[str, OtherNames("gpus", "num_gpus", "devices")] = "auto"
     """Training processes on each machine; auto: one per GPU, or one on a CPU."""
 
     nnodes: str = "1"

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from adios_tme.config.base import Config, Shapes
+from adios_tme.config.base import Config, OtherNames, Shapes
 from adios_tme.errors import ConfigError
 from adios_tme.files import write_whole
 
@@ -219,14 +219,23 @@ def _expectation(mistake: Mapping[str, Any]) -> str:
 
 
 def _unknown(location: tuple[int | str, ...], config: type[Config]) -> str:
-    name = str(location[-1])
-    known = [leaf.path for leaf in leaves(config)]
-    near = difflib.get_close_matches(name, [path[-1] for path in known], n=1)
     where = ".".join(str(part) for part in location)
-    if not near:
+    meant = likely(str(location[-1]), config)
+    if not meant:
         return f"{where}: unknown setting. Run the command with --help for the list."
-    (path,) = (path for path in known if path[-1] == near[0])
-    return f"{where}: unknown setting. Did you mean {'.'.join(path)}?"
+    names = " or ".join(".".join(leaf.path) for leaf in meant)
+    return f"{where}: unknown setting. Did you mean {names}?"
+
+
+def likely(name: str, config: type[Config]) -> list[Leaf]:
+    """The settings that a name may stand for which is none: what others call so, or the nearest."""
+    known = {leaf.path[-1]: leaf for leaf in leaves(config)}
+    called_so = [leaf for leaf in known.values() if name in _other_names(leaf)]
+    return called_so or [known[near] for near in difflib.get_close_matches(name, known, n=1)]
+
+
+def _other_names(leaf: Leaf) -> tuple[str, ...]:
+    return next((mark.names for mark in leaf.field.metadata if isinstance(mark, OtherNames)), ())
 
 
 def write_yaml(config: Config, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Shapes, is_changed
+from adios_tme.config.base import Basic, Config, OtherNames, Shapes, is_changed
 
 
 class Arch(NamedTuple):
@@ -48,7 +48,10 @@ class StudentConfig(Config):
     """The encoder that learns, and the head that it is trained through."""
 
     arch: Annotated[
-        Literal["vit_tiny", "vit_small", "vit_base", "vit_large"], Shapes("weights")
+        Literal["vit_tiny", "vit_small", "vit_base", "vit_large"],
+        Shapes("weights"),
+        Basic(),
+        OtherNames("model", "encoder", "backbone"),
     ] = "vit_base"
     """Named size of the encoder; sets width, depth and heads where they are not given."""
 
@@ -98,7 +101,9 @@ Fill = Literal["zero", "mean", "blur", "noise"]
 class MaskConfig(Config):
     """The model that draws the masks, and how often they are used."""
 
-    mask_model_type: Annotated[Literal["vit_unet", "adios"], Shapes("weights")] = "vit_unet"
+    mask_model_type: Annotated[Literal["vit_unet", "adios"], Shapes("weights"), Basic()] = (
+        "vit_unet"
+    )
     """A ViT with a CellViT-style decoder, or the U-Net of the original ADIOS."""
 
     num_masks: Annotated[int, Shapes("weights")] = Field(default=3, ge=2)

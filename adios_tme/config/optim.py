@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Shapes, is_changed
+from adios_tme.config.base import Basic, Config, OtherNames, Shapes, is_changed
 
 
 def default_warmup(total_iterations: int) -> int:
@@ -29,7 +29,9 @@ class OptimConfig(Config):
     momentum: Annotated[float, Shapes("step")] = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD and LARS."""
 
-    lr: Annotated[float, Shapes("step")] = Field(default=5e-5, gt=0)
+    lr: Annotated[float, Shapes("step"), Basic(), OtherNames("learning_rate")] = Field(
+        default=5e-5, gt=0
+    )
     """Learning rate of the student after warm-up."""
 
     mask_lr_ratio: Annotated[float, Shapes("step")] = Field(default=0.25, gt=0)
@@ -38,10 +40,12 @@ class OptimConfig(Config):
     min_lr: Annotated[float, Shapes("step")] = Field(default=1e-6, ge=0)
     """The student's learning rate at the last iteration, reached by half a cosine."""
 
-    total_iterations: Annotated[int, Shapes("step")] = Field(default=300_000, ge=1)
+    total_iterations: Annotated[
+        int, Shapes("step"), Basic(), OtherNames("epochs", "num_epochs", "iterations", "max_steps")
+    ] = Field(default=300_000, ge=1)
     """Updates of the student in the whole run."""
 
-    global_batch_size: int | None = Field(default=None, ge=2)
+    global_batch_size: Annotated[int | None, OtherNames("batch_size")] = Field(default=None, ge=2)
     """Images per update over all processes, kept when their number changes: each takes its share
     in passes of at most batch_size_per_gpu, with the same gradients; absent: batch_size_per_gpu
     times the processes."""
@@ -51,10 +55,12 @@ class OptimConfig(Config):
     )
     """Iterations of linear warm-up; default: 10000, or a tenth of a run under 100,000."""
 
-    weight_decay: Annotated[float, Shapes("step")] = Field(default=0.04, ge=0)
+    weight_decay: Annotated[float, Shapes("step"), OtherNames("wd")] = Field(default=0.04, ge=0)
     """Weight decay; biases, norms, tokens and positions have none."""
 
-    clip_grad: Annotated[float, Shapes("step")] = Field(default=1.0, ge=0)
+    clip_grad: Annotated[float, Shapes("step"), OtherNames("grad_clip", "max_grad_norm")] = Field(
+        default=1.0, ge=0
+    )
     """Largest gradient norm of each network; 0 leaves gradients as they are."""
 
     @model_validator(mode="after")

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from adios_tme.config.base import Config, Shapes, expand_user
+from adios_tme.config.base import Basic, Config, OtherNames, Shapes, expand_user
 
 
 class RunConfig(Config):
     """The output folder and what is written to it."""
 
-    output_dir: Path = Path("output")
+    output_dir: Annotated[Path, Basic(), OtherNames("output", "out", "save_dir")] = Path("output")
     """Folder for checkpoints, metrics and pictures."""
 
     overwrite: bool = False
@@ -22,6 +22,9 @@ class RunConfig(Config):
     resume: str = "auto"
     """`auto` resumes from the newest checkpoint in the output folder, `never` does not; else the
     path of a checkpoint or run folder to resume from."""
+
+    accept_new_data: bool = False
+    """Resume also when the patches are others than the run has seen."""
 
     init_from: str | None = None
     """Weights to start from, and nothing else of a run: a run, a checkpoint, an exported folder of
@@ -55,14 +58,19 @@ class RunConfig(Config):
 class ComputeConfig(Config):
     """Device, number format and kernels."""
 
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Annotated[Literal["auto", "cuda", "cpu"], Basic()] = "auto"
     """Where to train; auto: CUDA when there is one."""
 
-    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Shapes("step")] = "auto"
+    precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"], Shapes("step"), OtherNames("amp", "dtype")
+    ] = "auto"
     """Number format of the networks' arithmetic; auto: bf16 on CUDA, fp32 on a CPU."""
 
     attention: Annotated[Literal["auto", "xformers", "varlen", "sdpa"], Shapes("step")] = "auto"
     """Attention back end; auto tries xformers, then varlen, on CUDA, and takes SDPA elsewhere."""
+
+    ignore_memory: bool = False
+    """Begin also when a step needs more memory than there is, by what it costs on paper."""
 
     grad_checkpointing: Annotated[bool, Shapes("step")] = False
     """Recompute the student's activations in the backward pass to save memory."""

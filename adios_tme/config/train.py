@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -15,6 +15,7 @@ from adios_tme.config.load import merge
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
+from adios_tme.config.presets import is_file, settings_of
 from adios_tme.config.run import ComputeConfig, RunConfig
 
 #: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
@@ -36,20 +37,6 @@ DEMO: dict[str, Any] = {
     "run": {"output_dir": "adios_tme_demo", "save_freq": 25, "viz_freq": 25},
 }
 
-#: Names of ``--preset``, and the settings that each puts under the ones that are given.
-PRESETS: dict[str, dict[str, Any]] = {
-    # Measured in docs/stability.md; the learning rate's decay, which does most, is on by itself.
-    "stable": {
-        "loss": {"alpha_sparsity": 2.0, "initial_temp": 0.2, "final_temp": 0.2},
-        "mask": {"mask_ema": 0.99},
-        "optim": {"mask_lr_ratio": 0.25},
-    },
-}
-
-
-#: Earlier names of presets, which stay.
-PRESET_ALIASES = {"steady": "stable"}
-
 
 class TrainConfig(Config):
     """Train a student encoder and a mask model against each other (ADIOS, Shi et al. 2022).
@@ -60,10 +47,9 @@ class TrainConfig(Config):
     demo: bool = False
     """Train a tiny model on generated tissue, on a laptop, with no other argument."""
 
-    preset: Literal["stable", "steady"] | None = None
-    """Settings put under the ones you give. `stable` (also `steady`) keeps masks where they have
-    settled: by a stronger sparsity penalty, one temperature, a slower mask model and its moving
-    average."""
+    preset: str | None = None
+    """Settings put under the ones you give: a name that `adios-tme presets` lists, such as `laptop`
+    or `stable`, or a YAML file of your own."""
 
     data: DataConfig = DataConfig()
     model: StudentConfig = StudentConfig()
@@ -82,12 +68,14 @@ class TrainConfig(Config):
         if not isinstance(given, Mapping):
             return given
         demo = DEMO if given.get("demo") else {}
-        name = str(given.get("preset"))
-        preset = PRESETS.get(PRESET_ALIASES.get(name, name), {})
+        name = given.get("preset")
+        preset = settings_of(str(name), cls) if name is not None else {}
         plain = {
             name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
             for name, value in given.items()
         }
+        if name is not None and is_file(str(name)):
+            plain["preset"] = None  # the file may change or go; what it says is in the settings
         return merge(demo, preset, plain)
 
     @model_validator(mode="after")

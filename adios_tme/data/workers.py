@@ -7,6 +7,7 @@ is written to /dev/shm and nobody waits for a lock that a killed process holds.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import logging
 import mmap
 import os
@@ -271,6 +272,8 @@ def _serve(
 ) -> None:
     """Answer questions until the training process is gone; runs in a worker."""
     torch.set_num_threads(1)
+    if not os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.disable()  # torch's launcher turns it on; the training process tells the end
     _reuse_freed_memory()
     for end in ends_of_parent:
         end.close()  # else this worker would keep the pipes of others open

@@ -35,6 +35,7 @@ from adios_tme.errors import (
     MembershipChangedError,
     TrainingStoppedError,
 )
+from adios_tme.launch.memory import check_memory
 from adios_tme.launch.rendezvous import SAVE_SECONDS, register
 from adios_tme.run_folder.log import terminal_log
 from adios_tme.training.loop import run_training
@@ -60,7 +61,7 @@ def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path
     """
     num_processes = processes_on_this_node(config.launch, config.compute)
     if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
-        return run_training(config, evaluate=evaluator(config.watch))
+        return run_training(config, evaluate=evaluator(config.watch), admit=check_memory)
     return Launch(config, num_processes, rendezvous or {}).run()
 
 
@@ -206,7 +207,8 @@ def _worker(config: TrainConfig, channel: WorkerChannel) -> str:
         channel.tell(_stopped_at_once(number))
         return ""
     try:
-        return str(run_training(config, channel=channel, evaluate=evaluator(config.watch)))
+        evaluate = evaluator(config.watch)
+        return str(run_training(config, channel=channel, evaluate=evaluate, admit=check_memory))
     except MembershipChangedError as change:
         channel.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adios_tme.errors import CheckpointError
 from adios_tme.files import write_whole
 from adios_tme.models.images import AnyImages, Images, take_images
-from adios_tme.models.layers import Normalise, check_batch, unit_range
+from adios_tme.models.layers import Normalise, check_batch, fit_to_side, unit_range
 from adios_tme.models.sizes import mask_network_of, mask_network_sizes
 from adios_tme.models.weights import save_weights
 
@@ -100,10 +100,7 @@ class MaskGenerator(
         images = unit_range(images_BCHW)
         if images_BCHW.is_floating_point() and not torch.compiler.is_compiling():
             _check_range(images)
-        images = images.to(self.normalise.mean.device)
-        if size != (self.img_size, self.img_size):
-            side = [self.img_size, self.img_size]
-            images = F.interpolate(images, side, mode="bicubic", antialias=True).clamp(0, 1)
+        images = fit_to_side(images.to(self.normalise.mean.device), self.img_size)
         weight = next(self.network.parameters(), images)
         masks: Tensor = self.network(self.normalise(images).to(weight.dtype))
         if size != masks.shape[-2:]:

@@ -58,6 +58,20 @@ def unit_range(images_BCHW: Tensor) -> Tensor:
     return images_BCHW.float()
 
 
+def fit_to_side(images_BCHW: Tensor, side: int) -> Tensor:
+    """Shrink or enlarge images in [0, 1] to squares by an antialiased bicubic filter.
+
+    Args:
+        images_BCHW: Floating point; returned as they are where they have that size.
+        side: In pixels.
+    """
+    if images_BCHW.shape[-2:] == (side, side):
+        return images_BCHW
+    sides = [side, side]
+    # The filter overshoots at edges.
+    return F.interpolate(images_BCHW, sides, mode="bicubic", antialias=True).clamp(0, 1)
+
+
 def check_batch(images_BCHW: Tensor) -> None:
     """Raise ValueError unless images are a batch (B, 3, H, W); nothing but the shape is read."""
     shape = tuple(images_BCHW.shape)

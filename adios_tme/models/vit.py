@@ -110,7 +110,7 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             tokens_TD = self._run(block, tokens_TD, packing)
         tokens_TD = self.norm(tokens_TD)
-        sizes = [len(batch) for batch in batches]
+        sizes = [batch.shape[0] for batch in batches]  # len() would fix the batch of an export
         lengths = [self._num_tokens(batch) for batch in batches]
         runs = tokens_TD.split([n * length for n, length in zip(sizes, lengths, strict=True)])
         outputs = [run.unflatten(0, (n, -1)) for run, n in zip(runs, sizes, strict=True)]
@@ -159,7 +159,7 @@ class VisionTransformer(nn.Module):
         for done, block in enumerate(self.blocks, start=1):
             tokens_TD = self._run(block, tokens_TD, packing)
             if done in stops:
-                tokens_BTD = self.norm(tokens_TD).unflatten(0, (len(x_BCHW), -1))
+                tokens_BTD = self.norm(tokens_TD).unflatten(0, (x_BCHW.shape[0], -1))
                 maps.append(self._as_map(tokens_BTD, x_BCHW))
         return maps
 

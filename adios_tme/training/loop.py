@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from adios_tme.distributed.collectives import barrier, failing_together, on_firs
 from adios_tme.distributed.hang_watch import HangWatch
 from adios_tme.distributed.stop import stop_on_signal
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
-from adios_tme.distributed.world import process_group
+from adios_tme.distributed.world import World, process_group
 from adios_tme.errors import (
     CheckpointError,
     MembershipChangedError,
@@ -34,12 +34,15 @@ from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report, train_step
 
+Admit = Callable[[TrainConfig, World], None]
+
 
 def run_training(
     config: TrainConfig,
     *,
     channel: WorkerChannel | None = None,
     evaluate: Evaluate | None = None,
+    admit: Admit | None = None,
 ) -> Path:
     """Train until ``total_iterations`` and return the last checkpoint.
 
@@ -47,6 +50,7 @@ def run_training(
         config: Settings of the run.
         channel: What the launcher of this process says, if our own launched it.
         evaluate: Scores masks on labelled images, every ``eval_freq`` iterations.
+        admit: Called before anything is built or written; raises what the run is refused for.
 
     Raises:
         ConfigError: If the settings do not fit the folder, the machine or each other.
@@ -59,7 +63,7 @@ def run_training(
     """
     timeout = config.launch.collective_timeout_seconds
     with (
-        process_group(config.compute.device, timeout) as world,
+        _admitted(config, admit) as world,
         stop_on_signal(channel) as stop,
         HangWatch(world, timeout) as hang_watch,
         _claimed_folder(config) as lock,
@@ -99,6 +103,16 @@ def run_training(
                     give_up(writer)
         check_finished(run, request)
     return config.run.output_dir / NEWEST
+
+
+@contextmanager
+def _admitted(config: TrainConfig, admit: Admit | None) -> Iterator[World]:
+    """The processes of the run, once none of them refuses it."""
+    with process_group(config.compute.device, config.launch.collective_timeout_seconds) as world:
+        if admit is not None:
+            with failing_together():
+                admit(config, world)
+        yield world
 
 
 def take_step(run: Run, passes: list[Pass], now: Schedule) -> Report:

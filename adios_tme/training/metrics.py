@@ -97,3 +97,14 @@ def summary(line: dict[str, Any]) -> str:
 
 def _shown(value: float | None, num_digits: int = 3) -> str:
     return "not finite" if value is None else f"{value:.{num_digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """A time by its two largest units, such as ``3 h 12 min``."""
+    rest = round(seconds)
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    for place, (name, size) in enumerate(units[:-1]):
+        if rest >= size:
+            smaller_name, smaller = units[place + 1]
+            return f"{rest // size} {name} {rest % size // smaller} {smaller_name}"
+    return f"{rest} s"

@@ -19,11 +19,13 @@ from adios_tme.training.mask_diagnostics import (
     NucleiNotice,
     measure_diagnostics,
 )
-from adios_tme.training.metrics import Metrics, summary
+from adios_tme.training.metrics import Metrics, duration, summary
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report
 
 NUM_EXAMPLES = 6
+#: A run that ends later than in a day says so at its start.
+LONG_SECONDS = 24 * 60 * 60
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Recorder:
         self._metrics = Metrics(run, feed.index.epoch_length)
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
+        self._knows_length = False
         writes = run.world.is_first
         self._evaluate = evaluate if writes else None
         self._trackers: list[Tracker] = (
@@ -82,7 +85,7 @@ class Recorder:
         self._bar.update(run.iteration)
         eval_is_due = self._eval_is_due()
         scores = evaluate_masks(run, self._evaluate) if eval_is_due else {}
-        if self._is_due(self._settings.log_freq) or eval_is_due:
+        if self._is_due(self._settings.log_freq) or eval_is_due or run.iteration == 1:
             images_BCHW = passes[-1].images
             diagnostics = measure_diagnostics(run, images_BCHW, report.masks, now)
             line = self._metrics.line(report, diagnostics, now, self._feed.corrupt.num_corrupt)
@@ -92,6 +95,25 @@ class Recorder:
             pictures = {"masks": picture} if picture else {}
             for tracker in self._trackers:
                 tracker.log_images(pictures, run.iteration)
+
+    def _seconds_left(self, line: dict[str, Any]) -> float:
+        """Until the end of the run, at the speed of this line."""
+        left = self._run.config.optim.total_iterations - self._run.iteration
+        images = left * self._run.global_batch_size
+        return float(images / line["images_per_second"])
+
+    def _warn_of_long_runs(self, line: dict[str, Any]) -> None:
+        """Say once, when the first iteration, which is slow, is over, that a run takes days."""
+        if self._knows_length or line["iteration"] == 1:
+            return
+        self._knows_length = True
+        seconds = self._seconds_left(line)
+        if seconds > LONG_SECONDS:
+            logger.warning(
+                "At this speed the run ends in %s. It may be stopped at any time (Ctrl-C) and goes "
+                "on by the same command; --total-iterations, --arch and --img-size shorten it.",
+                duration(seconds),
+            )
 
     def _is_due(self, every: int) -> bool:
         return self._run.iteration % every == 0 or self._run.is_finished
@@ -108,7 +130,9 @@ class Recorder:
         self._bar.update(self._run.iteration, summary(line))
         if not self._console.is_terminal:
             total = self._run.config.optim.total_iterations
-            logger.info("%d/%d  %s", line["iteration"], total, summary(line))
+            left = duration(self._seconds_left(line))
+            logger.info("%d/%d  %s  %s left", line["iteration"], total, summary(line), left)
+        self._warn_of_long_runs(line)
         if self._run.config.mask.mask_source == "learned":
             for warning in self._warnings.warnings(line):
                 logger.warning("%s", warning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from adios_tme.config.train import TrainConfig
@@ -23,6 +24,12 @@ from adios_tme.terminal import progress_bar
 from adios_tme.training.batches import plan_batches
 from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
+
+#: Settings that rate and temperature follow, by section.
+SCHEDULED = (
+    *(("optim", name) for name in ("lr", "min_lr", "total_iterations", "warmup_iterations")),
+    *(("loss", name) for name in ("initial_temp", "final_temp")),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +87,7 @@ def start(config: TrainConfig, world: World, index: PatchMixture) -> Run:
 
     Raises:
         CheckpointError: If what it should start from is missing, damaged or does not fit.
+        ConfigError: If a run to resume has other settings, or has seen other patches.
     """
     run = Run.build(config, world)
     run.patches = index.content()
@@ -95,7 +103,8 @@ def start(config: TrainConfig, world: World, index: PatchMixture) -> Run:
             else f"new random streams: {state['world_size']} ranks have become {world.num_ranks}"
         )
         logger.info("Resumed %s at iteration %d; %s", source, run.iteration, randomness)
-        warn_of_other_patches(state.get("patches"), run.patches)
+        check_same_patches(state, run, source)
+        tell_new_schedule(state["config"], run)
     elif settings.init_from is not None:
         take_weights(run, settings.init_from)
     elif config.mask.mask_encoder_checkpoint is not None:
@@ -108,18 +117,48 @@ def start(config: TrainConfig, world: World, index: PatchMixture) -> Run:
     return run
 
 
-def warn_of_other_patches(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Say that a run goes on with other patches than its checkpoint saw; None: it does not tell."""
-    if before is None or before == now:
+def check_same_patches(state: dict[str, Any], run: Run, source: Path) -> None:
+    """Refuse to go on with other patches than a checkpoint saw, unless that is asked for.
+
+    Raises:
+        ConfigError: With both counts; a checkpoint of an early release does not tell.
+    """
+    before, now = state.get("patches"), run.patches
+    if before is None or now is None or before == now:
         return
-    logger.warning(
-        "The patches are not those that this run has seen so far: %d in %d archives then, %d in %d "
-        "now. It goes on with these, in another order. To go on as before, give the --data-path "
-        "and the rule of patches that it had.",
-        before["num_patches"],
-        before["num_archives"],
-        now["num_patches"],
-        now["num_archives"],
+    counts = (
+        f"{before['num_patches']} in {before['num_archives']} archives then, "
+        f"{now['num_patches']} in {now['num_archives']} now"
+    )
+    if not run.config.run.accept_new_data:
+        raise ConfigError(
+            f"{source}: the run has seen other patches than these ({counts}). Give the --data-path "
+            f"and the rule of patches that it had, --accept-new-data to go on with these in "
+            f"another order, or another --output-dir."
+        )
+    logger.warning("The run goes on with other patches (%s), in another order.", counts)
+
+
+def tell_new_schedule(saved: dict[str, Any], run: Run) -> None:
+    """Say what rate and temperature will be where settings of the schedule have changed."""
+    now = run.config.model_dump(mode="json")
+    changed = [
+        f"{name} {old} -> {now[part][name]}"
+        for part, name in SCHEDULED
+        if (old := saved[part].get(name)) != now[part][name]
+    ]
+    if not changed or run.is_finished:
+        return
+    here, loss = run.schedule(), run.config.loss
+    logger.info(
+        "Another schedule from here on (%s): the student's learning rate is %.3g now and %.3g at "
+        "iteration %d, the temperature %.3g and %.3g.",
+        "; ".join(changed),
+        here.lr,
+        run.config.optim.min_lr,
+        run.config.optim.total_iterations,
+        here.temperature,
+        loss.final_temp,
     )
 
 
@@ -163,5 +202,8 @@ def announce(run: Run, feed: Feed) -> None:
         )
     if run.is_finished:
         logger.info(
-            "The run is complete at iteration %d. Raise --total-iterations to go on.", run.iteration
+            "The run is complete at iteration %d, on %d patches. Raise --total-iterations to "
+            "go on.",
+            run.iteration,
+            len(feed.index),
         )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 import yaml
 
-from adios_tme import load_encoder
+from adios_tme import load_encoder, load_mask_model
 from adios_tme.cli.app import main
 from adios_tme.export.snippets import OLD_TIMM, OURS, PLAIN_TORCH, TIMM
-from tests.factories import untrained_run
+from tests.factories import tiny_config, untrained_run
 
 
 @pytest.fixture
@@ -63,6 +66,81 @@ def test_a_teacher_file_is_written(
     out = tmp_path / "teacher.pth"
     assert export(monkeypatch, run, out, "--format", "dinov2") == 0
     assert "backbone.cls_token" in torch.load(out, weights_only=True)["teacher"]
+
+
+def test_an_onnx_file_runs_as_the_page_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mask.onnx"
+    assert export(monkeypatch, run, out, "--what", "mask", "--format", "onnx") == 0
+    written = capfd.readouterr()
+    assert written.err == ""
+    assert written.out == (
+        f"Wrote {out}: uint8 images (batch, 3, height, width) in, masks out; "
+        f"checked against torch.\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.onnx", "run"]
+    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+    (snippet,) = re.findall(r"```python\n([^`]*onnxruntime[^`]*)```", page)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["facts"]["what"] == "mask"
+    data = tiny_config(tmp_path, tmp_path).data
+    assert (tuple(names["mean"]), tuple(names["std"])) == (data.mean, data.std)
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 50, 70), dtype=np.uint8)
+    (found,) = names["session"].run(None, {"images": images})
+    expected = load_mask_model(run)(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+ONNX = ("--format", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("out", "flags", "code", "message"),
+    [
+        ("masks.pt", ONNX, 2, "Give a name that ends in .onnx."),
+        ("there.onnx", ONNX, 2, "there.onnx: exists already. Give another OUT, or --overwrite"),
+        ("dir.onnx", (*ONNX, "--overwrite"), 2, "is a folder; --format onnx writes a file."),
+        ("new.onnx", ONNX, 1, "no-run: does not exist. Give a checkpoint file"),
+        (
+            "new.onnx",
+            (*ONNX, "--licence", "mit"),
+            2,
+            "licence=mit would be ignored: format=onnx has no model card.",
+        ),
+    ],
+)
+def test_what_onnx_refuses(
+    out: str,
+    flags: tuple[str, ...],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "there.onnx").touch()
+    (tmp_path / "dir.onnx").mkdir()
+    there = sorted(tmp_path.rglob("*"))
+    assert export(monkeypatch, tmp_path / "no-run", tmp_path / out, *flags) == code
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_onnx_without_its_extra_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "onnxscript" else found(name)
+    )
+    assert export(monkeypatch, tmp_path / "no-run", tmp_path / "mask.onnx", *ONNX) == 2
+    assert capsys.readouterr().err == (
+        "Error: export: --format onnx needs onnxscript. "
+        "Install the extra with pip install 'adios-tme[onnx]'.\n"
+    )
 
 
 def test_what_is_there_is_kept_until_asked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,26 @@ COMMANDS = [
     ["viz", "curves"],
     ["benchmark"],
     ["benchmark", "nuclei"],
+    ["benchmark", "probe"],
     ["benchmark", "throughput"],
     ["benchmark", "data"],
     ["benchmark-nuclei"],
     ["sample"],
+    ["presets"],
 ]
 
 #: What takes seconds to import, and what only pictures and scores need.
-HEAVY = {"torch", "torchvision", "timm", "xformers", "matplotlib", "skimage", "scipy"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "xformers",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "sklearn",
+    "h5py",
+}
 
 #: Names and defaults that users' scripts rely on.
 PROMISED = {
@@ -150,7 +163,7 @@ def test_what_needs_no_network_does_not_import_torch(
 def test_every_promised_flag_is_there_with_its_default() -> None:
     fields = {leaf.path[-1]: leaf.field for leaf in leaves(TrainConfig)}
     assert {name: fields[name].default for name in PROMISED} == PROMISED
-    shown = run_command("train", "--help", COLUMNS="250").stdout
+    shown = run_command("train", "--help-all", COLUMNS="250").stdout
     missing = [name for name in fields if f"--{name.replace('_', '-')}" not in shown]
     assert missing == []
 
@@ -164,8 +177,22 @@ def test_paragraphs_are_broken_by_the_terminal_alone() -> None:
     assert all(len(line) > 60 for line in paragraph[:-1]), paragraph
 
 
+def test_help_shows_what_a_first_run_needs() -> None:
+    shown = run_command("train", "-h").stdout
+    flags = re.findall(r"^│ (--[a-z-]+)", shown, re.MULTILINE)
+    assert flags == [
+        "--help-all",
+        "--help",
+        *("--demo", "--preset", "--data-path", "--img-size", "--batch-size-per-gpu", "--arch"),
+        *("--mask-model-type", "--lr", "--total-iterations", "--device", "--output-dir"),
+        "--config",
+    ]
+    assert f"({len(list(leaves(TrainConfig))) - 11} more)" in " ".join(shown.split())
+    assert "--help-all" not in run_command("index", "--help").stdout
+
+
 def test_help_is_grouped() -> None:
-    shown = run_command("train", "--help").stdout
+    shown = run_command("train", "--help-all").stdout
     for panel in ("Patches and how they are read", "The model that draws the masks", "Optimisers"):
         assert panel in shown
 

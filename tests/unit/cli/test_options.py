@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import typer
@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.data import DataConfig
-from adios_tme.config.train import PRESETS, TrainConfig
+from adios_tme.config.presets import find_preset
+from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
 
 
@@ -69,9 +70,9 @@ def test_flags_win_over_the_file_and_the_file_over_the_demo(
 
 @pytest.mark.parametrize("preset", ["stable", "steady"])
 def test_a_preset_lies_under_what_is_given(
-    preset: Literal["stable", "steady"], app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
+    preset: str, app: typer.Typer, seen: list[TrainConfig], tmp_path: Path
 ) -> None:
-    stable = PRESETS["stable"]["mask"]["mask_ema"]
+    stable = find_preset("stable").settings["mask"]["mask_ema"]
     assert given(app, seen, "--data-path", "x", "--preset", preset).mask.mask_ema == stable
     assert given(app, seen, "--demo", "--preset", preset).mask.mask_model_type == "adios"
     path = tmp_path / "run.yaml"
@@ -111,8 +112,23 @@ def test_an_unknown_flag_names_the_nearest(app: typer.Typer) -> None:
     assert "--total-iterations" in result.output
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--batch-size", {"--batch-size-per-gpu", "--global-batch-size"}),
+        ("--epochs", {"--total-iterations"}),
+        ("--learning_rate", {"--lr"}),
+    ],
+)
+def test_names_of_other_trainers_are_known(app: typer.Typer, given: str, meant: set[str]) -> None:
+    result = CliRunner().invoke(app, ["--demo", given, "3"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    (named,) = re.findall(r"Possible options: (.*)\)", result.output)
+    assert set(named.split(", ")) == meant
+
+
 def test_help_shows_choices_and_defaults(app: typer.Typer) -> None:
-    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).output
+    text = CliRunner().invoke(app, ["--help-all"], env={"COLUMNS": "160"}).output
     assert "[vit_unet, adios]" in text
     assert "[default: vit_unet]" in text
     assert "--data-path" in text

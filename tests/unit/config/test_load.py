@@ -204,6 +204,7 @@ def test_a_setting_of_a_command_that_nothing_reads_is_refused(
     ("text", "message"),
     [
         ("optim:\n  momentun: 1", "optim.momentun: unknown setting. Did you mean optim.momentum?"),
+        ("epochs: 3", "epochs: unknown setting. Did you mean optim.total_iterations?"),
         ("total_iteration: 1", "Did you mean optim.total_iterations?"),
         ("run:\n  lr: 1", "run.lr: unknown setting. Did you mean optim.lr?"),
         ("zzzz: 1", "zzzz: unknown setting. Run the command with --help for the list."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -108,6 +109,19 @@ def test_a_killed_worker_is_told(num_workers: int, tmp_path: Path) -> None:
     assert isinstance(error, LaunchError)
     assert "was killed by SIGKILL, most often for want of memory" in str(error)
     assert "lower --num-workers" in str(error)
+
+
+def test_a_crash_is_told_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONFAULTHANDLER", raising=False)
+    loading, trace = loader(tmp_path, 1), tmp_path / "trace"
+    with trace.open("w") as file:
+        faulthandler.enable(file)  # as torch's launcher does in the processes that it starts
+        try:
+            error = failure(loading, lambda: os.kill(active_children()[0].pid or 0, signal.SIGSEGV))
+        finally:
+            faulthandler.enable()
+    assert "was ended by SIGSEGV while it read" in str(error)
+    assert trace.read_text() == ""
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])

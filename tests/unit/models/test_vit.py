@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adios_tme.models.attention import Packing
 from adios_tme.models.heads import TMEHead
@@ -151,3 +151,30 @@ def test_autocast_takes_images_of_half_the_bits() -> None:
         assert network(images.bfloat16()).shape == (2, 21, 32)
         with pytest.raises(ValueError, match="float64"):
             network(images.double())
+
+
+class Calls(nn.Module):
+    """Calls another function of an encoder than its forward."""
+
+    def __init__(self, network: VisionTransformer, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        returned = getattr(self.network, self.name)(images)
+        return [returned] if isinstance(returned, Tensor) else returned
+
+
+@pytest.mark.parametrize("name", ["forward", "forward_intermediates"])
+def test_a_traced_encoder_takes_any_number_of_images(name: str) -> None:
+    plain = Calls(encoder().eval(), name)
+    any_number = ({0: torch.export.Dim.DYNAMIC},)
+    with torch.no_grad():
+        program = torch.export.export(
+            plain, (torch.randn(2, 3, 32, 32),), dynamic_shapes=any_number, strict=False
+        )
+        for number in (3, 5):
+            images = torch.randn(number, 3, 32, 32)
+            for found, expected in zip(program.module()(images), plain(images), strict=True):
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

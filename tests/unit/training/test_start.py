@@ -72,29 +72,48 @@ def test_damage_is_counted_over_all_that_was_looked_at(tmp_path: Path) -> None:
     assert 0.3 < int(found[1]) / int(found[2]) < 0.7
 
 
-def test_going_on_with_other_patches_is_told_once(tmp_path: Path) -> None:
+def test_going_on_with_other_patches_is_refused(tmp_path: Path) -> None:
     data, out = make_dataset(tmp_path / "data"), tmp_path / "run"
 
-    def log_of(total_iterations: int, data_path: Path = data) -> str:
-        flags = {"total_iterations": total_iterations, "warmup_iterations": 0}
+    def log_of(total_iterations: int, data_path: Path = data, **flags: bool) -> str:
+        length = {"total_iterations": total_iterations, "warmup_iterations": 0}
         before = len((out / "train.log").read_text()) if out.exists() else 0
-        run_training(tiny_config(data_path, out, **flags))
+        run_training(tiny_config(data_path, out, **length, **flags))
         return (out / "train.log").read_text()[before:]
 
-    notice = (
-        "WARNING The patches are not those that this run has seen so far: "
-        "12 in 3 archives then, 10 in 3 now."
-    )
-    assert "The patches are not those" not in log_of(1)
+    assert "other patches" not in log_of(1)
     # Copied elsewhere, they are the same.
     moved = tmp_path / "moved"
     shutil.copytree(data, moved, ignore=shutil.ignore_patterns("*.safetensors"))
     for archive in moved.glob("*.zip"):
         os.utime(archive, (1, 1))
-    assert "The patches are not those" not in log_of(2, moved)
+    assert "other patches" not in log_of(2, moved)
     make_archive(moved / "slide_001.zip", num_patches=2)
-    assert log_of(3, moved).count(notice) == 1
-    assert "The patches are not those" not in log_of(4, moved)
+    counts = "(12 in 3 archives then, 10 in 3 now)"
+    with pytest.raises(ConfigError, match=r"has seen other patches than these") as refused:
+        log_of(3, moved)
+    assert counts in str(refused.value)
+    assert "--accept-new-data" in str(refused.value)
+    told = log_of(3, moved, accept_new_data=True)
+    assert told.count(f"WARNING The run goes on with other patches {counts}") == 1
+    assert "other patches" not in log_of(4, moved)
+
+
+def test_another_schedule_is_told(tmp_path: Path) -> None:
+    data, out = make_dataset(tmp_path / "data"), tmp_path / "run"
+    run_training(tiny_config(data, out, warmup_iterations=0))
+    run_training(tiny_config(data, out, warmup_iterations=0))
+    log = (out / "train.log").read_text()
+    assert "Another schedule" not in log
+    assert "The run is complete at iteration 4, on 12 patches." in log
+    flags = {"lr": 2e-3, "total_iterations": 8, "warmup_iterations": 0, "final_temp": 0.2}
+    run_training(tiny_config(data, out, **flags))
+    # Half of the way by a cosine from 0.002 to 0.000001 is 0.0010005.
+    assert (
+        "Another schedule from here on (lr 0.001 -> 0.002; total_iterations 4 -> 8; final_temp "
+        "0.05 -> 0.2): the student's learning rate is 0.001 now and 1e-06 at iteration 8, the "
+        "temperature 0.2 and 0.2."
+    ) in (out / "train.log").read_text()
 
 
 def test_an_archive_of_as_many_other_patches_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""The checkpoints of a run that a benchmark scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from adios_tme.errors import CheckpointError
+from adios_tme.run_folder.checkpoints import (
+    checkpoint_digest,
+    find_checkpoint,
+    list_checkpoints,
+)
+
+
+class KeptCheckpoint(NamedTuple):
+    """Weights, and the iteration after which they were saved."""
+
+    iteration: int
+    path: Path
+    sha256: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others, wherever the file lies."""
+        return self.iteration, self.sha256
+
+    @classmethod
+    def of(cls, iteration: int, path: Path) -> KeptCheckpoint:
+        """A file with its digest.
+
+        Raises:
+            CheckpointError: If it cannot be read.
+        """
+        return cls(iteration, path, checkpoint_digest(path))
+
+
+def kept_checkpoints(run: Path) -> list[KeptCheckpoint]:
+    """Every ``checkpoint_iter_*.pth`` of a run, oldest first.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    kept = list_checkpoints(run)
+    if not kept:
+        find_checkpoint(run)  # says what is missing
+        raise CheckpointError(
+            f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
+        )
+    return [KeptCheckpoint.of(iteration, path) for iteration, path in kept]

@@ -1,0 +1,1 @@
+"""``adios-tme benchmark probe``: what frozen features tell apart, beside what needs no training."""
