@@ -80,6 +80,14 @@ def scale(session: nox.Session) -> None:
 
 
 @nox.session
+def downstream(session: nox.Session) -> None:
+    """Exports and masked views inside the tools that take them, at their newest versions."""
+    install(session, "test", "downstream")
+    where = ("tests/reference/test_against_downstream_tools.py", "tests/unit/masking")
+    session.run("pytest", *(session.posargs or where))
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """All that reads files under atheris; arguments after -- go to libFuzzer."""
     install(session, "test", "fuzz")

@@ -14,6 +14,7 @@ _HOMES = {
     "AdiosUNet": "adios_tme.models.unet",
     "DatasetIndex": "adios_tme.data.index",
     "LARS": "adios_tme.optim.lars",
+    "MaskAugment": "adios_tme.masking.augment",
     "MaskGenerator": "adios_tme.models.generator",
     "PatchDataset": "adios_tme.data.dataset",
     "TMEHead": "adios_tme.models.heads",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from adios_tme.data.index import DatasetIndex as DatasetIndex
     from adios_tme.data.index_builder import build_index as build_index
     from adios_tme.launch.local import train as train
+    from adios_tme.masking.augment import MaskAugment as MaskAugment
     from adios_tme.models.generator import MaskGenerator as MaskGenerator
     from adios_tme.models.heads import TMEHead as TMEHead
     from adios_tme.models.unet import AdiosUNet as AdiosUNet

@@ -30,6 +30,10 @@ class TrainingDivergedError(AdiosError):
     """Losses or gradients that stayed non-finite."""
 
 
+class HubError(AdiosError):
+    """A hub of models that cannot be reached, or that refuses."""
+
+
 class LaunchError(AdiosError):
     """Worker processes that could not be started, or that failed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,31 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Write files into a folder; they are all there or none is.
+
+    The block writes into the folder that it is given. Once it ends, that folder becomes the new one
+    in one step; into one that exists its files are moved, each in one step, beside what is there.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            for file in sorted(partial.iterdir()):
+                file.replace(path / file.name)
+        else:
+            partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def partial_name(path: Path, part: str = "") -> Path:

@@ -21,15 +21,10 @@ from torch import nn
 from adios_tme.config.load import build
 from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
-from adios_tme.errors import CheckpointError
-from adios_tme.export.model_card import CardFacts
-from adios_tme.export.timm import (
-    WEIGHTS_NAME,
-    Channels,
-    ExportedEncoder,
-    is_timm_folder,
-    read_timm,
-)
+from adios_tme.errors import CheckpointError, ConfigError
+from adios_tme.export.folder import is_exported, is_mask_folder
+from adios_tme.export.run_facts import RunFacts, run_facts
+from adios_tme.export.timm import WEIGHTS_NAME, Channels, ExportedEncoder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.resolve import resolve
@@ -38,6 +33,7 @@ from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.models.weights import Weights, take_fitting
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
+from adios_tme.version import __version__
 
 TIMM = "timm:"
 LOCAL_DIR = "local-dir:"
@@ -50,6 +46,11 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
     Raises:
         CheckpointError: If there is no whole checkpoint.
     """
+    if is_exported(Path(path)):
+        raise CheckpointError(
+            f"{path}: is an exported folder, which holds no head. Use load_encoder or "
+            f"load_mask_model, or give the run it came from."
+        )
     state, config = _read_with_config(Path(path))
     return _student(state, config, torch.device(device))
 
@@ -60,12 +61,27 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
     """
-    if is_timm_folder(Path(path)):
+    if is_exported(Path(path)):
         return read_timm(Path(path)).encoder.to(device)
     return load_student(path, device).encoder
 
 
-def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEncoder, CardFacts]:
+def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
+    """Load the mask model with its normalisation from a checkpoint, a run or an exported folder.
+
+    Where the run kept a moving average of it (``mask_ema``), that is what is loaded.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint or export.
+    """
+    if is_exported(Path(path)):
+        exported = MaskGenerator.from_pretrained(path)
+        return exported.to(device)
+    state, config = _read_with_config(Path(path))
+    return _mask_generator(state, config, torch.device(device))
+
+
+def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEncoder, RunFacts]:
     """Load an encoder with what its model card tells.
 
     Args:
@@ -77,26 +93,21 @@ def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEnc
     """
     state, config = _read_with_config(path)
     encoder = _student(state, config, torch.device("cpu")).encoder
-    facts = CardFacts(
-        iteration=state["iteration"],
-        samples_seen=state["samples_seen"],
-        version=state["version"],
-        settings=state["config"],
-        licence=licence,
-    )
+    facts = run_facts(find_checkpoint(path), state, config, licence)
     return ExportedEncoder(encoder, config.data.mean, config.data.std), facts
 
 
-def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
-    """Load the mask model with its normalisation from a checkpoint or run folder.
-
-    Where the run kept a moving average of it (``mask_ema``), that is what is loaded.
+def load_mask_model_for_export(
+    path: Path, licence: str | None = None
+) -> tuple[MaskGenerator, RunFacts]:
+    """`load_for_export` of the mask model.
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
     """
-    state, config = _read_with_config(Path(path))
-    return _mask_generator(state, config, torch.device(device))
+    state, config = _read_with_config(path)
+    generator = _mask_generator(state, config, torch.device("cpu"))
+    return generator, run_facts(find_checkpoint(path), state, config, licence)
 
 
 class TrainedMaskModel(NamedTuple):
@@ -170,27 +181,47 @@ def _mask_generator(
     data = config.data
     network = build_mask_model(config.mask, config.model, data.img_size, resolve(config, device))
     average = state.get("mask_average")
-    network.load_state_dict(average["weights"] if average else state["mask_model"])
+    _load_weights(network, average["weights"] if average else state["mask_model"], state)
     return MaskGenerator(network, data.img_size, data.mean, data.std).to(device).eval()
 
 
 def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -> Student:
     student = build_student(config.model, config.data.img_size, resolve(config, device))
-    try:
-        student.load_state_dict(state["student"])
-    except RuntimeError as error:
-        misfit = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f"checkpoint of iteration {state['iteration']}: the student's weights do not have the "
-            f"shape that its settings say ({misfit}). Use a checkpoint as adios-tme train wrote it."
-        ) from error
+    _load_weights(student, state["student"], state)
     return student.eval()
+
+
+def _load_weights(network: nn.Module, weights: Weights, state: dict[str, Any]) -> None:
+    """Load all of a network's weights.
+
+    Raises:
+        CheckpointError: If they are not those of a network of the checkpoint's settings.
+    """
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise CheckpointError(
+            f"the checkpoint of iteration {state.get('iteration')}: its weights are not those of a "
+            f"{type(network).__name__} by its settings ({reason}). It was written by adios_tme "
+            f"{_version(state)}; use that version, this is {__version__}."
+        ) from error
+
+
+def _version(state: dict[str, Any]) -> str:
+    return str(state.get("version", "of an earlier release"))
 
 
 def _read_with_config(path: Path) -> tuple[dict[str, Any], TrainConfig]:
     checkpoint = find_checkpoint(path)
     state = read_without_optimizers(checkpoint)
-    config = build(TrainConfig, state["config"], source=str(checkpoint))
+    try:
+        config = build(TrainConfig, state["config"])
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{checkpoint}: has settings that adios_tme {__version__} cannot read ({error}) It was "
+            f"written by adios_tme {_version(state)}; use that version, or a newer one."
+        ) from error
     # What the run computed with need not exist where it is loaded.
     return state, config.model_copy(update={"compute": ComputeConfig()})
 
@@ -201,7 +232,8 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     Args:
         student: Changed in place.
         mask_model: Changed in place where the source has a mask model.
-        source: A run folder, a checkpoint, a folder with ``model.safetensors``, or ``timm:NAME``.
+        source: A run folder, a checkpoint, an exported folder of an encoder or a mask model, a
+            folder with ``model.safetensors``, or ``timm:NAME``.
 
     Returns:
         Why each tensor that did not fit was not used, or kept its first values.
@@ -212,6 +244,9 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     if source.startswith(TIMM):
         weights = timm_weights(source.removeprefix(TIMM))
         return _take(student.encoder, weights, "encoder", source)
+    if is_mask_folder(Path(source)):
+        weights = MaskGenerator.from_pretrained(source).network.state_dict()
+        return _take(mask_model, weights, "mask model", source)
     if (Path(source) / WEIGHTS_NAME).is_file():
         return _take(student.encoder, _exported_weights(Path(source)), "encoder", source)
     state = read_without_optimizers(find_checkpoint(Path(source)))

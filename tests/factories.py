@@ -87,6 +87,19 @@ def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
     return build(TrainConfig, nest(TrainConfig, tiny_settings(data_path, output_dir, **flags)))
 
 
+def untrained_run(folder: Path, **flags: Any) -> Path:
+    """The folder of a run with one checkpoint, of networks as they were drawn."""
+    from adios_tme.distributed.world import World
+    from adios_tme.run_folder.checkpoints import write_checkpoint
+    from adios_tme.training.state import Run
+
+    folder.mkdir()
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    config = tiny_config(folder.parent / "patches", folder, **flags)
+    write_checkpoint(Run.build(config, world).state(), folder)
+    return folder
+
+
 def run_of(**sections: Config) -> TrainConfig:
     """A run with some sections of settings, and defaults for the others."""
     return TrainConfig(data=DataConfig(data_path=("patches",)), **sections)

@@ -27,8 +27,9 @@ class RunConfig(Config):
     """Resume also when the patches are others than the run has seen."""
 
     init_from: str | None = None
-    """Weights to start from, and nothing else of a run: a run, a checkpoint, a folder with
-    model.safetensors, or `timm:NAME` for the encoder; what does not fit is logged by name."""
+    """Weights to start from, and nothing else of a run: a run, a checkpoint, an exported folder of
+    the encoder or the mask model, or `timm:NAME` for the encoder; what does not fit is logged by
+    name."""
 
     seed: int = Field(default=42, ge=0)
     """Seed of weights, sample order, crops and dropout."""

@@ -14,7 +14,7 @@ class VizMasksConfig(Config):
     """Draw images beside their masks and a colour overlay of all masks."""
 
     checkpoint: Path
-    """Checkpoint or run folder whose mask model draws."""
+    """Checkpoint, run folder or exported folder whose mask model draws."""
 
     images: Path
     """Folder of images, one image, or a zip archive."""

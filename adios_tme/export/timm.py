@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from adios_tme.errors import CheckpointError
-from adios_tme.files import replacing, write_whole
-from adios_tme.models.layers import Block, swiglu_width
+from adios_tme.files import write_whole
+from adios_tme.models.layers import swiglu_width
+from adios_tme.models.sizes import encoder_sizes
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
+from adios_tme.models.weights import save_weights
 
 ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"
 CONFIG_NAME = "config.json"
@@ -43,34 +45,27 @@ def write_timm(exported: ExportedEncoder, folder: Path) -> None:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: weight.detach().cpu().contiguous()
-        for name, weight in exported.encoder.state_dict().items()
-    }
-    with replacing(folder / WEIGHTS_NAME) as partial:
-        save_file(weights, partial, {"format": "pt"})
+    save_weights(exported.encoder, folder / WEIGHTS_NAME)
     write_whole(folder / CONFIG_NAME, json.dumps(timm_config(exported), indent=2) + "\n")
 
 
 def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
     """What timm reads: the architecture, its sizes, and how images are normalised."""
-    encoder, patches = exported.encoder, exported.encoder.patch_embed
-    block = encoder.blocks[0]
-    assert isinstance(block, Block)
-    dim, (side, _) = encoder.embed_dim, patches.img_size
+    sizes = encoder_sizes(exported.encoder)
+    dim, side = sizes["embed_dim"], sizes["img_size"]
     return {
         "architecture": ARCHITECTURE,
         "num_classes": 0,
         "num_features": dim,
         "global_pool": "token",
         "model_args": {
-            "patch_size": patches.patch_size[0],
+            "patch_size": sizes["patch_size"],
             "embed_dim": dim,
-            "depth": len(encoder.blocks),
-            "num_heads": block.attn.num_heads,
+            "depth": sizes["depth"],
+            "num_heads": sizes["num_heads"],
             # timm halves the hidden width of a gated MLP.
             "mlp_ratio": 2 * swiglu_width(dim) / dim,
-            "reg_tokens": encoder.num_prefix_tokens - 1,
+            "reg_tokens": sizes["num_register_tokens"],
             "img_size": side,
             "init_values": LAYER_SCALE,
             "dynamic_img_size": True,
@@ -92,11 +87,6 @@ def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
     }
 
 
-def is_timm_folder(path: Path) -> bool:
-    """Whether a folder holds an exported encoder."""
-    return (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
-
-
 def read_timm(folder: Path) -> ExportedEncoder:
     """Load an encoder that `write_timm` has written, ready to evaluate.
 
@@ -113,7 +103,7 @@ def read_timm(folder: Path) -> ExportedEncoder:
     except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: holds no encoder that adios-tme export has written. "
-            f"Export it again, or give the run it came from."
+            f"Export it again with --what encoder, or give the run it came from."
         ) from error
     return ExportedEncoder(encoder.eval(), mean, std)
 

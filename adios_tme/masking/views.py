@@ -37,7 +37,7 @@ def apply_masks(
         masks_BNHW: Their masks.
         fill: What stands in the hole; see `hole`.
         with_clean: Put the images as they are before the others; one write for all views.
-        generator: Source of noise; absent: torch's own.
+        generator: Source of noise, on any device; absent: torch's own.
 
     Returns:
         (N*B, C, H, W) views, all images of the first mask first; ((1+N)*B, C, H, W) with the clean
@@ -63,7 +63,8 @@ def hole(images_BCHW: Tensor, fill: Fill, generator: torch.Generator | None = No
         fill: ``zero`` (the mean colour of the data), ``mean`` (that of each image), ``blur`` (each
             image through a Gaussian) or ``noise`` (Gaussian, with each image's mean and spread in
             every channel; the same for all masks of an image).
-        generator: Source of noise; absent: torch's own, of which each rank has another.
+        generator: Source of noise, on any device; absent: torch's own, of which each rank has
+            another.
 
     Returns:
         (B, C, H, W), or what broadcasts to it.
@@ -75,13 +76,11 @@ def hole(images_BCHW: Tensor, fill: Fill, generator: torch.Generator | None = No
     spread, mean = torch.std_mean(images_BCHW, dim=(2, 3), correction=0, keepdim=True)
     if fill == "mean":
         return mean
+    source = generator.device if generator else images_BCHW.device
     noise_BCHW = torch.randn(
-        images_BCHW.shape,
-        generator=generator,
-        device=images_BCHW.device,
-        dtype=images_BCHW.dtype,
+        images_BCHW.shape, generator=generator, device=source, dtype=images_BCHW.dtype
     )
-    return mean + spread * noise_BCHW
+    return mean + spread * noise_BCHW.to(images_BCHW.device)
 
 
 def _blurred(images_BCHW: Tensor) -> Tensor:
@@ -96,23 +95,27 @@ def _blurred(images_BCHW: Tensor) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, -1, 1)).view_as(images_BCHW)
 
 
-def random_crops(views_BCHW: Tensor, crop_size: int) -> Tensor:
-    """One random resized crop of every view, drawn and resampled on its device.
+def random_crops(
+    views_BCHW: Tensor, crop_size: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """One random resized crop of every view, resampled on its device.
 
     Args:
         views_BCHW: Views of any count.
         crop_size: Side of the crops in pixels.
+        generator: Source of the places, on any device; absent: torch's own.
 
     Returns:
         (B, C, S, S) crops, bilinear.
     """
-    num_views, device = len(views_BCHW), views_BCHW.device
-    area = torch.empty(num_views, device=device).uniform_(*CROP_AREA)
+    num_views, device = len(views_BCHW), generator.device if generator else views_BCHW.device
+    area = torch.empty(num_views, device=device).uniform_(*CROP_AREA, generator=generator)
     narrow, wide = (math.log(ratio) for ratio in CROP_RATIO)
-    ratio = torch.empty(num_views, device=device).uniform_(narrow, wide).exp()
+    ratio = torch.empty(num_views, device=device).uniform_(narrow, wide, generator=generator).exp()
     extent_B2 = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)
-    centre_B2 = (torch.rand(num_views, 2, device=device) * 2 - 1) * (1 - extent_B2)
+    places_B2 = torch.rand(num_views, 2, device=device, generator=generator) * 2 - 1
+    centre_B2 = places_B2 * (1 - extent_B2)
     boxes_B23 = torch.cat([torch.diag_embed(extent_B2), centre_B2.unsqueeze(2)], dim=2)
     shape = [num_views, views_BCHW.shape[1], crop_size, crop_size]
-    grid = F.affine_grid(boxes_B23, shape, align_corners=False)
+    grid = F.affine_grid(boxes_B23.to(views_BCHW.device), shape, align_corners=False)
     return F.grid_sample(views_BCHW, grid.to(views_BCHW.dtype), align_corners=False)

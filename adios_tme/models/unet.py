@@ -47,7 +47,7 @@ class AdiosUNet(nn.Module):
         self.grad_checkpointing = grad_checkpointing
         if img_size < 16:
             raise ValueError(f"img_size={img_size} is too small for the U-Net. Use 16 or more.")
-        self.img_size = img_size
+        self.img_size, self.fbase, self.norm = img_size, fbase, norm
         num_levels = int(math.log2(img_size)) - 1
         down = [fbase] * (num_levels - 3) + [2 * fbase] * 3
         up = [2 * fbase] * 2 + [fbase] * (num_levels - 2)

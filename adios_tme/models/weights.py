@@ -1,12 +1,16 @@
-"""Weights from elsewhere, taken as far as they fit."""
+"""Weights to files, and weights from elsewhere, taken as far as they fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from safetensors.torch import save
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
+
+from adios_tme.files import replacing
 
 Weights = Mapping[str, Tensor]
 
@@ -18,6 +22,20 @@ class Taken(NamedTuple):
     """That fitted."""
     misfits: list[str]
     """A sentence for each tensor that was not used, and each that keeps its first values."""
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the weights of a network as safetensors; the file is whole or as it was.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    weights = {
+        name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()
+    }
+    with replacing(path) as partial:
+        # Not save_file, whose files nobody but their owner may read.
+        partial.write_bytes(save(weights, {"format": "pt"}))
 
 
 def take_fitting(network: nn.Module, weights: Weights, what: str, source: str) -> Taken:

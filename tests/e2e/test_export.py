@@ -16,21 +16,13 @@ import yaml
 
 from adios_tme import load_encoder, load_mask_model
 from adios_tme.cli.app import main
-from adios_tme.distributed.world import World
-from adios_tme.export.model_card import OLD_TIMM, OURS, TIMM
-from adios_tme.run_folder.checkpoints import write_checkpoint
-from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from adios_tme.export.snippets import OLD_TIMM, OURS, PLAIN_TORCH, TIMM
+from tests.factories import tiny_config, untrained_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A folder with a checkpoint of untrained networks."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    world = World(0, 1, 0, 1, torch.device("cpu"))
-    write_checkpoint(Run.build(tiny_config(tmp_path, folder), world).state(), folder)
-    return folder
+    return untrained_run(tmp_path / "run")
 
 
 def export(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
@@ -58,12 +50,12 @@ def test_the_folder_loads_as_its_card_says(
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         expected = load_encoder(run)(images)[:, 0]
-        for snippet in (TIMM, OLD_TIMM, OURS):
+        for snippet in (TIMM, OLD_TIMM, PLAIN_TORCH, OURS):
             code = snippet.replace("FOLDER", str(out)).replace("SIDE", "32")
             assert snippet.replace("SIDE", "32") in body
             names: dict[str, Any] = {}
             exec(code, names)
-            found = names["encoder"].eval()(images)
+            found = names["encoder"](images)
             found = found[:, 0] if found.ndim == 3 else found
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
@@ -117,12 +109,6 @@ ONNX = ("--format", "onnx")
             (*ONNX, "--licence", "mit"),
             2,
             "licence=mit would be ignored: format=onnx has no model card.",
-        ),
-        (
-            "new",
-            ("--what", "mask"),
-            2,
-            "format=timm holds encoders, not mask models. Use --format onnx, or --what encoder.",
         ),
     ],
 )

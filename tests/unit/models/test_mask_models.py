@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from adios_tme.benchmark.throughput.cost import kept_bytes
 from adios_tme.config.model import MaskConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
-from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.resolve import resolve
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
@@ -130,46 +128,3 @@ def test_the_encoder_starts_from_the_student_of_a_run(tmp_path: Path) -> None:
     assert isinstance(other.bare_mask_model, ViTUNet)
     with pytest.raises(CheckpointError, match="does not fit the mask model's encoder"):
         init_mask_encoder(other.bare_mask_model, path)
-
-
-def test_the_generator_takes_any_size_and_both_number_formats() -> None:
-    generator = MaskGenerator(AdiosUNet(32), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    images = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8)
-    masks = generator(images)
-    assert masks.shape == (2, 3, 50, 70)
-    torch.testing.assert_close(masks.sum(dim=1), torch.ones(2, 50, 70))
-    torch.testing.assert_close(generator(images.float() / 255), masks)
-    assert not masks.requires_grad
-
-
-def test_every_number_format_gives_the_same_masks_or_is_refused() -> None:
-    generator = MaskGenerator(AdiosUNet(32), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    masks = generator(images)
-    for dtype in (torch.float32, torch.float64):
-        torch.testing.assert_close(generator(images.to(dtype) / 255), masks, rtol=0, atol=1e-6)
-    assert (generator((images / 255).half()) - masks).abs().max() < 0.01
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (lambda x: x.float(), "reach from 0 to 255, expected 0 to 1.*Divide by 255"),
-        (lambda x: x.short(), r"are torch\.int16, expected torch\.uint8"),
-        (lambda x: x.long(), r"are torch\.int64, expected torch\.uint8"),
-        (lambda x: x > 7, r"are torch\.bool"),
-        (lambda x: x / 255 - 0.5, "reach from -0.5 to 0.5"),
-        (lambda x: x / 0, "reach from nan to nan"),
-        (lambda x: x[0], r"are \(3, 32, 32\), expected \(B, 3, H, W\)\. Add a batch axis"),
-        (lambda x: x[:, :1], r"are \(2, 1, 32, 32\).*Give a batch of RGB"),
-        (lambda x: x.movedim(1, -1), r"are \(2, 32, 32, 3\).*Put the channels first"),
-        (lambda x: x[None], r"are \(1, 2, 3, 32, 32\).*Give a batch of RGB"),
-    ],
-)
-def test_images_that_mean_something_else_are_refused(
-    spoil: Callable[[torch.Tensor], torch.Tensor], text: str
-) -> None:
-    generator = MaskGenerator(AdiosUNet(32), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    images = torch.arange(2 * 3 * 32 * 32, dtype=torch.int64).remainder(256).byte()
-    with pytest.raises(ValueError, match=f"images {text}"):
-        generator(spoil(images.view(2, 3, 32, 32)))
