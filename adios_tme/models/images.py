@@ -83,7 +83,7 @@ def take_images(given: AnyImages) -> Images:
         )
     check_batch(batch)
     if 0 in batch.shape[2:]:
-        raise ValueError(f"images are {tuple(given.shape)}, without a pixel. Give larger ones.")  # type: ignore[union-attr]
+        raise ValueError(f"images are {tuple(batch.shape)}, without a pixel. Give larger ones.")
     if not batch.is_floating_point():
         unit_range(batch[:0])  # refuses what is not uint8
     return Images(batch, given)
