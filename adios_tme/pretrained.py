@@ -56,6 +56,25 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
     return load_student(path, device).encoder
 
 
+def load_with_normalisation(
+    path: Path, device: torch.device, compute: ComputeConfig
+) -> ExportedEncoder:
+    """Load the encoder of a checkpoint or run folder with the normalisation of its images.
+
+    Args:
+        path: Where it is.
+        device: Where it goes.
+        compute: Number format and kernels it will run with.
+
+    Raises:
+        CheckpointError: If there is no whole checkpoint.
+    """
+    state, config = _read_with_config(path)
+    config = config.model_copy(update={"compute": compute})
+    encoder = _student(state, config, device).encoder.to(device)
+    return ExportedEncoder(encoder, config.data.mean, config.data.std)
+
+
 def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEncoder, CardFacts]:
     """Load an encoder with what its model card tells.
 

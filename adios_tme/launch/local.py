@@ -1,4 +1,4 @@
-"""Start a run on this machine: in this process, or in workers of torch's elastic agent."""
+"""Start a job on this machine: in this process, or in workers of torch's elastic agent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -22,8 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
+from adios_tme.config.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
-from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling, signals_blocked
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
@@ -35,6 +36,7 @@ from adios_tme.errors import (
     MembershipChangedError,
     TrainingStoppedError,
 )
+from adios_tme.inference.embed.run import run_embedding
 from adios_tme.launch.rendezvous import SAVE_SECONDS, register
 from adios_tme.run_folder.log import terminal_log
 from adios_tme.training.loop import run_training
@@ -45,11 +47,79 @@ SHUTDOWN_SECONDS = 10
 logger = logging.getLogger(__name__)
 
 
+class Job(Protocol):
+    """What the processes of a launch do together; it is pickled to them."""
+
+    @property
+    def launch(self) -> LaunchConfig:
+        """Processes and rendezvous."""
+
+    @property
+    def device(self) -> str:
+        """Where they compute: auto, cuda or cpu."""
+
+    @property
+    def advice(self) -> str:
+        """Where to look when they fail again and again."""
+
+    def run(self, channel: WorkerChannel | None = None) -> Path:
+        """One process's part; what it returns is the same on all of them."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training, as a job."""
+
+    config: TrainConfig
+
+    @property
+    def launch(self) -> LaunchConfig:
+        """Processes and rendezvous."""
+        return self.config.launch
+
+    @property
+    def device(self) -> str:
+        """Where they compute."""
+        return self.config.compute.device
+
+    @property
+    def advice(self) -> str:
+        """Where the log is."""
+        return f"See {self.config.run.output_dir / 'train.log'} and the output above."
+
+    def run(self, channel: WorkerChannel | None = None) -> Path:
+        """Train; see `adios_tme.training.loop.run_training`."""
+        return run_training(self.config, channel=channel, evaluate=evaluator(self.config.watch))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Embedding a data set, as a job."""
+
+    config: EmbedConfig
+
+    @property
+    def launch(self) -> LaunchConfig:
+        """Processes and rendezvous."""
+        return self.config.launch
+
+    @property
+    def device(self) -> str:
+        """Where they compute."""
+        return self.config.features.device
+
+    @property
+    def advice(self) -> str:
+        """There is no log but the terminal."""
+        return "See the output above."
+
+    def run(self, channel: WorkerChannel | None = None) -> Path:
+        """Embed; see `adios_tme.inference.embed.run.run_embedding`."""
+        return run_embedding(self.config, channel=channel)
+
+
 def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path:
     """Train as the settings say, and return the last checkpoint.
-
-    One process trains right here, so that a debugger works; several are started and watched by
-    torch's elastic agent. Under torchrun this process joins the group it was started for.
 
     Args:
         config: Settings of the run.
@@ -58,18 +128,43 @@ def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path
     Raises:
         AdiosError: See `adios_tme.training.loop.run_training`; ``exit_code`` tells which.
     """
-    num_processes = processes_on_this_node(config.launch, config.compute)
-    if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
-        return run_training(config, evaluate=evaluator(config.watch))
-    return Launch(config, num_processes, rendezvous or {}).run()
+    return start(Training(config), rendezvous)
 
 
-def processes_on_this_node(launch: LaunchConfig, compute: ComputeConfig) -> int:
-    """Training processes to start here: as asked, or one per GPU."""
-    asked = launch.nproc_per_node
+def embed(config: EmbedConfig) -> Path:
+    """Write the features of a data set as the settings say, and return their folder.
+
+    Raises:
+        AdiosError: See `adios_tme.inference.embed.run.run_embedding`.
+    """
+    return start(Embedding(config))
+
+
+def start(job: Job, rendezvous: dict[str, Any] | None = None) -> Path:
+    """Do a job here, or in processes that are started for it.
+
+    One process works right here, so that a debugger works; several are started and watched by
+    torch's elastic agent. Under torchrun this process joins the group it was started for.
+
+    Args:
+        job: What to do.
+        rendezvous: See `train`.
+
+    Raises:
+        AdiosError: What ended it; ``exit_code`` tells which.
+    """
+    num_processes = processes_on_this_node(job)
+    if was_launched() or (num_processes == 1 and job.launch.nnodes == "1"):
+        return job.run()
+    return Launch(job, num_processes, rendezvous or {}).run()
+
+
+def processes_on_this_node(job: Job) -> int:
+    """Processes to start here: as asked, or one per GPU."""
+    asked = job.launch.nproc_per_node
     if asked != "auto":
         return int(asked)
-    on_gpus = compute.device != "cpu" and torch.cuda.is_available()
+    on_gpus = job.device != "cpu" and torch.cuda.is_available()
     return torch.cuda.device_count() if on_gpus else 1
 
 
@@ -80,18 +175,18 @@ class Launch:
     have only begun, and the agent would start them again.
 
     Args:
-        config: Settings of the run.
+        job: What they do.
         num_processes: Workers on this machine.
         rendezvous: See `train`.
     """
 
     def __init__(
-        self, config: TrainConfig, num_processes: int, rendezvous: dict[str, Any] | None = None
+        self, job: Job, num_processes: int, rendezvous: dict[str, Any] | None = None
     ) -> None:
-        self.config = config
+        self.job = job
         start_resource_tracker()
         self.channel = WorkerChannel(num_processes)
-        self._elastic = _elastic_config(config.launch, num_processes, rendezvous or {})
+        self._elastic = _elastic_config(job.launch, num_processes, rendezvous or {})
         self._elastic.rdzv_backend = register(self.channel)
         self._asked_at = 0.0
 
@@ -112,7 +207,7 @@ class Launch:
         return self.channel.all_ended
 
     def run(self, signals: tuple[signal.Signals, ...] = STOPPING) -> Path:
-        """Train until the end, and return the last checkpoint.
+        """Wait for the end, and return what the workers return.
 
         Args:
             signals: Those to answer; a scheduler's own handler may see to the others.
@@ -120,19 +215,18 @@ class Launch:
         Raises:
             AdiosError: What ended the run before.
         """
-        config = self.config
         try:
             with handling(self.ask, signals), terminal_log():
                 workers = elastic_launch(self._elastic, _worker)
-                results = workers(config, self.channel)
+                results = workers(self.job, self.channel)
         except ChildFailedError as error:
             if known := self.channel.error:
                 raise known from error
             if number := self.channel.request.signal:
                 raise _stopped_at_once(number) from error
             raise LaunchError(
-                f"Training processes failed {config.launch.max_restarts + 1} times. "
-                f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
+                f"The processes failed {self.job.launch.max_restarts + 1} times. "
+                f"{self.job.advice}\n{error}"
             ) from error
         except SignalException as error:
             raise _stopped_at_once(error.sigval) from error
@@ -142,11 +236,11 @@ class Launch:
             raise LaunchError(
                 f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
                 f"each other ({type(error).__name__}). Check that the address is reachable from "
-                f"all of them, then run the same command again to resume from the last checkpoint."
+                f"all of them, then run the same command again to go on from what is saved."
             ) from error
         except OSError as error:  # as when the locks of the processes find no room
             raise LaunchError(
-                f"{self._elastic.nproc_per_node} training processes cannot be started "
+                f"{self._elastic.nproc_per_node} processes cannot be started "
                 f"({error.strerror}). Make room in /dev/shm and {tempfile.gettempdir()}, or use "
                 f"--nproc-per-node 1."
             ) from error
@@ -168,7 +262,7 @@ def start_resource_tracker() -> None:
 def _stopped_at_once(number: int) -> TrainingStoppedError:
     return TrainingStoppedError(
         f"{signal.Signals(number).name}: stopped at once. "
-        f"Run the same command again to resume from the last checkpoint.",
+        f"Run the same command again to go on from what is saved.",
         number,
     )
 
@@ -200,13 +294,13 @@ def _elastic_config(
     )
 
 
-def _worker(config: TrainConfig, channel: WorkerChannel) -> str:
-    """One training process; what it returns reaches the launcher, and so do errors of ours."""
+def _worker(job: Job, channel: WorkerChannel) -> str:
+    """One process; what it returns reaches the launcher, and so do errors of ours."""
     if number := channel.request.signal:
         channel.tell(_stopped_at_once(number))
         return ""
     try:
-        return str(run_training(config, channel=channel, evaluate=evaluator(config.watch)))
+        return str(job.run(channel))
     except MembershipChangedError as change:
         channel.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another

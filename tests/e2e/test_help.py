@@ -20,6 +20,7 @@ COMMANDS = [
     ["index-dataset"],
     ["export"],
     ["doctor"],
+    ["embed"],
     ["viz"],
     ["viz", "masks"],
     ["viz", "curves"],
@@ -27,6 +28,7 @@ COMMANDS = [
     ["benchmark", "nuclei"],
     ["benchmark", "throughput"],
     ["benchmark", "data"],
+    ["benchmark", "embed"],
     ["benchmark-nuclei"],
     ["sample"],
 ]
