@@ -22,6 +22,9 @@ from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
+from adios_tme.distributed.world import World
+from adios_tme.run_folder.checkpoints import write_checkpoint
+from adios_tme.training.state import Run
 from tests.fork_server import SCRIPT, Forked, fork, run_forked, run_script
 
 #: A process that has looked for CUDA devices, as imports do, cannot use them after a fork.
@@ -85,6 +88,15 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
 def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
     """The settings tree of such a run."""
     return build(TrainConfig, nest(TrainConfig, tiny_settings(data_path, output_dir, **flags)))
+
+
+def untrained_run(folder: Path, **flags: Any) -> Path:
+    """A run's folder with a checkpoint of networks that were never trained."""
+    folder.mkdir(parents=True)
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    config = tiny_config(folder.parent, folder, **flags)
+    write_checkpoint(Run.build(config, world).state(), folder)
+    return folder
 
 
 def run_of(**sections: Config) -> TrainConfig:

@@ -13,21 +13,14 @@ import yaml
 
 from adios_tme import load_encoder
 from adios_tme.cli.app import main
-from adios_tme.distributed.world import World
 from adios_tme.export.model_card import OLD_TIMM, OURS, TIMM
-from adios_tme.run_folder.checkpoints import write_checkpoint
-from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import untrained_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A folder with a checkpoint of untrained networks."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    world = World(0, 1, 0, 1, torch.device("cpu"))
-    write_checkpoint(Run.build(tiny_config(tmp_path, folder), world).state(), folder)
-    return folder
+    return untrained_run(tmp_path / "run")
 
 
 def export(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:

@@ -14,6 +14,7 @@ from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import write_whole, writing
 from adios_tme.inference.embed.encoder import FeatureEncoder
 from adios_tme.inference.embed.features_file import SUFFIXES, Attribute
+from adios_tme.run_folder.layout import PARTIAL_FILES
 
 #: Says of which encoder, and with which settings, the features of a folder are.
 IDENTITY = "embed.json"
@@ -40,7 +41,7 @@ def identity_of(config: EmbedConfig, encoder: FeatureEncoder, name: str) -> dict
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Make a folder that of one encoder, or see that it is.
+    """Make a folder that of one encoder, or see that it is; what a killed process left goes.
 
     Raises:
         ConfigError: If it holds features of another encoder, or with other settings.
@@ -49,6 +50,8 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     path = folder / IDENTITY
     if path.exists():
         _check_same(folder, _read(path), identity)
+        for partial in folder.glob(f"**/features_*/**/{PARTIAL_FILES}"):
+            partial.unlink(missing_ok=True)
         return
     own = f"features_{identity['encoder']}"
     for unknown in (*folder.glob(own), *folder.glob(f"*/{own}")):

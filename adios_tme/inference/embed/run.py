@@ -158,12 +158,12 @@ def _announce(
             num_changed,
         )
     logger.info(
-        "%d patches of %d slides to embed; %d numbers a patch, on %s, %d processes.",
+        "%d patches of %d slides to embed, as %d numbers each, on %d x %s.",
         sum(len(slide.patches) for slide in pending),
         len(pending),
         dim,
-        world.device,
         world.num_ranks,
+        world.device.type,
     )
 
 
