@@ -96,10 +96,10 @@ class EmbedConfig(Config):
     patches: PatchSelection = PatchSelection()
     launch: LaunchConfig = LaunchConfig()
 
-    @field_validator("run")
+    @field_validator("run", mode="before")
     @classmethod
-    def _may_be_a_path(cls, given: str) -> str:
-        return expand_user(given)
+    def _may_be_a_path(cls, given: object) -> object:
+        return expand_user(str(given)) if isinstance(given, (str, Path)) else given
 
     @field_validator("encoder_name")
     @classmethod
@@ -147,7 +147,7 @@ class EmbedSpeedConfig(Config):
     json_output: Annotated[bool, Flag("json")] = False
     """Print the results as JSON instead of tables."""
 
-    @field_validator("run")
+    @field_validator("run", mode="before")
     @classmethod
-    def _may_be_a_path(cls, given: str) -> str:
-        return expand_user(given)
+    def _may_be_a_path(cls, given: object) -> object:
+        return expand_user(str(given)) if isinstance(given, (str, Path)) else given

@@ -169,7 +169,7 @@ def _announce(
 
 def _tell(config: EmbedConfig, work: Work, num_pending: int) -> None:
     """Say what was done and what was left out (a collective)."""
-    names = ("slides", "patches", "left_out", "slides_with_left_out", "empty")
+    names = ("slides", "left_out", "slides_with_left_out", "empty")
     counts = dict(zip(names, sum_over_ranks(*(work.counts[name] for name in names)), strict=True))
     logger.info("Wrote %d of %d slides.", counts["slides"], num_pending)
     if counts["left_out"]:

@@ -93,6 +93,8 @@ class EmbeddedBatches:
         self._batch_size = reading.batch_size
         self._loader = RowLoader(index, rows, reading)
         self.num_batches = self._loader.num_batches
+        self.num_seen = 0
+        """Patches that were read so far, or could not be."""
 
     def start(self) -> None:
         """Start the workers."""
@@ -115,6 +117,7 @@ class EmbeddedBatches:
                     logger.warning("%s: %s left out (%s)", *place, patch.reason)
             first = number * self._batch_size
             planned = self._rows[first : first + self._batch_size]
+            self.num_seen += len(planned)
             embedded = self._embed(planned, batch.rows.numpy(), images)
             if last is not None:
                 yield last
@@ -228,8 +231,7 @@ class Work:
         embedded = next(self._results, None)
         if embedded is None:
             return
-        self.counts["patches"] += len(embedded.planned)
-        self._corrupt.check(self.counts["patches"], self._config.max_corrupt_fraction)
+        self._corrupt.check(self._batches.num_seen, self._config.max_corrupt_fraction)
         for number, rows, features in self._assembly.add(embedded):
             self._write(self.slides[number], rows, features)
 
