@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import time
@@ -357,3 +359,33 @@ def test_processes_are_launched_as_for_training(run: Path, data: Path, tmp_path:
     refused = run_command(*words, "--nproc-per-node", "2", "--pool", "mean")
     assert refused.returncode == 2
     assert "holds features with pool=cls, and pool=mean is asked for." in refused.stderr
+
+
+def test_the_page_on_features_does_what_it_says(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        make_archive(tmp_path / "patches" / f"slide_{number:03d}.zip", seed=number)
+    commands = re.findall(r"^\$ adios-tme (embed .*)$", page, re.M)
+    alone = [line for line in commands if "--nproc" not in line and "--nnodes" not in line]
+    assert len(alone) == 2
+    for line in alone:
+        run_main(capsys, 0, *shlex.split(line), "--num-workers", "0")
+    (shown,) = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
+    for word in ("embed.json", "448px/features_run/slide_001.h5"):
+        assert word.rpartition("/")[2] in shown
+        assert (tmp_path / "features" / word).is_file()
+    assert (
+        read_features(
+            tmp_path / "features_20x" / "20x_448px_0px_overlap" / "features_run" / "slide_002.h5"
+        ).attributes["patch_size_level0"]
+        == 896
+    )
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+        exec(code, names)
+    assert names["features"].shape == (4, 32)
+    assert names["coords"].dtype == np.int64
+    assert capsys.readouterr().out.startswith("(4, 32) [0 0] 448")

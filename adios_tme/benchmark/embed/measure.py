@@ -21,7 +21,15 @@ from torch import Tensor
 
 from adios_tme.benchmark.embed.results import EmbedRatios, EmbedResult
 from adios_tme.benchmark.embed.timm_loop import TimmLoop
-from adios_tme.benchmark.interleave import Cost, Timed, interleave, rounded, speed_ratio, wall
+from adios_tme.benchmark.interleave import (
+    Cost,
+    Timed,
+    cpu_ratio,
+    interleave,
+    rounded,
+    speed_ratio,
+    wall,
+)
 from adios_tme.config.data import cores_at_hand
 from adios_tme.config.embed import EmbedSpeedConfig
 from adios_tme.data.corrupt import CorruptPatchError
@@ -84,6 +92,9 @@ def measure_embedding(
         ratios=EmbedRatios(
             embed_over_timm_loop=speed_ratio(costs, "embed", "timm_loop"),
             embed_of_model=speed_ratio(costs, "embed", "model"),
+            embed_of_model_by_cpu=(
+                cpu_ratio(costs, "embed", "model") if device.type == "cpu" else None
+            ),
             embed_of_loader=speed_ratio(costs, "embed", "loader"),
             embed_of_both_in_turn=rounded(in_turn / wall(costs["embed"])),
             loader_over_model=loader_over_model,
@@ -186,10 +197,10 @@ class _Bench:
 def _timed(way: Callable[[], object], bench: _Bench, tell: Callable[[], None]) -> Timed:
     def timed() -> Cost:
         bench.wait()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         way()
-        spent = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         tell()
-        return Cost(spent / len(bench.rows), None)
+        return Cost(seconds / len(bench.rows), cpu / len(bench.rows))
 
     return timed

@@ -36,10 +36,11 @@ def embed_summary(results: EmbedResult) -> str:
         else f"The loader is the limit: the encoder alone is {1 / ratios.loader_over_model:.1f} "
         f"times as fast. Raise --num-workers where there are cores."
     )
-    if machine["device"] == "cpu":
+    if ratios.embed_of_model_by_cpu is not None:
         limit += (
             f" Here both share the cores: embed is {ratios.embed_of_both_in_turn:.2f} times as "
-            f"fast as one after the other."
+            f"fast as one after the other, and {ratios.embed_of_model_by_cpu:.2f} times as fast as "
+            f"the encoder alone by the CPU time of its process."
         )
     return "\n".join(
         [

@@ -13,6 +13,9 @@ class EmbedRatios:
     embed_over_timm_loop: float
     embed_of_model: float
     """Beside the encoder alone on random images."""
+    embed_of_model_by_cpu: float | None
+    """The same by the CPU time of the process with the encoder, on a CPU: what the loader's
+    processes and others take of the cores does not count."""
     embed_of_loader: float
     """Beside the loader alone."""
     embed_of_both_in_turn: float

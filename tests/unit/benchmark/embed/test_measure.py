@@ -27,7 +27,7 @@ RESULT = EmbedResult(
     settings={},
     num_patches=100,
     images_per_second={"embed": 50.0, "timm_loop": 25.0, "model": 60.0, "loader": 600.0},
-    ratios=EmbedRatios(2.0, 0.83, 0.08, 0.92, 10.0),
+    ratios=EmbedRatios(2.0, 0.83, 0.98, 0.08, 0.92, 10.0),
     limit="model",
     largest_difference=0.001,
     largest_feature=4.0,
@@ -72,8 +72,8 @@ def test_the_slower_one_is_the_limit() -> None:
     assert "The encoder is the limit: the loader alone is 10.0 times as fast." in embed_summary(
         RESULT
     )
-    assert "embed is 0.92 times as fast as one after the other." in embed_summary(RESULT)
-    ratios = dataclasses.replace(RESULT.ratios, loader_over_model=0.25)
+    assert "embed is 0.92 times as fast as one after the other, and" in embed_summary(RESULT)
+    ratios = dataclasses.replace(RESULT.ratios, loader_over_model=0.25, embed_of_model_by_cpu=None)
     slow = dataclasses.replace(
         RESULT, limit="loader", ratios=ratios, machine=RESULT.machine | {"device": "H200"}
     )
