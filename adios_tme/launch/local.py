@@ -9,11 +9,10 @@ import sys
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -22,7 +21,6 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
-from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
 from adios_tme.config.train import TrainConfig
@@ -36,86 +34,14 @@ from adios_tme.errors import (
     MembershipChangedError,
     TrainingStoppedError,
 )
-from adios_tme.inference.embed.run import run_embedding
+from adios_tme.launch.jobs import Embedding, Job, Training
 from adios_tme.launch.rendezvous import SAVE_SECONDS, register
 from adios_tme.run_folder.log import terminal_log
-from adios_tme.training.loop import run_training
 
 #: Time that workers have to leave before they are killed.
 SHUTDOWN_SECONDS = 10
 
 logger = logging.getLogger(__name__)
-
-
-class Job(Protocol):
-    """What the processes of a launch do together; it is pickled to them."""
-
-    @property
-    def launch(self) -> LaunchConfig:
-        """Processes and rendezvous."""
-
-    @property
-    def device(self) -> str:
-        """Where they compute: auto, cuda or cpu."""
-
-    @property
-    def advice(self) -> str:
-        """Where to look when they fail again and again."""
-
-    def run(self, channel: WorkerChannel | None = None) -> Path:
-        """One process's part; what it returns is the same on all of them."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Training, as a job."""
-
-    config: TrainConfig
-
-    @property
-    def launch(self) -> LaunchConfig:
-        """Processes and rendezvous."""
-        return self.config.launch
-
-    @property
-    def device(self) -> str:
-        """Where they compute."""
-        return self.config.compute.device
-
-    @property
-    def advice(self) -> str:
-        """Where the log is."""
-        return f"See {self.config.run.output_dir / 'train.log'} and the output above."
-
-    def run(self, channel: WorkerChannel | None = None) -> Path:
-        """Train; see `adios_tme.training.loop.run_training`."""
-        return run_training(self.config, channel=channel, evaluate=evaluator(self.config.watch))
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Embedding a data set, as a job."""
-
-    config: EmbedConfig
-
-    @property
-    def launch(self) -> LaunchConfig:
-        """Processes and rendezvous."""
-        return self.config.launch
-
-    @property
-    def device(self) -> str:
-        """Where they compute."""
-        return self.config.features.device
-
-    @property
-    def advice(self) -> str:
-        """There is no log but the terminal."""
-        return "See the output above."
-
-    def run(self, channel: WorkerChannel | None = None) -> Path:
-        """Embed; see `adios_tme.inference.embed.run.run_embedding`."""
-        return run_embedding(self.config, channel=channel)
 
 
 def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path:

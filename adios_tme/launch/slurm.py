@@ -18,7 +18,8 @@ from adios_tme.config.launch import minutes_of
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import STOPPING
 from adios_tme.errors import ConfigError, LaunchError, TrainingStoppedError
-from adios_tme.launch.local import Launch, Training, processes_on_this_node
+from adios_tme.launch.jobs import Training
+from adios_tme.launch.local import Launch, processes_on_this_node
 
 if TYPE_CHECKING:
     import submitit
