@@ -19,7 +19,7 @@ from adios_tme.distributed.collectives import (
     sum_over_ranks,
 )
 from adios_tme.distributed.hang_watch import HangWatch
-from adios_tme.distributed.stop import stop_on_signal
+from adios_tme.distributed.stop import StopListener, stop_on_signal
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
 from adios_tme.distributed.world import World, process_group
 from adios_tme.errors import MembershipChangedError, TrainingStoppedError
@@ -72,31 +72,45 @@ def run_embedding(config: EmbedConfig, *, channel: WorkerChannel | None = None) 
         hang_watch.at("reading names")
         with _bar("Reading names", world) as on_progress:
             planned = plan_slides(index, layout, world, on_progress)
-        identity = identity_of(config, encoder, layout.encoder_name)
-        on_first_rank(lambda: claim_folder(config.output, identity))
+        name = layout.encoder_name
+        on_first_rank(lambda: claim_folder(config.output, identity_of(config, encoder, name)))
         pending = [slide for slide in planned if slide.state != "finished"]
         _announce(planned, pending, encoder.dim, world)
         own = share_out(pending, world.num_ranks)[world.rank]
-        with closing(Work(config, index, encoder, layout, own, world.device)) as work:
+        with ExitStack() as stack:
             with failing_together():
-                work.start()
-            num_steps = max_over_ranks(work.num_steps)
+                work = Work(config, index, encoder, layout, own, world.device)
+                stack.enter_context(closing(work)).start()
             num_patches = sum(len(slide.patches) for slide in pending)
-            request = Request.CONTINUE
             with _bar("Embedding patches", world) as on_progress:
-                for step in range(num_steps):
-                    hang_watch.at(f"batch {step + 1} of {num_steps}")
-                    with failing_together():
-                        work.step()
-                    on_progress(num_patches * (step + 1) // num_steps, num_patches)
-                    request = stop.agree()
-                    if request != Request.CONTINUE and step + 1 < num_steps:
-                        break
-                else:
-                    request = Request.CONTINUE
+                request = _take_steps(work, num_patches, stop, hang_watch, on_progress)
         _tell(config, work, len(pending))
         _check_finished(request)
     return config.output
+
+
+def _take_steps(
+    work: Work,
+    num_patches: int,
+    stop: StopListener,
+    hang_watch: HangWatch,
+    on_progress: OnProgress,
+) -> Request:
+    """Do the work of every rank in step; what asked for an end before the last one, if anything.
+
+    Raises:
+        AdiosError: Of any rank, on all of them.
+    """
+    num_steps = max_over_ranks(work.num_steps)
+    for step in range(1, num_steps + 1):
+        hang_watch.at(f"batch {step} of {num_steps}")
+        with failing_together():
+            work.step()
+        on_progress(num_patches * step // num_steps, num_patches)
+        request = stop.agree()
+        if request != Request.CONTINUE and step < num_steps:
+            return request
+    return Request.CONTINUE
 
 
 @contextmanager
