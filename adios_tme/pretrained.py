@@ -35,6 +35,8 @@ from adios_tme.models.weights import Weights, take_fitting
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
 from adios_tme.version import __version__
 
+#: Number format in which encoders are scored.
+EXACT = ComputeConfig(precision="fp32")
 TIMM = "timm:"
 LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
@@ -142,15 +144,24 @@ class TrainedEncoder(NamedTuple):
     """What the shapes of its weights follow from, by the names of the settings."""
 
 
-def load_encoder_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedEncoder:
-    """`load_encoder` for single precision, with what a benchmark has to know of it.
+def load_encoder_for_scoring(
+    path: Path,
+    device: str | torch.device = "cpu",
+    compute: ComputeConfig = EXACT,
+) -> TrainedEncoder:
+    """`load_encoder`, with what a benchmark has to know of it.
+
+    Args:
+        path: A checkpoint or run folder.
+        device: Where it goes.
+        compute: Number format and kernels it will run with.
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
-    exact = config.model_copy(update={"compute": ComputeConfig(precision="fp32")})
-    return _trained(_student(state, exact, torch.device(device)), state, config)
+    config = config.model_copy(update={"compute": compute})
+    return _trained(_student(state, config, torch.device(device)), state, config)
 
 
 def untrained_encoder(path: Path, seed: int, device: str | torch.device = "cpu") -> TrainedEncoder:

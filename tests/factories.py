@@ -22,6 +22,9 @@ from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
 from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
+from adios_tme.distributed.world import World
+from adios_tme.run_folder.checkpoints import write_checkpoint
+from adios_tme.training.state import Run
 from tests.fork_server import SCRIPT, Forked, fork, run_forked, run_script
 
 #: A process that has looked for CUDA devices, as imports do, cannot use them after a fork.
@@ -89,11 +92,7 @@ def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:
 
 def untrained_run(folder: Path, **flags: Any) -> Path:
     """The folder of a run with one checkpoint, of networks as they were drawn."""
-    from adios_tme.distributed.world import World
-    from adios_tme.run_folder.checkpoints import write_checkpoint
-    from adios_tme.training.state import Run
-
-    folder.mkdir()
+    folder.mkdir(parents=True)
     world = World(0, 1, 0, 1, torch.device("cpu"))
     config = tiny_config(folder.parent / "patches", folder, **flags)
     write_checkpoint(Run.build(config, world).state(), folder)

@@ -8,6 +8,7 @@ import typer
 
 from adios_tme.cli.benchmark import benchmark_app
 from adios_tme.cli.doctor import doctor_app
+from adios_tme.cli.embed import embed_app
 from adios_tme.cli.export import export_app
 from adios_tme.cli.index import index_app
 from adios_tme.cli.options import command_group
@@ -26,6 +27,7 @@ app = command_group(
 for part in (
     train_app,
     index_app,
+    embed_app,
     export_app,
     viz_app,
     benchmark_app,

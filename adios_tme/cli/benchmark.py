@@ -12,6 +12,7 @@ from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.cli.options import command_group, settings_command
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
+from adios_tme.config.embed import EmbedSpeedConfig
 from adios_tme.config.loading import LoadingConfig
 from adios_tme.config.probe import ProbeConfig
 from adios_tme.config.throughput import ThroughputConfig
@@ -108,6 +109,18 @@ def data(config: LoadingConfig) -> None:
     output.write(results.as_json())
 
 
+def embed(config: EmbedSpeedConfig) -> None:
+    """Measure the speed of features and print it."""
+    from adios_tme.benchmark.embed.measure import measure_embedding
+    from adios_tme.benchmark.embed.report import embed_summary, embed_tables
+
+    output = ResultsFile.checked(config.output)
+    with progress_bar("Measuring") as on_progress:
+        results = measure_embedding(config, on_progress)
+    _tell(results, embed_tables, embed_summary, as_json=config.json_output)
+    output.write(results.as_json())
+
+
 class Results(Protocol):
     """Measurements of one benchmark."""
 
@@ -140,3 +153,4 @@ settings_command(benchmark_app, "benchmark-nuclei", NucleiConfig, hidden=True)(n
 settings_command(_group, "probe", ProbeConfig)(probe)
 settings_command(_group, "throughput", ThroughputConfig)(throughput)
 settings_command(_group, "data", LoadingConfig)(data)
+settings_command(_group, "embed", EmbedSpeedConfig)(embed)

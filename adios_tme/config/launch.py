@@ -14,7 +14,7 @@ class LaunchConfig(Config):
     """Worker processes and their rendezvous."""
 
     nproc_per_node: Annotated[str, OtherNames("gpus", "num_gpus", "devices")] = "auto"
-    """Training processes on each machine; auto: one per GPU, or one on a CPU."""
+    """Processes on each machine; auto: one per GPU, or one on a CPU."""
 
     nnodes: str = "1"
     """Machines: a number, or MIN:MAX for a run that goes on when some leave or join."""
@@ -23,7 +23,7 @@ class LaunchConfig(Config):
     """HOST:PORT where machines meet; needed with more than one."""
 
     max_restarts: int = Field(default=3, ge=0)
-    """How often a failed group of processes is started again from the last checkpoint."""
+    """How often a failed group of processes is started again, to go on from what is saved."""
 
     collective_timeout_seconds: int = Field(default=600, ge=1)
     """How long a process waits for the others in an exchange before it fails; the log says on whom

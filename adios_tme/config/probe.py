@@ -10,10 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from adios_tme.config.base import Config, Flag, Positional, is_changed
 from adios_tme.config.data import cores_at_hand
+from adios_tme.config.embed import Pool
 
 TIMM_PREFIX = "timm:"
-
-Pool = Literal["cls", "mean", "cls_mean"]
 
 
 class ProbeConfig(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -79,6 +80,13 @@ class BuildReport:
             )
             notices.append(Notice(text, True))
         return notices
+
+    def log(self, logger: logging.Logger) -> None:
+        """Say what was read and left out; what is most likely a mistake as a warning."""
+        if self.num_scanned:
+            logger.info("Indexed %d archives in %s", self.num_scanned, self.index.path)
+        for text, is_urgent in self.notices():
+            logger.log(logging.WARNING if is_urgent else logging.INFO, "%s", text)
 
     def as_json(self) -> dict[str, Any]:
         """What was left out, as plain values."""

@@ -226,9 +226,13 @@ class DatasetIndex:
                 counts[slide_of(place, f"{folder}/", pattern)] += count
         return counts
 
+    def has_folders(self, rows: slice) -> bool:
+        """Whether some patches lie in folders of their archive."""
+        return bool(_SEPARATORS & set(self._name_bytes(rows)))
+
     def _folders(self, rows: slice) -> Counter[str]:
         """How many names of some rows lie in which folder of their archive."""
-        if not _SEPARATORS & set(self._name_bytes(rows)):
+        if not self.has_folders(rows):
             return Counter({"": rows.stop - rows.start})
         names = self.names(np.arange(rows.start, rows.stop))
         return Counter(name.replace("\\", "/").rpartition("/")[0] for name in names)

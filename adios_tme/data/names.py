@@ -33,6 +33,7 @@ _YX = re.compile(rf"{_FROM}{_Y}[_,; -]+{_X}{_TO}", re.IGNORECASE)
 _NUMBER_FIRST = re.compile(rf"{_FROM}(-?\d{{1,12}})x_(-?\d{{1,12}})y{_TO}", re.IGNORECASE)
 _BEFORE_XY = re.compile(rf"(?:^|_)(\d{{1,12}})(?:px)?_{_X}_{_Y}{_TO}", re.IGNORECASE)
 _PIXELS = re.compile(rf"{_FROM}(\d{{1,12}})px{_TO}(?!_overlap)", re.IGNORECASE)
+_OVERLAP = re.compile(rf"{_FROM}(\d{{1,12}})px_overlap{_TO}", re.IGNORECASE)
 _MAGNIFICATION = re.compile(
     rf"{_FROM}(?<!\.)(?:mag[_=-]?)?(\d{{1,3}}(?:\.\d+)?)x{_TO}|{_FROM}mag[_=-]?(\d{{1,3}}){_TO}",
     re.IGNORECASE,
@@ -60,6 +61,10 @@ class NameFacts(NamedTuple):
     magnification: float | None = None
     mpp: float | None = None
     """Microns per pixel."""
+    overlap: int | None = None
+    """Of neighbouring patches in pixels, as a folder like ``20x_256px_0px_overlap`` states it."""
+    level0_size: int | None = None
+    """Side in pixels of the slide at its full resolution, which QuPath states."""
 
 
 def parse_name(name: str, pattern: str | None = None, container: str = "") -> NameFacts:
@@ -80,6 +85,8 @@ def parse_name(name: str, pattern: str | None = None, container: str = "") -> Na
         _nearest(_sizes, parts),
         _nearest(_magnifications, parts),
         _nearest(_microns, parts),
+        _nearest(_overlaps, parts),
+        _nearest(_level0_sizes, parts),
     )
     return facts._replace(**_by_pattern(name, pattern)) if pattern else facts
 
@@ -205,6 +212,16 @@ def _magnifications(part: str) -> set[float]:
 def _microns(part: str) -> set[float]:
     found = {float(match[1] or match[2]) for match in _MPP.finditer(part)}
     return {mpp for mpp in found if _LEAST_MPP <= mpp <= _MOST_MPP}
+
+
+def _overlaps(part: str) -> set[int]:
+    return {int(match[1]) for match in _OVERLAP.finditer(part)}
+
+
+def _level0_sizes(part: str) -> set[int]:
+    qupath = _qupath_fields(part)
+    is_square = 0 < qupath.get("w", 0) == qupath.get("h")
+    return {round(qupath["w"])} if is_square else set()
 
 
 def _nearest(find: Callable[[str], set[Number]], parts: list[str]) -> Number | None:

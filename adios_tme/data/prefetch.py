@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adios_tme.data.loader import SLOTS_IN_USE, Batch
+from adios_tme.data.slots import SLOTS_IN_USE, Batch
 
 
 def resizes_in_worker(resize_on: Literal["auto", "worker", "device"], device: torch.device) -> bool:

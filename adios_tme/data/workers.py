@@ -192,7 +192,7 @@ class Workers(Generic[Question, Answer]):
         if seconds >= SLOW_SECONDS and not patience.is_told:
             patience.is_told = True
             logger.warning(
-                "Training waits for loader worker %d, which has been reading %s for %d s (%s).",
+                "Waiting for loader worker %d, which has been reading %s for %d s (%s).",
                 *(worker.pid, self._place(worker), seconds, doing),
             )
 
@@ -217,7 +217,7 @@ class Workers(Generic[Question, Answer]):
         return self._name_of(row) if num_begun else "nothing yet"
 
 
-_GO_ON = "then run the same command again to go on from the last checkpoint."
+_GO_ON = "then run the same command again to go on from what is saved."
 
 
 @dataclass

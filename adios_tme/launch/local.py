@@ -1,4 +1,4 @@
-"""Start a run on this machine: in this process, or in workers of torch's elastic agent."""
+"""Start a job on this machine: in this process, or in workers of torch's elastic agent."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
-from adios_tme.benchmark.nuclei.during_training import evaluator
+from adios_tme.config.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
-from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling, signals_blocked
 from adios_tme.distributed.worker_channel import Request, WorkerChannel
@@ -35,10 +34,9 @@ from adios_tme.errors import (
     MembershipChangedError,
     TrainingStoppedError,
 )
-from adios_tme.launch.memory import check_memory
+from adios_tme.launch.jobs import Embedding, Job, Training
 from adios_tme.launch.rendezvous import SAVE_SECONDS, register
 from adios_tme.run_folder.log import terminal_log
-from adios_tme.training.loop import run_training
 
 #: Time that workers have to leave before they are killed.
 SHUTDOWN_SECONDS = 10
@@ -49,9 +47,6 @@ logger = logging.getLogger(__name__)
 def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path:
     """Train as the settings say, and return the last checkpoint.
 
-    One process trains right here, so that a debugger works; several are started and watched by
-    torch's elastic agent. Under torchrun this process joins the group it was started for.
-
     Args:
         config: Settings of the run.
         rendezvous: What a scheduler knows of the rendezvous, as torch names it.
@@ -59,18 +54,43 @@ def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path
     Raises:
         AdiosError: See `adios_tme.training.loop.run_training`; ``exit_code`` tells which.
     """
-    num_processes = processes_on_this_node(config.launch, config.compute)
-    if was_launched() or (num_processes == 1 and config.launch.nnodes == "1"):
-        return run_training(config, evaluate=evaluator(config.watch), admit=check_memory)
-    return Launch(config, num_processes, rendezvous or {}).run()
+    return start(Training(config), rendezvous)
 
 
-def processes_on_this_node(launch: LaunchConfig, compute: ComputeConfig) -> int:
-    """Training processes to start here: as asked, or one per GPU."""
-    asked = launch.nproc_per_node
+def embed(config: EmbedConfig) -> Path:
+    """Write the features of a data set as the settings say, and return their folder.
+
+    Raises:
+        AdiosError: See `adios_tme.inference.embed.run.run_embedding`.
+    """
+    return start(Embedding(config))
+
+
+def start(job: Job, rendezvous: dict[str, Any] | None = None) -> Path:
+    """Do a job here, or in processes that are started for it.
+
+    One process works right here, so that a debugger works; several are started and watched by
+    torch's elastic agent. Under torchrun this process joins the group it was started for.
+
+    Args:
+        job: What to do.
+        rendezvous: See `train`.
+
+    Raises:
+        AdiosError: What ended it; ``exit_code`` tells which.
+    """
+    num_processes = processes_on_this_node(job)
+    if was_launched() or (num_processes == 1 and job.launch.nnodes == "1"):
+        return job.run()
+    return Launch(job, num_processes, rendezvous or {}).run()
+
+
+def processes_on_this_node(job: Job) -> int:
+    """Processes to start here: as asked, or one per GPU."""
+    asked = job.launch.nproc_per_node
     if asked != "auto":
         return int(asked)
-    on_gpus = compute.device != "cpu" and torch.cuda.is_available()
+    on_gpus = job.device != "cpu" and torch.cuda.is_available()
     return torch.cuda.device_count() if on_gpus else 1
 
 
@@ -81,18 +101,18 @@ class Launch:
     have only begun, and the agent would start them again.
 
     Args:
-        config: Settings of the run.
+        job: What they do.
         num_processes: Workers on this machine.
         rendezvous: See `train`.
     """
 
     def __init__(
-        self, config: TrainConfig, num_processes: int, rendezvous: dict[str, Any] | None = None
+        self, job: Job, num_processes: int, rendezvous: dict[str, Any] | None = None
     ) -> None:
-        self.config = config
+        self.job = job
         start_resource_tracker()
         self.channel = WorkerChannel(num_processes)
-        self._elastic = _elastic_config(config.launch, num_processes, rendezvous or {})
+        self._elastic = _elastic_config(job.launch, num_processes, rendezvous or {})
         self._elastic.rdzv_backend = register(self.channel)
         self._asked_at = 0.0
 
@@ -113,7 +133,7 @@ class Launch:
         return self.channel.all_ended
 
     def run(self, signals: tuple[signal.Signals, ...] = STOPPING) -> Path:
-        """Train until the end, and return the last checkpoint.
+        """Wait for the end, and return what the workers return.
 
         Args:
             signals: Those to answer; a scheduler's own handler may see to the others.
@@ -121,19 +141,18 @@ class Launch:
         Raises:
             AdiosError: What ended the run before.
         """
-        config = self.config
         try:
             with handling(self.ask, signals), terminal_log():
                 workers = elastic_launch(self._elastic, _worker)
-                results = workers(config, self.channel)
+                results = workers(self.job, self.channel)
         except ChildFailedError as error:
             if known := self.channel.error:
                 raise known from error
             if number := self.channel.request.signal:
                 raise _stopped_at_once(number) from error
             raise LaunchError(
-                f"Training processes failed {config.launch.max_restarts + 1} times. "
-                f"See {config.run.output_dir / 'train.log'} and the output above.\n{error}"
+                f"The processes failed {self.job.launch.max_restarts + 1} times. "
+                f"{self.job.advice}\n{error}"
             ) from error
         except SignalException as error:
             raise _stopped_at_once(error.sigval) from error
@@ -143,11 +162,11 @@ class Launch:
             raise LaunchError(
                 f"{self._elastic.rdzv_endpoint}: the machines of the run could not meet, or lost "
                 f"each other ({type(error).__name__}). Check that the address is reachable from "
-                f"all of them, then run the same command again to resume from the last checkpoint."
+                f"all of them, then run the same command again to go on from what is saved."
             ) from error
         except OSError as error:  # as when the locks of the processes find no room
             raise LaunchError(
-                f"{self._elastic.nproc_per_node} training processes cannot be started "
+                f"{self._elastic.nproc_per_node} processes cannot be started "
                 f"({error.strerror}). Make room in /dev/shm and {tempfile.gettempdir()}, or use "
                 f"--nproc-per-node 1."
             ) from error
@@ -169,7 +188,7 @@ def start_resource_tracker() -> None:
 def _stopped_at_once(number: int) -> TrainingStoppedError:
     return TrainingStoppedError(
         f"{signal.Signals(number).name}: stopped at once. "
-        f"Run the same command again to resume from the last checkpoint.",
+        f"Run the same command again to go on from what is saved.",
         number,
     )
 
@@ -201,14 +220,13 @@ def _elastic_config(
     )
 
 
-def _worker(config: TrainConfig, channel: WorkerChannel) -> str:
-    """One training process; what it returns reaches the launcher, and so do errors of ours."""
+def _worker(job: Job, channel: WorkerChannel) -> str:
+    """One process; what it returns reaches the launcher, and so do errors of ours."""
     if number := channel.request.signal:
         channel.tell(_stopped_at_once(number))
         return ""
     try:
-        evaluate = evaluator(config.watch)
-        return str(run_training(config, channel=channel, evaluate=evaluate, admit=check_memory))
+        return str(job.run(channel))
     except MembershipChangedError as change:
         channel.is_ready()
         time.sleep(SAVE_SECONDS)  # until the agent stops this process to start another

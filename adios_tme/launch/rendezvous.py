@@ -80,14 +80,14 @@ class SavingRendezvous(RendezvousHandler):
         if error := self._channel.error:
             raise error
         if self._num_starts:
-            why = "machines join" if self._asked_at else "training processes failed or were killed"
+            why = "machines join" if self._asked_at else "processes failed or were killed"
             logger.warning("Start %d: %s.", self._num_starts + 1, why)
         try:
             info = self._inner.next_rendezvous()
         except RendezvousClosedError as error:
             raise LaunchError(
                 "The run has ended on another machine; see its message. "
-                "Run the same command again on every machine to resume from the last checkpoint."
+                "Run the same command again on every machine to go on from what is saved."
             ) from error
         logger.info("Machine %d of %d in this run.", info.rank + 1, info.world_size)
         self._num_starts += 1

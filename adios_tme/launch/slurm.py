@@ -18,6 +18,7 @@ from adios_tme.config.launch import minutes_of
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import STOPPING
 from adios_tme.errors import ConfigError, LaunchError, TrainingStoppedError
+from adios_tme.launch.jobs import Training
 from adios_tme.launch.local import Launch, processes_on_this_node
 
 if TYPE_CHECKING:
@@ -60,10 +61,9 @@ class TrainJob:
                 "rdzv_endpoint": f"{place.hostnames[0]}:{port}",
             }
         )
-        config = self.config.model_copy(update={"launch": launch})
-        num_processes = processes_on_this_node(launch, config.compute)
+        job = Training(self.config.model_copy(update={"launch": launch}))
         is_first = place.global_rank == 0
-        self._launch = Launch(config, num_processes, {"is_host": is_first})
+        self._launch = Launch(job, processes_on_this_node(job), {"is_host": is_first})
         try:
             answered_here = tuple(number for number in STOPPING if number != _requeues_at())
             checkpoint = str(self._launch.run(answered_here))

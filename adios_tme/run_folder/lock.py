@@ -75,11 +75,13 @@ class RunLock:
     Args:
         folder: Output folder; made if it is not there.
         owner: Who takes it.
+        flag: The flag that names the folder, for messages.
     """
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(self, folder: Path, owner: Owner, flag: str = "--output-dir") -> None:
         self.path = folder / LOCK
         self.owner = owner
+        self._flag = flag
         self.is_new_launch = True
         self._made_folder = False
         self._ended = threading.Event()
@@ -99,7 +101,7 @@ class RunLock:
         except OSError as error:
             raise DataError(
                 f"{self.path.parent}: the output folder cannot be written ({error.strerror}). "
-                f"Give another --output-dir, or check permissions and space."
+                f"Give another {self._flag}, or check permissions and space."
             ) from error
         self._thread.start()
         return self
@@ -130,7 +132,7 @@ class RunLock:
             who = f"process {found.pid} on {found.host}" if found else "somebody"
             raise CheckpointError(
                 f"{self.path}: {who} has taken the folder over, so this run no longer writes to "
-                f"it. Give each run an --output-dir of its own."
+                f"it. Give each run its own {self._flag}."
             )
 
     def _take(self) -> None:
@@ -162,7 +164,7 @@ class RunLock:
         who = f"process {found.pid} on {found.host}" if found else "another process"
         return ConfigError(
             f"{self.path.parent}: is in use by {who} (last sign of life "
-            f"{max(0, silent_seconds):.0f} s ago). Give another --output-dir, stop that run, or, "
+            f"{max(0, silent_seconds):.0f} s ago). Give another {self._flag}, stop that run, or, "
             f"if it is surely dead, remove {self.path}."
         )
 

@@ -53,10 +53,7 @@ def claim(config: TrainConfig, *, resumes: bool = False) -> None:
     damage = CorruptLog(output_dir / CORRUPT)
     with run_log(output_dir):
         for report in reports:
-            if report.num_scanned:
-                logger.info("Indexed %d archives in %s", report.num_scanned, report.index.path)
-            for text, is_urgent in report.notices():
-                logger.log(logging.WARNING if is_urgent else logging.INFO, "%s", text)
+            report.log(logger)
             damage.note(CorruptPatch(str(fault.path), "", fault.message) for fault in report.faults)
 
 

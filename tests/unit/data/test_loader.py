@@ -18,10 +18,11 @@ from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import decode_image
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import build_index
-from adios_tme.data.loader import BATCHES_PLANNED, Batch, PatchLoader
+from adios_tme.data.loader import BATCHES_PLANNED, PatchLoader
 from adios_tme.data.order import sample_rows
 from adios_tme.data.prefetch import Prefetcher
 from adios_tme.data.reader import OpenArchives
+from adios_tme.data.slots import Batch
 from adios_tme.errors import DataError
 from tests.factories import make_archive, make_dataset, png
 

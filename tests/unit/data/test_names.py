@@ -31,15 +31,21 @@ BARCODE = f"TCGA-3C-AALI-01Z-00-DX1.{UUID}"
         ("0_448_448_448.png", NameFacts(None, 0, 448, 448)),
         ("S1_100_200_448_300.png", NameFacts()),
         ("S1_100_200_10_10.png", NameFacts()),  # as 2024_05_10_10 is no place
-        ("S1.svs [x=100,y=200,w=448,h=448].png", NameFacts("S1.svs", 100, 200, 448)),
-        ("S1 [d=2,x=100,y=200,w=896,h=896].png", NameFacts("S1", 100, 200, 448)),
+        (
+            "S1.svs [x=100,y=200,w=448,h=448].png",
+            NameFacts("S1.svs", 100, 200, 448, level0_size=448),
+        ),
+        (
+            "S1 [d=2,x=100,y=200,w=896,h=896].png",
+            NameFacts("S1", 100, 200, 448, level0_size=896),
+        ),
         ("S1 [d=1.5,x=1,y=2,w=30,h=40,z=1].png", NameFacts("S1", 1, 2)),
         ("S1_files/17/3_5.jpeg", NameFacts()),  # column and row
         ("S1_448_896.png", NameFacts()),
         (f"{BARCODE}_448_x100_y200.png", NameFacts(BARCODE, 100, 200, 448)),
         (f"{BARCODE}_100_200.png", NameFacts(BARCODE)),
         ("TCGA-20X.svs/12_x1_y2.png", NameFacts(None, 1, 2, None, 20)),
-        ("20x_256px_0px_overlap/S1/p.png", NameFacts(None, None, None, 256, 20)),
+        ("20x_256px_32px_overlap/S1/p.png", NameFacts(None, None, None, 256, 20, overlap=32)),
         ("20x/p_40x.png", NameFacts(magnification=40)),
         ("20x_40x/p.png", NameFacts()),
         ("mag20_p.png", NameFacts(magnification=20)),

@@ -19,7 +19,8 @@ from adios_tme.data import reader, workers
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import decode_image
 from adios_tme.data.index_builder import build_index
-from adios_tme.data.loader import Batch, PatchLoader
+from adios_tme.data.loader import PatchLoader
+from adios_tme.data.slots import Batch
 from adios_tme.distributed import process_state
 from adios_tme.errors import AdiosError, DataError, LaunchError
 from tests.factories import make_archive, make_dataset
@@ -149,7 +150,7 @@ def test_a_worker_that_hangs_is_told_after_the_time_that_is_allowed(
     with pytest.raises(LaunchError, match=r"has not read .*_448_x.*it sleeps.*--read-timeout"):
         next(batches)
     loading.close()
-    assert caplog.text.count("Training waits for loader worker") == 1
+    assert caplog.text.count("Waiting for loader worker") == 1
 
 
 def test_a_worker_that_leaves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

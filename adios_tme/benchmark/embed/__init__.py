@@ -1,0 +1,1 @@
+"""``adios-tme benchmark embed``: feature speed beside a plain timm loop and the encoder alone."""

@@ -1,0 +1,1 @@
+"""``adios-tme embed``: features of patches, slide by slide."""
