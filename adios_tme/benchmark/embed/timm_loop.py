@@ -22,7 +22,8 @@ from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.members import Kind
 from adios_tme.data.reader import OpenArchives
 from adios_tme.export.timm import ExportedEncoder, write_timm
-from adios_tme.inference.embed.encoder import FeatureEncoder, pooled
+from adios_tme.inference.embed.encoder import FeatureEncoder
+from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.vit import VisionTransformer
 
 
@@ -117,7 +118,7 @@ class TimmLoop:
             plain: Tensor = network(images_BCSS)
             return plain
         tokens_BTD = network.forward_features(images_BCSS)
-        return pooled(tokens_BTD, network.num_prefix_tokens, self._encoder.pool)
+        return pool_tokens(tokens_BTD, self._encoder.pool, network.num_prefix_tokens)
 
 
 def as_timm(encoder: FeatureEncoder) -> nn.Module:

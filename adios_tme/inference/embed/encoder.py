@@ -120,8 +120,8 @@ def load_feature_encoder(
         found = _of_timm(_at_hand(source.removeprefix(TIMM)))
     elif is_mask_folder(Path(source)):
         raise CheckpointError(
-            f"{source}: holds a mask model, which has no features. Give the run it came from, or an "
-            f"encoder exported with --what encoder."
+            f"{source}: holds a mask model, which has no features. Give the run it came from, or "
+            f"an encoder exported with --what encoder."
         )
     elif is_exported(Path(source)):
         found = _of_timm(_from_folder(Path(source)))
