@@ -72,9 +72,13 @@ def otsu_mask(amount_HW: NDArray[np.floating], cleaning: Cleaning | None = None)
     return mask_HW if cleaning is None else cleaning.tidy(mask_HW)
 
 
-def level_counts(soft_HW: NDArray[np.floating]) -> NDArray[np.int64]:
-    """How many values of a soft mask lie at each of the levels (L,)."""
-    levels = np.minimum((soft_HW * NUM_LEVELS).astype(np.int64), NUM_LEVELS - 1)
+def levels_of(soft_HW: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The level at which each value of a soft mask lies, from 0 on."""
+    return np.minimum((soft_HW * NUM_LEVELS).astype(np.int64), NUM_LEVELS - 1)
+
+
+def counts_at(levels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many there are of each of the levels (L,)."""
     return np.bincount(levels.ravel(), minlength=NUM_LEVELS)
 
 
@@ -82,7 +86,7 @@ def otsu_level(counts_L: NDArray[np.int64]) -> float:
     """Otsu's threshold on soft masks, of one image or of many at once.
 
     Args:
-        counts_L: Of `level_counts`, summed over the images.
+        counts_L: Of `counts_at`, summed over the images.
 
     Returns:
         The level from which on a pixel is foreground; one half where all are at the same.

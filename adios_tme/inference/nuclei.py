@@ -62,4 +62,5 @@ def _highest_of_each(
     in_order = np.lexsort((height_HW.flat[places], ids))
     ids = ids[in_order]
     is_last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
-    return places[in_order[is_last]]
+    highest: NDArray[np.intp] = places[in_order[is_last]]
+    return highest
