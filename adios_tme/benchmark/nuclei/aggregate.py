@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +204,7 @@ def _intervals(scores_IS: Floats, seed: int) -> Scores[Interval]:
     return Scores(*(interval(values_I, drawn_RI) for values_I in scores_IS.T))
 
 
+@lru_cache(maxsize=2)  # of the test part and of all images
 def resamples(num_images: int, seed: int) -> NDArray[np.int64]:
     """Numbers of images (R, I), drawn with replacement."""
     return np.random.default_rng(seed).integers(0, num_images, (NUM_RESAMPLES, num_images))

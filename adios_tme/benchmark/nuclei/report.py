@@ -6,7 +6,7 @@ import csv
 import resource
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ from adios_tme.benchmark.nuclei.results import (
     Results,
     Scores,
 )
-from adios_tme.benchmark.nuclei.verdict import NAMES
+from adios_tme.benchmark.nuclei.verdict import IN_WORDS, NAMES
 from adios_tme.files import writing
 from adios_tme.viz.figure import colour, save_figure
 
@@ -40,6 +40,25 @@ ROWS = {
 }
 #: Numbers of their colours in the plot: one for raw and cleaned.
 COLOURS = {"otsu_haematoxylin": 5, "otsu_macenko": 7, "kmeans_hed": 4, "everything_foreground": 6}
+
+
+class Panel(NamedTuple):
+    """One half of the plot."""
+
+    title: str
+    is_cleaned: bool
+    protocols: dict[int, str]
+    """By the numbers of their colours."""
+
+
+PANELS = (
+    Panel("masks as they are", False, {0: "fixed", 2: "no_labels", 1: "oracle"}),
+    Panel(
+        "cleaned",
+        True,
+        {0: "fixed_cleaned", 2: "no_labels_cleaned", 4: "no_labels_by_area"},
+    ),
+)
 
 Value = TypeVar("Value")
 
@@ -207,38 +226,27 @@ def _cells(scores: Scores[Interval]) -> list[float | None]:
 
 
 def draw_results(results: Results, path: Path) -> None:
-    """IoU against iteration with intervals, baselines as lines."""
-    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
-    ax = figure.subplots()
+    """IoU against iteration with intervals, baselines as lines; what is cleaned apart."""
+    figure = Figure(figsize=(10, 5), layout="constrained")
     iterations = [each.iteration for each in results.checkpoints]
-    for number, (name, label) in enumerate(
-        (
-            ("fixed", "fixed channel"),
-            ("oracle", "oracle channel per image"),
-            ("no_labels", "no labels"),
-        )
-    ):
-        mean, low, high = _bands(results, name).T
-        ax.plot(iterations, mean, "o-", color=colour(number), label=label)
-        ax.fill_between(iterations, low, high, color=colour(number), alpha=0.15, linewidth=0)
-    for number, name, label in (
-        (0, "fixed_cleaned", "fixed channel, cleaned"),
-        (2, "no_labels_cleaned", "no labels, cleaned"),
-        (2, "no_labels_by_area", "no labels, by area"),
-    ):
-        line = "^--" if name.endswith("area") else "s-."
-        mean = _bands(results, name)[:, 0]
-        ax.plot(iterations, mean, line, color=colour(number), alpha=0.7, ms=4, label=label)
-    random = [each.scores.random_channel_iou for each in results.checkpoints]
-    ax.plot(iterations, random, ":", marker=".", color="grey", label="random channel")
-    for name, method in results.baselines.items():
-        line = "-." if name.endswith(CLEANED) else "--"
-        number = COLOURS[name.removesuffix(CLEANED)]
-        ax.axhline(method.fixed_iou, color=colour(number), linestyle=line, lw=1, label=NAMES[name])
-    ax.set(xlabel="iteration", ylabel="IoU (bands: 95 % intervals)", ylim=(0, 1))
-    ax.set_title(f"Nuclei on {results.protocol['data_set']}", fontsize=10)
-    ax.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper")
+    for ax, panel in zip(figure.subplots(1, 2, sharey=True), PANELS, strict=True):
+        for number, protocol in panel.protocols.items():
+            mean, low, high = _bands(results, protocol).T
+            label = IN_WORDS[protocol]
+            ax.plot(iterations, mean, "o-", ms=4, color=colour(number), label=label)
+            ax.fill_between(iterations, low, high, color=colour(number), alpha=0.15, linewidth=0)
+        if not panel.is_cleaned:
+            random = [each.scores.random_channel_iou for each in results.checkpoints]
+            ax.plot(iterations, random, ":", marker=".", color="grey", label="random channel")
+        for name, method in results.baselines.items():
+            if name.endswith(CLEANED) == panel.is_cleaned:
+                line = colour(COLOURS[name.removesuffix(CLEANED)])
+                ax.axhline(method.fixed_iou, color=line, linestyle="--", label=NAMES[name])
+        ax.set(xlabel="iteration", title=panel.title, ylim=(0, 1))
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    figure.axes[0].set_ylabel("IoU (bands: 95 % intervals)")
+    figure.suptitle(f"Nuclei on {results.protocol['data_set']}", fontsize=11)
     save_figure(figure, path)
 
 

@@ -87,6 +87,10 @@ class Difference:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
+Differences = dict[str, dict[str, Difference]]
+"""By the names of `SEGMENTATIONS` and `PAIRED`."""
+
+
 @dataclass(frozen=True)
 class ChannelScores:
     """What one channel is worth by itself, at threshold 0.5 over all images."""
@@ -162,8 +166,8 @@ class CheckpointScores:
     scores: MethodScores
     checkpoint: str
     """Where its file lies."""
-    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
-    """By segmentation and score: from the strongest baseline of the same kind."""
+    differences: Differences = field(default_factory=dict)
+    """From the strongest baseline of the same kind."""
 
     @property
     def key(self) -> tuple[int, str]:
@@ -204,9 +208,9 @@ class Results:
     """Oldest first."""
     left_out: list[dict[str, Any]] = field(default_factory=list)
     """What was not taken from the data set, or converted, and why."""
+    cost: Cost = field(default_factory=Cost, compare=False)
     course: dict[str, Course] = field(default_factory=dict)
     """By segmentation, and the oracle: the best checkpoint, and what the last one has of it."""
-    cost: Cost = field(default_factory=Cost, compare=False)
 
     @property
     def newest(self) -> CheckpointScores:

@@ -28,6 +28,7 @@ from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS
 from adios_tme.benchmark.nuclei.results import (
     RESULTS_NAME,
     CheckpointScores,
+    Differences,
     MethodScores,
     Results,
     read_finished,
@@ -97,6 +98,7 @@ def score_run(
     output = ResultsFile.checked(config.output / RESULTS_NAME)
     before = read_finished(config.output / RESULTS_NAME, protocol)
     baselines, done = before.baselines, before.checkpoints
+    beside: dict[tuple[int, str], Differences] = {}
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
@@ -104,9 +106,14 @@ def score_run(
         def found() -> Results:
             seen_now = scorer.cost.num_images > 0
             left_out = images.accounts.total() if seen_now else before.left_out
-            scored = _in_order(checkpoints, done, baselines, config.seed)
-            course = course_of(scored, config.seed)
-            return Results(protocol, baselines, scored, left_out.as_json(), course, scorer.cost)
+            return Results(
+                protocol,
+                baselines,
+                scored := _in_order(checkpoints, done, beside),
+                left_out.as_json(),
+                scorer.cost,
+                course_of(scored, config.seed),
+            )
 
         todo = [item for item in checkpoints if item.key not in done]
         methods = {
@@ -119,11 +126,15 @@ def score_run(
         for name, predict in methods.items():
             baselines[name] = scorer.score(predict, name, count)
             _tell_without_stains(name, predict)
+        for key, scores in done.items():
+            beside[key] = differences(scores, baselines, config.seed)
         results = found()
         for checkpoint in todo:
             model = opened.pop(checkpoint, None) or load_for_scoring(checkpoint.path, device)
             predict = MaskPredictor(model.generator, windows, zoom)
-            done[checkpoint.key] = scorer.score(predict, str(checkpoint.path), count, cleaning)
+            scores = scorer.score(predict, str(checkpoint.path), count, cleaning)
+            done[checkpoint.key] = scores
+            beside[checkpoint.key] = differences(scores, baselines, config.seed)
             results = found()
             output.write(results.as_json())
     return results
@@ -300,16 +311,11 @@ def _kept(run: Path) -> list[tuple[int, Path]]:
 def _in_order(
     checkpoints: list[_Checkpoint],
     done: Mapping[tuple[int, str], MethodScores],
-    baselines: Mapping[str, MethodScores],
-    seed: int,
+    beside: Mapping[tuple[int, str], Differences],
 ) -> tuple[CheckpointScores, ...]:
     return tuple(
         CheckpointScores(
-            each.iteration,
-            each.sha256,
-            done[each.key],
-            str(each.path),
-            differences(done[each.key], baselines, seed),
+            each.iteration, each.sha256, done[each.key], str(each.path), beside[each.key]
         )
         for each in checkpoints
         if each.key in done

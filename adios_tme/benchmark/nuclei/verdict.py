@@ -20,6 +20,7 @@ from adios_tme.benchmark.nuclei.results import (
     CheckpointScores,
     Course,
     Difference,
+    Differences,
     MethodScores,
     Results,
 )
@@ -43,7 +44,7 @@ IN_WORDS = {
     "fixed_cleaned": "fixed channel, cleaned",
     "no_labels": "no labels",
     "no_labels_cleaned": "no labels, cleaned",
-    "no_labels_by_area": "no labels, cleaned, at the area of cleaned Otsu",
+    "no_labels_by_area": "no labels, cleaned, on cleaned Otsu's area",
     "oracle": "oracle channel",
 }
 
@@ -68,7 +69,7 @@ def rivals(baselines: Mapping[str, MethodScores], segmentation: str) -> dict[str
 
 def differences(
     scores: MethodScores, baselines: Mapping[str, MethodScores], seed: int
-) -> dict[str, dict[str, Difference]]:
+) -> Differences:
     """From the strongest baseline of the same kind, by segmentation and score.
 
     Args:
@@ -76,7 +77,7 @@ def differences(
         baselines: Scored on the same images.
         seed: Of the bootstrap.
     """
-    found: dict[str, dict[str, Difference]] = {}
+    found: Differences = {}
     for name in (name for name in SEGMENTATIONS if name in scores.per_image):
         ours, others = scores.per_image[name], rivals(baselines, name)
         strongest = {
