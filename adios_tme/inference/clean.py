@@ -45,7 +45,9 @@ class Cleaning:
         """A mask opened, without small objects, its holes filled."""
         disc = _disc(self.opening_um / self.microns_per_pixel)
         if disc.size > 1:
-            mask_HW = ndimage.binary_opening(mask_HW, disc)
+            # A nucleus that the border of the image cuts is not eroded from there.
+            eroded_HW = ndimage.binary_erosion(mask_HW, disc, border_value=1)
+            mask_HW = ndimage.binary_dilation(eroded_HW, disc)
         mask_HW = _large_ones(mask_HW, self._pixels(self.smallest_um2))
         return mask_HW | _holes(mask_HW, self._pixels(self.largest_hole_um2))
 
