@@ -1,6 +1,6 @@
 """Overlap of soft masks with a label, at all thresholds at once, and nucleus by nucleus.
 
-Shape legend: N channels, T thresholds, L levels, H x W pixels, 3 colours.
+Shape legend: N channels, T thresholds, L levels, P pixels, H x W pixels, 3 colours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from adios_tme.benchmark.nuclei.instance_scores import InstanceScores, compare
 from adios_tme.data.stain import haematoxylin, image_correlation
 from adios_tme.inference.clean import (
+    NUM_LEVELS,
     Cleaning,
     Mask,
     counts_at,
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 
 #: Thresholds that the fixed protocol chooses from; the oracle takes 0.5.
 THRESHOLDS = np.arange(1, 20) / 20
+#: Levels of a soft mask among which are all thresholds and all steps of precision and recall.
+FINE = 5 * NUM_LEVELS
 ORACLE_THRESHOLD = int(np.flatnonzero(np.isclose(THRESHOLDS, 0.5))[0])
 
 
@@ -216,15 +219,25 @@ def score_pixels(
     """
     if masks_NHW.shape[1:] != truth_HW.shape:
         raise ValueError(f"masks {masks_NHW.shape} and label {truth_HW.shape} differ in size.")
-    nuclei_HW, void_HW = truth_HW > 0, truth_HW < 0
-    parts = (nuclei_HW, ~(nuclei_HW | void_HW))
-    true, false = (
-        np.stack([_pixels_from(mask_HW[part]) for mask_HW in masks_NHW]) for part in parts
-    )
-    size = int(np.count_nonzero(nuclei_HW))
-    annotated = ~void_HW if void_HW.any() else ...
-    auprc = [_auprc(mask_HW[annotated], nuclei_HW[annotated]) for mask_HW in masks_NHW]
-    return PixelScores(*_overlap(true, false, size), np.array(auprc))
+    annotated = truth_HW >= 0
+    kept = slice(None) if annotated.all() else annotated.ravel()
+    is_nucleus = (truth_HW > 0).ravel()[kept]
+    counts = np.stack([_counts(mask_HW.ravel()[kept], is_nucleus) for mask_HW in masks_NHW], axis=1)
+    false, true = _from_each(counts, FINE // (len(THRESHOLDS) + 1))[..., 1:]
+    size = int(np.count_nonzero(is_nucleus))
+    return PixelScores(*_overlap(true, false, size), _auprc(counts, size))
+
+
+def _counts(values_P: NDArray[np.floating], is_nucleus: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many values lie at each fine level, outside of nuclei and inside: (2, L)."""
+    # In double precision the product with single-precision values is exact.
+    levels = np.minimum((values_P * np.float64(FINE)).astype(np.int64), FINE - 1)
+    return np.bincount(levels + FINE * is_nucleus, minlength=2 * FINE).reshape(2, FINE)
+
+
+def _from_each(counts: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """How many values lie at every ``step``-th of the fine levels or above."""
+    return counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., ::step]
 
 
 def _overlap(
@@ -250,20 +263,11 @@ def _ratio(
     return np.where(below > 0, above / np.maximum(below, 1), np.where(right, 1.0, 0.0))
 
 
-def _pixels_from(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """How many values reach each threshold (T,), by one histogram."""
-    bins = np.searchsorted(THRESHOLDS, values, side="right")
-    counts = np.bincount(bins, minlength=len(THRESHOLDS) + 1)
-    return counts[::-1].cumsum()[::-1][1:]
-
-
-def _auprc(mask_HW: NDArray[np.floating], truth_HW: NDArray[np.bool_]) -> float:
-    """Average precision of a soft mask, in steps of 1/256."""
-    size = np.count_nonzero(truth_HW)
+def _auprc(counts: NDArray[np.int64], size: int) -> Floats:
+    """Average precision (N,) of soft masks, in steps of 1/256, from their counts (2, N, L)."""
     if not size:
-        return float("nan")
-    levels = levels_of(mask_HW)
-    every = counts_at(levels)[::-1].cumsum()
-    true = counts_at(levels[truth_HW])[::-1].cumsum()
-    precision = true / np.maximum(every, 1)
-    return float((precision * np.diff(true, prepend=0)).sum() / size)
+        return np.full(counts.shape[1], np.nan)
+    false, true = _from_each(counts, FINE // NUM_LEVELS)[..., ::-1]
+    precision = true / np.maximum(true + false, 1)
+    area: Floats = (precision * np.diff(true, axis=-1, prepend=0)).sum(axis=-1) / size
+    return area
