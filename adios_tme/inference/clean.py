@@ -68,9 +68,12 @@ def otsu_mask(amount_HW: NDArray[np.floating], cleaning: Cleaning | None = None)
     """
     if cleaning is not None:
         amount_HW = cleaning.smooth(amount_HW)
-    if amount_HW.min() == amount_HW.max():
+    low, high = float(amount_HW.min()), float(amount_HW.max())
+    if low == high:
         return np.zeros(amount_HW.shape, dtype=bool)
-    mask_HW: Mask = amount_HW > threshold_otsu(amount_HW)
+    counts_L = counts_at(levels_of((amount_HW - low) / (high - low)))
+    centres_L = low + (high - low) * (np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS
+    mask_HW: Mask = amount_HW > threshold_otsu(hist=(counts_L, centres_L))
     return mask_HW if cleaning is None else cleaning.tidy(mask_HW)
 
 

@@ -43,7 +43,24 @@ def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
     without[connected[is_peak]] = False
     is_peak.flat[_highest_of_each(height, connected, without)] = True
     peaks, _ = ndimage.label(is_peak, structure=np.ones((3, 3)))
-    labels: Labels = watershed(-height, peaks, mask=mask_HW).astype(np.int32)
+    return _flood(height, peaks, connected, num_objects)
+
+
+def _flood(
+    height_HW: NDArray[np.float32], peaks_HW: Labels, connected_HW: Labels, num_objects: int
+) -> Labels:
+    """Give each pixel of an object to one of its peaks; with a single one there is no choice."""
+    of_object, of_peak = (some[peaks_HW > 0] for some in (connected_HW, peaks_HW))
+    first = np.full(num_objects + 1, np.iinfo(np.int32).max, dtype=np.int32)
+    last = np.zeros(num_objects + 1, dtype=np.int32)
+    np.minimum.at(first, of_object, of_peak)
+    np.maximum.at(last, of_object, of_peak)
+    last[0] = 0
+    has_choice = first < last
+    labels: Labels = np.where(has_choice, 0, last)[connected_HW]
+    if has_choice.any():
+        among = has_choice[connected_HW]
+        labels += watershed(-height_HW, peaks_HW * among, mask=among).astype(np.int32)
     return labels
 
 
