@@ -22,6 +22,8 @@ from adios_tme.terminal import progress_bar, terminal
 NUM_SLIDES = 12
 PATCHES_PER_SLIDE = 96
 NUM_LABELLED = 48
+#: At this scale nuclei of the generated tissue, 9 px wide, are as wide as real ones.
+MICRONS_PER_PIXEL = 0.7
 
 
 def run_demo(config: TrainConfig) -> None:
@@ -62,7 +64,9 @@ def run_demo(config: TrainConfig) -> None:
         draw_curves([folder], curves)
 
     with progress_bar("4/4 Scoring") as on_progress:
-        scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=scores)
+        scored = NucleiConfig(
+            run=folder, labels=tissue.nuclei, output=scores, label_scale=MICRONS_PER_PIXEL
+        )
         results = score_run(scored, on_progress=on_progress)
     write_report(results, scores)
     console.print(results_table(results))
