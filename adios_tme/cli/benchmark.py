@@ -29,12 +29,13 @@ def nuclei(config: NucleiConfig) -> None:
     from adios_tme.benchmark.nuclei.report import (
         channels_table,
         cost_summary,
+        no_labels_table,
         results_table,
-        summary,
         tissues_table,
         write_report,
     )
     from adios_tme.benchmark.nuclei.run import score_run
+    from adios_tme.benchmark.nuclei.verdict import summary
     from adios_tme.data.left_out import from_json
     from adios_tme.distributed.world import choose_device
 
@@ -45,7 +46,8 @@ def nuclei(config: NucleiConfig) -> None:
     if config.json_output:
         print_json(results.as_json())
         return
-    for table in (results_table(results), channels_table(results), tissues_table(results)):
+    tables = (results_table, no_labels_table, channels_table, tissues_table)
+    for table in (draw(results) for draw in tables):
         if table:
             console.print(table)
     console.print(summary(results))

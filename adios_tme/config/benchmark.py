@@ -14,8 +14,9 @@ class NucleiConfig(Config):
     """Score the masks of every checkpoint of a run as nuclei, beside classical methods.
 
     Oracle: the best channel of each image at threshold 0.5, chosen by looking at the labels. Fixed:
-    one channel and threshold for all images, chosen on a calibration part and scored on the rest;
-    only this one can be had without labels for each image.
+    one channel and threshold for all images, chosen on a calibration part and scored on the rest.
+    No labels: the same, chosen without a label, by the haematoxylin and Otsu's threshold; this one
+    says what can be had where nobody has labels.
     """
 
     run: Annotated[Path, Positional()]
@@ -46,7 +47,8 @@ class NucleiConfig(Config):
     through windows. Absent: as they are."""
 
     label_scale: float | None = Field(default=None, gt=0)
-    """Microns per pixel of the labelled images; known for PanNuke and MoNuSeg (0.25)."""
+    """Microns per pixel of the labelled images; known for PanNuke and MoNuSeg (0.25). Masks are
+    cleaned at this scale; absent: as at 0.25."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the calibration part, the k-means and the bootstrap."""
@@ -80,10 +82,5 @@ class NucleiConfig(Config):
             raise ValueError(
                 f"view=whole would be ignored: scale={self.scale} looks through windows. "
                 f"Drop --view, or --scale."
-            )
-        if self.scale is None and self.label_scale is not None:
-            raise ValueError(
-                f"label_scale={self.label_scale} would be ignored: scale is not given. "
-                f"Add --scale, or drop it."
             )
         return self

@@ -38,9 +38,46 @@ def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
     highest = ndimage.maximum_filter(height, size=2 * PEAK_DISTANCE_PX + 1)
     is_peak = (height == highest) & mask_HW
     # A small object beside a large one is not the highest around, and is a nucleus all the same.
-    without = np.setdiff1d(connected, np.append(connected[is_peak], 0))
-    for place in ndimage.maximum_position(height, connected, without):
-        is_peak[place] = True
+    without = np.ones(num_objects + 1, dtype=bool)
+    without[0] = False
+    without[connected[is_peak]] = False
+    is_peak.flat[_highest_of_each(height, connected, without)] = True
     peaks, _ = ndimage.label(is_peak, structure=np.ones((3, 3)))
-    labels: Labels = watershed(-height, peaks, mask=mask_HW).astype(np.int32)
+    return _flood(height, peaks, connected, num_objects)
+
+
+def _flood(
+    height_HW: NDArray[np.float32], peaks_HW: Labels, connected_HW: Labels, num_objects: int
+) -> Labels:
+    """Give each pixel of an object to one of its peaks; with a single one there is no choice."""
+    of_object, of_peak = (some[peaks_HW > 0] for some in (connected_HW, peaks_HW))
+    first = np.full(num_objects + 1, np.iinfo(np.int32).max, dtype=np.int32)
+    last = np.zeros(num_objects + 1, dtype=np.int32)
+    np.minimum.at(first, of_object, of_peak)
+    np.maximum.at(last, of_object, of_peak)
+    last[0] = 0
+    has_choice = first < last
+    labels: Labels = np.where(has_choice, 0, last)[connected_HW]
+    if has_choice.any():
+        among = has_choice[connected_HW]
+        labels += watershed(-height_HW, peaks_HW * among, mask=among).astype(np.int32)
     return labels
+
+
+def _highest_of_each(
+    height_HW: NDArray[np.float32], connected_HW: Labels, wanted: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Where in the flat image each of some objects is highest.
+
+    Args:
+        height_HW: What is compared.
+        connected_HW: Ids of objects.
+        wanted: Which of the ids.
+    """
+    places = np.flatnonzero(wanted[connected_HW])
+    ids = connected_HW.flat[places]
+    in_order = np.lexsort((height_HW.flat[places], ids))
+    ids = ids[in_order]
+    is_last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
+    highest: NDArray[np.intp] = places[in_order[is_last]]
+    return highest

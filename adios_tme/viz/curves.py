@@ -37,7 +37,11 @@ PANELS = (
         ("area_penalty", "reconstruction_penalty", "edge_penalty", "consistency_penalty"),
     ),
     Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
-    Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
+    Panel(
+        "IoU with labels",
+        "watched images",
+        ("eval_fixed_iou", "eval_oracle_iou", "eval_no_labels_iou"),
+    ),
     Panel("Mask coverage", "share of the image", ("mask_coverage",)),
     Panel("Haematoxylin under the masks", "correlation", ("mask_haematoxylin_correlation",)),
     Panel(

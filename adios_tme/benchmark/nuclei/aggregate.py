@@ -1,15 +1,17 @@
-"""From scores of single images to what is reported: two protocols, kept apart.
+"""From scores of single images to what is reported: three protocols, kept apart.
 
 *Oracle*: the best channel of each image at threshold 0.5, over all images. *Fixed*: one channel and
-threshold, chosen on the calibration part and scored on the rest.
+threshold, chosen on the calibration part and scored on the rest. *No labels*: the same, but chosen
+on the images of that part without their labels.
 
-Shape legend: I images, N channels, T thresholds, S scores, R resamples or rows.
+Shape legend: I images, N channels, T thresholds, L levels, S scores, R resamples or rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +20,29 @@ from adios_tme.benchmark.nuclei.instance_scores import InstanceScores
 from adios_tme.benchmark.nuclei.pixel_scores import (
     ORACLE_THRESHOLD,
     THRESHOLDS,
+    BlindChoice,
     Choice,
+    Chosen,
     Floats,
     ImageScores,
+    Seen,
+    Segmentation,
 )
 from adios_tme.benchmark.nuclei.results import (
+    PAIRED,
+    PAIRED_DIGITS,
+    SCORES,
+    SEGMENTATIONS,
     ChannelScores,
     Interval,
     Means,
     MethodScores,
+    NoLabelsChoice,
     Scores,
     TissueScores,
 )
 from adios_tme.errors import DataError
+from adios_tme.inference.clean import otsu_level
 
 PIXEL_SCORES = ("iou", "dice", "precision", "recall")
 NUM_RESAMPLES = 1000
@@ -81,55 +93,101 @@ def choose(iou_INT: Floats) -> Choice:
     return Choice(int(channel), int(threshold))
 
 
+def choose_without_labels(seen: Sequence[Seen]) -> BlindChoice:
+    """The channel that goes with the haematoxylin most, and Otsu's threshold on its values.
+
+    Args:
+        seen: Of each image that may be looked at.
+    """
+    correlation_N = np.mean([each.correlation for each in seen], axis=0)
+    channel = int(correlation_N.argmax())
+    counts_L = np.sum([each.counts[channel] for each in seen], axis=0)
+    return BlindChoice(channel, otsu_level(counts_L), tuple(correlation_N.tolist()))
+
+
 def summarise(
     scores: Sequence[ImageScores],
     calibration_I: NDArray[np.bool_],
-    choice: Choice,
+    chosen: Chosen,
     tissues: Sequence[str | None],
     seed: int,
 ) -> MethodScores:
-    """Apply both protocols to the images of one method.
+    """Apply all protocols to the images of one method.
 
     Args:
-        scores: Of every image; those of the test part with the scores of ``choice``.
+        scores: Of every image; those of the test part with the scores of ``chosen``.
         calibration_I: The images it was chosen on.
-        choice: Channel and threshold of the fixed protocol.
+        chosen: Channels and thresholds.
         tissues: Organ of each image, where it is known.
         seed: Of the bootstrap.
     """
     iou_INT = np.stack([each.pixels.iou for each in scores])
     test = np.flatnonzero(~calibration_I).tolist()
-    fixed_IS = np.array([_row(scores[image], choice, scores[image].fixed) for image in test])
-    oracle_IS = np.array(
-        [_row(each, Choice(each.best_channel, ORACLE_THRESHOLD), each.oracle) for each in scores]
-    )
+    rows = _rows_of_segmentations([scores[image] for image in test], chosen)
+    oracle_IS = np.array([_row_at_half(each, each.best_channel) for each in scores])
     own_threshold_N = iou_INT[calibration_I].mean(axis=0).argmax(axis=1)
     random_N = iou_INT[test].mean(axis=0)[np.arange(len(own_threshold_N)), own_threshold_N]
-    by_tissue = _by_tissue(fixed_IS, [tissues[image] for image in test])
+    by_tissue = _by_tissue(rows["fixed"], [tissues[image] for image in test])
+    found = {name: _intervals(rows_IS, seed) for name, rows_IS in rows.items()}
+    blind = chosen.no_labels
     return MethodScores(
-        channel=choice.channel + 1,
-        threshold=float(THRESHOLDS[choice.threshold]),
-        fixed=_intervals(fixed_IS, seed),
+        channel=chosen.fixed.channel + 1,
+        threshold=float(THRESHOLDS[chosen.fixed.threshold]),
+        fixed=found["fixed"],
+        fixed_cleaned=found.get("fixed_cleaned"),
+        no_labels=found["no_labels"],
+        no_labels_cleaned=found.get("no_labels_cleaned"),
+        no_labels_by_area=found.get("no_labels_by_area"),
+        no_labels_choice=NoLabelsChoice(blind.channel + 1, blind.threshold, blind.correlation),
         oracle=_intervals(oracle_IS, seed),
         random_channel_iou=float(random_N.mean()),
         channels=tuple(_of_channel(scores, channel) for channel in range(iou_INT.shape[1])),
         tissues=by_tissue,
         mean_over_tissues=_over_tissues(by_tissue),
+        per_image={
+            name: _per_image(rows_IS) for name, rows_IS in (*rows.items(), ("oracle", oracle_IS))
+        },
     )
 
 
-def _row(each: ImageScores, choice: Choice, nuclei: InstanceScores | None) -> list[float]:
-    """The scores of an image for one channel and threshold, in the order of `Scores`."""
-    assert nuclei is not None
-    pixels = [getattr(each.pixels, name)[choice.channel, choice.threshold] for name in PIXEL_SCORES]
-    auprc = each.pixels.auprc[choice.channel]
-    return [*pixels, auprc, nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq]
+def _rows_of_segmentations(scores: Sequence[ImageScores], chosen: Chosen) -> dict[str, Floats]:
+    """The scores (I, S) of each segmentation that there is; only soft masks have an AUPRC."""
+    soft = {"fixed": chosen.fixed.channel, "no_labels": chosen.no_labels.channel}
+    return {
+        name: np.array(
+            [
+                _row(each.chosen[name], each.pixels.auprc[soft[name]] if name in soft else np.nan)
+                for each in scores
+            ]
+        )
+        for name in SEGMENTATIONS
+        if name in scores[0].chosen
+    }
+
+
+def _row(found: Segmentation, auprc: float) -> list[float]:
+    """In the order of `Scores`."""
+    return [*(getattr(found, name) for name in PIXEL_SCORES), auprc, *_of_nuclei(found.nuclei)]
+
+
+def _row_at_half(each: ImageScores, channel: int) -> list[float]:
+    """A channel at threshold 0.5, in the order of `Scores`."""
+    pixels = [getattr(each.pixels, name)[channel, ORACLE_THRESHOLD] for name in PIXEL_SCORES]
+    return [*pixels, each.pixels.auprc[channel], *_of_nuclei(each.channels[channel])]
+
+
+def _of_nuclei(nuclei: InstanceScores) -> tuple[float, float, float, float]:
+    return nuclei.aji, nuclei.pq, nuclei.dq, nuclei.sq
+
+
+def _per_image(rows_IS: Floats) -> dict[str, tuple[float, ...]]:
+    columns = {name: rows_IS[:, SCORES.index(name)] for name in PAIRED}
+    return {name: tuple(each.round(PAIRED_DIGITS).tolist()) for name, each in columns.items()}
 
 
 def _of_channel(scores: Sequence[ImageScores], channel: int) -> ChannelScores:
     """What one channel is worth by itself, without looking for the best."""
-    at_half = Choice(channel, ORACLE_THRESHOLD)
-    rows_IS = np.array([_row(each, at_half, each.channels[channel]) for each in scores])
+    rows_IS = np.array([_row_at_half(each, channel) for each in scores])
     best = [each.best_channel == channel for each in scores]
     return ChannelScores(float(np.mean(best)), _means(rows_IS))
 
@@ -142,12 +200,18 @@ def _means(rows_RS: Floats) -> Means:
 
 def _intervals(scores_IS: Floats, seed: int) -> Scores[Interval]:
     """Mean, standard deviation and percentile bootstrap of each score over images."""
-    rng = np.random.default_rng(seed)
-    drawn_RI = rng.integers(0, len(scores_IS), (NUM_RESAMPLES, len(scores_IS)))
-    return Scores(*(_interval(values_I, drawn_RI) for values_I in scores_IS.T))
+    drawn_RI = resamples(len(scores_IS), seed)
+    return Scores(*(interval(values_I, drawn_RI) for values_I in scores_IS.T))
 
 
-def _interval(values_I: Floats, drawn_RI: NDArray[np.int64]) -> Interval:
+@lru_cache(maxsize=2)  # of the test part and of all images
+def resamples(num_images: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of images (R, I), drawn with replacement."""
+    return np.random.default_rng(seed).integers(0, num_images, (NUM_RESAMPLES, num_images))
+
+
+def interval(values_I: Floats, drawn_RI: NDArray[np.int64]) -> Interval:
+    """Of a value that some images may not have (NaN)."""
     known_I = values_I[~np.isnan(values_I)]
     if not len(known_I):  # AUPRC of images without a nucleus
         return Interval(mean=None, std=None, low=None, high=None)

@@ -1,26 +1,37 @@
 """Overlap of soft masks with a label, at all thresholds at once, and nucleus by nucleus.
 
-Shape legend: N channels, T thresholds, H x W pixels.
+Shape legend: N channels, T thresholds, L levels, P pixels, H x W pixels, 3 colours.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.benchmark.nuclei.instance_scores import InstanceScores, compare
+from adios_tme.data.stain import haematoxylin, image_correlation
+from adios_tme.inference.clean import (
+    NUM_LEVELS,
+    Cleaning,
+    Mask,
+    counts_at,
+    level_of_area,
+    levels_of,
+    otsu_mask,
+)
 from adios_tme.inference.nuclei import Labels, split_nuclei
 
 Floats = NDArray[np.float64]
 
 #: Thresholds that the fixed protocol chooses from; the oracle takes 0.5.
 THRESHOLDS = np.arange(1, 20) / 20
+#: Levels of a soft mask among which are all thresholds and all steps of precision and recall.
+FINE = 5 * NUM_LEVELS
 ORACLE_THRESHOLD = int(np.flatnonzero(np.isclose(THRESHOLDS, 0.5))[0])
-#: Steps of the soft masks between 0 and 1 at which precision and recall are followed.
-NUM_STEPS = 256
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,24 @@ class Choice:
 
     channel: int
     threshold: int
+
+
+@dataclass(frozen=True)
+class BlindChoice:
+    """A channel, counted from 0, and a threshold that were chosen without a label."""
+
+    channel: int
+    threshold: float
+    correlation: tuple[float, ...]
+    """Of each channel with the haematoxylin, mean over the images that were looked at."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """By each protocol, on the calibration part."""
+
+    fixed: Choice
+    no_labels: BlindChoice
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,27 @@ class PixelScores:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What can be seen of masks without a label."""
+
+    correlation: Floats
+    """(N,) with the haematoxylin of the image."""
+    counts: NDArray[np.int64]
+    """(N, L) pixels at each level."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """How one binary mask agrees with a label."""
+
+    iou: float
+    dice: float
+    precision: float
+    recall: float
+    nuclei: InstanceScores
+
+
+@dataclass(frozen=True)
 class ImageScores:
     """All that is known of one image."""
 
@@ -52,8 +102,10 @@ class ImageScores:
     """The one with the highest IoU at one half."""
     channels: tuple[InstanceScores, ...]
     """Nuclei of each channel at one half."""
-    fixed: InstanceScores | None
-    """Nuclei of the chosen channel and threshold, once they are chosen."""
+    seen: Seen | None
+    """Until something is chosen."""
+    chosen: dict[str, Segmentation]
+    """What was chosen, by the names of `Segmentations`; empty until then."""
     seconds: float
     """Processor time that scoring took."""
 
@@ -64,14 +116,20 @@ class ImageScores:
 
 
 def score_image(
-    masks_NHW: NDArray[np.float32], truth: Labels, choice: Choice | None
+    masks_NHW: NDArray[np.float32],
+    pixels_HW3: NDArray[np.uint8],
+    truth: Labels,
+    chosen: Chosen | None,
+    cleaning: Cleaning | None = None,
 ) -> ImageScores:
     """Score the masks of one image.
 
     Args:
         masks_NHW: Soft masks in [0, 1].
+        pixels_HW3: The image, RGB.
         truth: (H, W) instance ids, 0 for the background, below 0 where nobody annotated.
-        choice: Channel and threshold of the fixed protocol, once chosen.
+        chosen: Channels and thresholds, once chosen.
+        cleaning: Of the masks; None: they are scored as they are alone.
 
     Raises:
         ValueError: If sizes differ.
@@ -79,15 +137,70 @@ def score_image(
     start = time.process_time()
     pixels = score_pixels(masks_NHW, truth)
     best = int(pixels.iou[:, ORACLE_THRESHOLD].argmax())
-    channels = tuple(
-        _nuclei(masks_NHW, truth, Choice(channel, ORACLE_THRESHOLD))
-        for channel in range(len(masks_NHW))
-    )
-    fixed = None
-    if choice is not None:
-        at_half = choice.threshold == ORACLE_THRESHOLD
-        fixed = channels[choice.channel] if at_half else _nuclei(masks_NHW, truth, choice)
-    return ImageScores(pixels, best, channels, fixed, time.process_time() - start)
+    half = THRESHOLDS[ORACLE_THRESHOLD]
+    nuclei = _Nuclei(truth)
+    channels = tuple(nuclei(mask_HW >= half) for mask_HW in masks_NHW)
+    seen, found = None, {}
+    if chosen is None:
+        seen = see(masks_NHW, pixels_HW3)
+    else:
+        found = {
+            name: Segmentation(*score_mask(mask_HW, truth), nuclei(mask_HW))
+            for name, mask_HW in _chosen_masks(masks_NHW, pixels_HW3, chosen, cleaning)
+        }
+    return ImageScores(pixels, best, channels, seen, found, time.process_time() - start)
+
+
+def see(masks_NHW: NDArray[np.float32], pixels_HW3: NDArray[np.uint8]) -> Seen:
+    """Look at the masks of an image without a label."""
+    correlation = image_correlation(masks_NHW, haematoxylin(pixels_HW3))
+    return Seen(correlation, np.stack([counts_at(levels_of(mask_HW)) for mask_HW in masks_NHW]))
+
+
+def _chosen_masks(
+    masks_NHW: NDArray[np.float32],
+    pixels_HW3: NDArray[np.uint8],
+    chosen: Chosen,
+    cleaning: Cleaning | None,
+) -> Iterator[tuple[str, Mask]]:
+    """By the names of `Segmentations`."""
+    fixed, blind = chosen.fixed, chosen.no_labels
+    level = THRESHOLDS[fixed.threshold]
+    yield "fixed", masks_NHW[fixed.channel] >= level
+    yield "no_labels", masks_NHW[blind.channel] >= blind.threshold
+    if cleaning is None:
+        return
+    smoothed = {
+        channel: cleaning.smooth(masks_NHW[channel]) for channel in {fixed.channel, blind.channel}
+    }
+    yield "fixed_cleaned", cleaning.above(level, smoothed[fixed.channel])
+    mask_HW = smoothed[blind.channel]
+    yield "no_labels_cleaned", cleaning.above(blind.threshold, mask_HW)
+    num_pixels = int(otsu_mask(haematoxylin(pixels_HW3), cleaning).sum())
+    yield "no_labels_by_area", cleaning.above(level_of_area(mask_HW, num_pixels), mask_HW)
+
+
+class _Nuclei:
+    """Compares masks with a label nucleus by nucleus, those that are the same once."""
+
+    def __init__(self, truth: Labels) -> None:
+        self._truth = truth
+        self._known: dict[bytes, InstanceScores] = {}
+
+    def __call__(self, mask_HW: Mask) -> InstanceScores:
+        key = np.packbits(mask_HW).tobytes()
+        if key not in self._known:
+            self._known[key] = compare(self._truth, split_nuclei(mask_HW))
+        return self._known[key]
+
+
+def score_mask(mask_HW: Mask, truth: Labels) -> tuple[float, float, float, float]:
+    """IoU, Dice, precision and recall of a binary mask, as in `score_pixels`."""
+    nuclei_HW = truth > 0
+    true = np.array(np.count_nonzero(mask_HW & nuclei_HW))
+    false = np.array(np.count_nonzero(mask_HW & (truth == 0)))
+    iou, dice, precision, recall = _overlap(true, false, int(np.count_nonzero(nuclei_HW)))
+    return float(iou), float(dice), float(precision), float(recall)
 
 
 def score_pixels(
@@ -106,20 +219,36 @@ def score_pixels(
     """
     if masks_NHW.shape[1:] != truth_HW.shape:
         raise ValueError(f"masks {masks_NHW.shape} and label {truth_HW.shape} differ in size.")
-    nuclei_HW, void_HW = truth_HW > 0, truth_HW < 0
-    parts = (nuclei_HW, ~(nuclei_HW | void_HW))
-    true, false = (
-        np.stack([_pixels_from(mask_HW[part]) for mask_HW in masks_NHW]) for part in parts
-    )
-    size = int(np.count_nonzero(nuclei_HW))
-    annotated = ~void_HW if void_HW.any() else ...
-    auprc = [_auprc(mask_HW[annotated], nuclei_HW[annotated]) for mask_HW in masks_NHW]
-    return PixelScores(
-        iou=_ratio(true, false + size, size),
-        dice=_ratio(2 * true, true + false + size, size),
-        precision=_ratio(true, true + false, size),
-        recall=_ratio(true, np.full_like(true, size), size, missed=false),
-        auprc=np.array(auprc),
+    annotated = truth_HW >= 0
+    kept = slice(None) if annotated.all() else annotated.ravel()
+    is_nucleus = (truth_HW > 0).ravel()[kept]
+    counts = np.stack([_counts(mask_HW.ravel()[kept], is_nucleus) for mask_HW in masks_NHW], axis=1)
+    false, true = _from_each(counts, FINE // (len(THRESHOLDS) + 1))[..., 1:]
+    size = int(np.count_nonzero(is_nucleus))
+    return PixelScores(*_overlap(true, false, size), _auprc(counts, size))
+
+
+def _counts(values_P: NDArray[np.floating], is_nucleus: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many values lie at each fine level, outside of nuclei and inside: (2, L)."""
+    # In double precision the product with single-precision values is exact.
+    levels = np.minimum((values_P * np.float64(FINE)).astype(np.int64), FINE - 1)
+    return np.bincount(levels + FINE * is_nucleus, minlength=2 * FINE).reshape(2, FINE)
+
+
+def _from_each(counts: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """How many values lie at every ``step``-th of the fine levels or above."""
+    return counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., ::step]
+
+
+def _overlap(
+    true: NDArray[np.int64], false: NDArray[np.int64], size: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """IoU, Dice, precision and recall, from right and wrong pixels and all that are right."""
+    return (
+        _ratio(true, false + size, size),
+        _ratio(2 * true, true + false + size, size),
+        _ratio(true, true + false, size),
+        _ratio(true, np.full_like(true, size), size, missed=false),
     )
 
 
@@ -134,25 +263,11 @@ def _ratio(
     return np.where(below > 0, above / np.maximum(below, 1), np.where(right, 1.0, 0.0))
 
 
-def _pixels_from(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """How many values reach each threshold (T,), by one histogram."""
-    bins = np.searchsorted(THRESHOLDS, values, side="right")
-    counts = np.bincount(bins, minlength=len(THRESHOLDS) + 1)
-    return counts[::-1].cumsum()[::-1][1:]
-
-
-def _auprc(mask_HW: NDArray[np.floating], truth_HW: NDArray[np.bool_]) -> float:
-    """Average precision of a soft mask, in steps of 1/256."""
-    size = np.count_nonzero(truth_HW)
+def _auprc(counts: NDArray[np.int64], size: int) -> Floats:
+    """Average precision (N,) of soft masks, in steps of 1/256, from their counts (2, N, L)."""
     if not size:
-        return float("nan")
-    steps = np.minimum((mask_HW * NUM_STEPS).astype(np.int64), NUM_STEPS - 1)
-    every = np.bincount(steps.ravel(), minlength=NUM_STEPS)[::-1].cumsum()
-    true = np.bincount(steps[truth_HW], minlength=NUM_STEPS)[::-1].cumsum()
-    precision = true / np.maximum(every, 1)
-    return float((precision * np.diff(true, prepend=0)).sum() / size)
-
-
-def _nuclei(masks_NHW: NDArray[np.float32], truth: Labels, choice: Choice) -> InstanceScores:
-    mask = masks_NHW[choice.channel] >= THRESHOLDS[choice.threshold]
-    return compare(truth, split_nuclei(mask))
+        return np.full(counts.shape[1], np.nan)
+    false, true = _from_each(counts, FINE // NUM_LEVELS)[..., ::-1]
+    precision = true / np.maximum(true + false, 1)
+    area: Floats = (precision * np.diff(true, axis=-1, prepend=0)).sum(axis=-1) / size
+    return area

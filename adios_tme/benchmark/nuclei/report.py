@@ -1,4 +1,4 @@
-"""The benchmark's results as a table, a CSV file and a plot, and in words."""
+"""The benchmark's results as tables, a CSV file and a plot."""
 
 from __future__ import annotations
 
@@ -6,32 +6,59 @@ import csv
 import resource
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
 from adios_tme.benchmark.nuclei.results import (
+    CLEANED,
     RESULTS_NAME,
     SCORES,
+    SEGMENTATIONS,
     Interval,
     MethodScores,
     Results,
     Scores,
 )
+from adios_tme.benchmark.nuclei.verdict import IN_WORDS, NAMES
 from adios_tme.files import writing
 from adios_tme.viz.figure import colour, save_figure
 
-NAMES = {
+SHOWN = ("iou", "dice", "aji", "pq")
+#: What baselines are called in tables; a cleaned one stands below its own raw one.
+ROWS = {
     "otsu_haematoxylin": "Otsu on haematoxylin",
+    "otsu_haematoxylin_cleaned": "  cleaned",
+    "otsu_macenko": "Otsu by Macenko",
+    "otsu_macenko_cleaned": "  cleaned",
     "kmeans_hed": "k-means in HED",
     "everything_foreground": "all foreground",
 }
-SHOWN = ("iou", "dice", "aji", "pq")
-#: Differences of IoU below this are called none.
-NOTABLE = 0.01
+#: Numbers of their colours in the plot: one for raw and cleaned.
+COLOURS = {"otsu_haematoxylin": 5, "otsu_macenko": 7, "kmeans_hed": 4, "everything_foreground": 6}
+
+
+class Panel(NamedTuple):
+    """One half of the plot."""
+
+    title: str
+    is_cleaned: bool
+    protocols: dict[int, str]
+    """By the numbers of their colours."""
+
+
+PANELS = (
+    Panel("masks as they are", False, {0: "fixed", 2: "no_labels", 1: "oracle"}),
+    Panel(
+        "cleaned",
+        True,
+        {0: "fixed_cleaned", 2: "no_labels_cleaned", 4: "no_labels_by_area"},
+    ),
+)
 
 Value = TypeVar("Value")
 
@@ -64,8 +91,34 @@ def results_table(results: Results) -> Table:
         table.add_row(*_row(f"iteration {each.iteration}", each.scores))
     table.add_section()
     for name, scores in results.baselines.items():
-        table.add_row(*_row(NAMES[name], scores))
+        table.add_row(*_row(ROWS[name], scores))
     return table
+
+
+def no_labels_table(results: Results) -> Table:
+    """What is reached where nobody has a label, and by cleaning; mean IoU, AJI and PQ."""
+    table = _table("Cleaned, and without labels, on the same test images: IoU AJI PQ")
+    table.add_column("Method", no_wrap=True)
+    for name in ("fixed,\ncleaned", "no labels", "no labels,\ncleaned", "no labels,\nby area"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in results.checkpoints:
+        found = [getattr(each.scores, name) for name in SEGMENTATIONS[1:]]
+        table.add_row(f"iteration {each.iteration}", *map(_triple, found))
+    table.add_section()
+    for name, scores in results.baselines.items():
+        raw = (None, scores.no_labels, None, None)
+        cleaned = (scores.fixed, None, scores.no_labels, None)
+        shown = cleaned if name.endswith(CLEANED) else raw
+        table.add_row(ROWS[name], *map(_triple, shown))
+    return table
+
+
+def _triple(scores: Scores[Interval] | None) -> str:
+    """Without leading zeros, so that four fit beside a name."""
+    if scores is None:
+        return ""
+    means = (scores.iou.mean, scores.aji.mean, scores.pq.mean)
+    return " ".join(f"{mean:.3f}".removeprefix("0") for mean in means)
 
 
 def channels_table(results: Results) -> Table:
@@ -96,24 +149,6 @@ def _row(name: str, scores: MethodScores) -> list[str]:
     others = [f"{score.mean:.3f}" for score in _shown(scores.fixed)[2:]]
     random = f"{scores.random_channel_iou:.3f}"
     return [name, interval, *others, f"{oracle.mean:.3f}±{oracle.std:.3f}", random]
-
-
-def summary(results: Results) -> str:
-    """What the newest checkpoint is worth beside the best baseline and a random one."""
-    scores = results.newest.scores
-    model = scores.fixed_iou
-    name, best = results.best_baseline
-    gap = model - best
-    if abs(gap) < NOTABLE:
-        verdict = f"as good as {NAMES[name]} ({best:.3f})"
-    else:
-        word = "better" if gap > 0 else "worse"
-        verdict = f"{abs(gap):.3f} {word} than {NAMES[name]} ({best:.3f}), the best baseline"
-    return (
-        f"Channel {scores.channel} of iteration {results.newest.iteration}, from "
-        f"{scores.threshold:.2f} on, finds nuclei with IoU {model:.3f}: {verdict}. "
-        f"A randomly chosen channel reaches {scores.random_channel_iou:.3f}."
-    )
 
 
 def tissues_table(results: Results) -> Table | None:
@@ -169,11 +204,20 @@ def write_csv(results: Results, path: Path) -> None:
 
 
 def _csv_lines(name: str, iteration: int | None, scores: MethodScores) -> list[list[object]]:
-    """By the fixed protocol and, without what was chosen, by the oracle."""
-    chosen = [scores.channel, scores.threshold, scores.random_channel_iou]
+    """By each protocol; by the oracle without what was chosen."""
+    blind = scores.no_labels_choice
+    chosen: dict[str, list[object]] = {
+        "fixed": [scores.channel, scores.threshold, scores.random_channel_iou],
+        "oracle": [None, None, None],
+        "no_labels": [blind.channel, blind.threshold, None],
+    }
+    chosen["fixed_cleaned"] = [scores.channel, scores.threshold, None]
+    chosen["no_labels_cleaned"] = chosen["no_labels"]
+    chosen["no_labels_by_area"] = [blind.channel, None, None]
     return [
-        [name, iteration, "fixed", *chosen, *_cells(scores.fixed)],
-        [name, iteration, "oracle", *[None] * len(chosen), *_cells(scores.oracle)],
+        [name, iteration, protocol, *choice, *_cells(found)]
+        for protocol, choice in chosen.items()
+        if (found := getattr(scores, protocol)) is not None
     ]
 
 
@@ -182,25 +226,31 @@ def _cells(scores: Scores[Interval]) -> list[float | None]:
 
 
 def draw_results(results: Results, path: Path) -> None:
-    """IoU against iteration with intervals, baselines as lines."""
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    ax = figure.subplots()
+    """IoU against iteration with intervals, baselines as lines; what is cleaned apart."""
+    figure = Figure(figsize=(10, 5), layout="constrained")
     iterations = [each.iteration for each in results.checkpoints]
-    methods = [each.scores for each in results.checkpoints]
-    fixed, oracle = [each.fixed.iou for each in methods], [each.oracle.iou for each in methods]
-    for number, (iou, label) in enumerate(
-        ((fixed, "fixed channel"), (oracle, "oracle channel per image"))
-    ):
-        bands = [(each.mean, each.low, each.high) for each in iou]
-        mean, low, high = np.array(bands, dtype=float).T
-        ax.plot(iterations, mean, "o-", color=colour(number), label=label)
-        ax.fill_between(iterations, low, high, color=colour(number), alpha=0.2, linewidth=0)
-    random = [each.random_channel_iou for each in methods]
-    ax.plot(iterations, random, ":", marker=".", color="grey", label="random channel")
-    for number, (name, method) in enumerate(results.baselines.items(), start=2):
-        ax.axhline(method.fixed_iou, color=colour(number), linestyle="--", label=NAMES[name])
-    ax.set(xlabel="iteration", ylabel="IoU (bands: 95 % intervals)", ylim=(0, 1))
-    ax.set_title(f"Nuclei on {results.protocol['data_set']}", fontsize=10)
-    ax.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper")
+    for ax, panel in zip(figure.subplots(1, 2, sharey=True), PANELS, strict=True):
+        for number, protocol in panel.protocols.items():
+            mean, low, high = _bands(results, protocol).T
+            label = IN_WORDS[protocol]
+            ax.plot(iterations, mean, "o-", ms=4, color=colour(number), label=label)
+            ax.fill_between(iterations, low, high, color=colour(number), alpha=0.15, linewidth=0)
+        if not panel.is_cleaned:
+            random = [each.scores.random_channel_iou for each in results.checkpoints]
+            ax.plot(iterations, random, ":", marker=".", color="grey", label="random channel")
+        for name, method in results.baselines.items():
+            if name.endswith(CLEANED) == panel.is_cleaned:
+                line = colour(COLOURS[name.removesuffix(CLEANED)])
+                ax.axhline(method.fixed_iou, color=line, linestyle="--", label=NAMES[name])
+        ax.set(xlabel="iteration", title=panel.title, ylim=(0, 1))
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    figure.axes[0].set_ylabel("IoU (bands: 95 % intervals)")
+    figure.suptitle(f"Nuclei on {results.protocol['data_set']}", fontsize=11)
     save_figure(figure, path)
+
+
+def _bands(results: Results, protocol: str) -> NDArray[np.float64]:
+    """IoU of each checkpoint: mean, lower and upper end of its interval."""
+    found = [getattr(each.scores, protocol).iou for each in results.checkpoints]
+    return np.array([(each.mean, each.low, each.high) for each in found], dtype=float)

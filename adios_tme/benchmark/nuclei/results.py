@@ -54,6 +54,43 @@ Means = Scores[float | None]
 """None where no image has that score."""
 
 
+#: What is scored over the test part: protocol by protocol, the mask as it is and cleaned.
+SEGMENTATIONS = (
+    "fixed",
+    "fixed_cleaned",
+    "no_labels",
+    "no_labels_cleaned",
+    "no_labels_by_area",
+)
+#: Scores of which each image's is kept, so that two methods can be compared image by image.
+PAIRED = ("iou", "aji", "pq")
+#: Digits that are kept of them.
+PAIRED_DIGITS = 4
+#: How a baseline is named whose mask is cleaned.
+CLEANED = "_cleaned"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher a score is than another's on the same images, on average."""
+
+    than: str
+    """The other method, or the other iteration."""
+    mean: float
+    low: float | None
+    """Lower end of a paired bootstrap interval over images; None on a single image."""
+    high: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+Differences = dict[str, dict[str, Difference]]
+"""By the names of `SEGMENTATIONS` and `PAIRED`."""
+
+
 @dataclass(frozen=True)
 class ChannelScores:
     """What one channel is worth by itself, at threshold 0.5 over all images."""
@@ -72,6 +109,18 @@ class TissueScores:
 
 
 @dataclass(frozen=True)
+class NoLabelsChoice:
+    """What was chosen on the images of the calibration part, without their labels."""
+
+    channel: int
+    """The one that goes with the haematoxylin most, counted from 1."""
+    threshold: float
+    """Otsu's, on the values of that channel over all of these images."""
+    correlation: tuple[float, ...]
+    """Of each channel with the haematoxylin, mean over these images."""
+
+
+@dataclass(frozen=True)
 class MethodScores:
     """What one method reached."""
 
@@ -80,6 +129,14 @@ class MethodScores:
     threshold: float
     fixed: Scores[Interval]
     """Over the test part."""
+    fixed_cleaned: Scores[Interval] | None
+    """The same channel, smoothed, from the same threshold on, and cleaned; None for baselines."""
+    no_labels: Scores[Interval]
+    """Channel and threshold chosen without a label, over the test part."""
+    no_labels_cleaned: Scores[Interval] | None
+    no_labels_by_area: Scores[Interval] | None
+    """That channel, smoothed, on as many pixels of each image as cleaned Otsu takes, cleaned."""
+    no_labels_choice: NoLabelsChoice
     oracle: Scores[Interval]
     """Over all images."""
     random_channel_iou: float
@@ -88,6 +145,9 @@ class MethodScores:
     tissues: dict[str, TissueScores]
     mean_over_tissues: Means | None
     """Means of their means: each tissue counts alike; None where no tissue is known."""
+    per_image: dict[str, dict[str, tuple[float, ...]]]
+    """By the names of `SEGMENTATIONS` and `PAIRED`: the scores of each image of the test part; and
+    by the oracle's, of all images."""
 
     @property
     def fixed_iou(self) -> float:
@@ -106,11 +166,24 @@ class CheckpointScores:
     scores: MethodScores
     checkpoint: str
     """Where its file lies."""
+    differences: Differences = field(default_factory=dict)
+    """From the strongest baseline of the same kind."""
 
     @property
     def key(self) -> tuple[int, str]:
         """What tells it from others, wherever the file lies."""
         return self.iteration, self.sha256
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one segmentation went along the run."""
+
+    best: int
+    """Iteration of the checkpoint with the highest IoU."""
+    last: int
+    last_minus_best: dict[str, Difference]
+    """By score."""
 
 
 @dataclass
@@ -136,17 +209,13 @@ class Results:
     left_out: list[dict[str, Any]] = field(default_factory=list)
     """What was not taken from the data set, or converted, and why."""
     cost: Cost = field(default_factory=Cost, compare=False)
+    course: dict[str, Course] = field(default_factory=dict)
+    """By segmentation, and the oracle: the best checkpoint, and what the last one has of it."""
 
     @property
     def newest(self) -> CheckpointScores:
         """Scores of the last checkpoint."""
         return self.checkpoints[-1]
-
-    @property
-    def best_baseline(self) -> tuple[str, float]:
-        """The method without training that reached most, by fixed IoU."""
-        means = {name: method.fixed_iou for name, method in self.baselines.items()}
-        return max(means.items(), key=lambda item: item[1])
 
     def as_json(self) -> dict[str, Any]:
         """The values that are written: all but the cost, which is another one each time."""
@@ -154,6 +223,7 @@ class Results:
             "protocol": self.protocol,
             "baselines": {name: _method_as_json(each) for name, each in self.baselines.items()},
             "checkpoints": [_checkpoint_as_json(each) for each in self.checkpoints],
+            "course": {name: asdict(each) for name, each in self.course.items()},
             "left_out": self.left_out,
         }
 
@@ -169,6 +239,10 @@ def _method_as_json(scores: MethodScores) -> dict[str, Any]:
             for name, each in scores.tissues.items()
         },
         "mean_over_tissues": asdict(over_tissues) if over_tissues else {},
+        "per_image": {
+            name: {score: _packed(values) for score, values in each.items()}
+            for name, each in scores.per_image.items()
+        },
     }
 
 
@@ -178,7 +252,16 @@ def _checkpoint_as_json(each: CheckpointScores) -> dict[str, Any]:
         "sha256": each.sha256,
         **_method_as_json(each.scores),
         "checkpoint": each.checkpoint,
+        "differences": {
+            name: {score: asdict(difference) for score, difference in differences.items()}
+            for name, differences in each.differences.items()
+        },
     }
+
+
+def _packed(values: tuple[float, ...]) -> str:
+    """A line of text: as a list, each of thousands of numbers would have a line of its own."""
+    return " ".join(f"{value:.{PAIRED_DIGITS}f}" for value in values)
 
 
 def _method_of_json(tree: Mapping[str, Any]) -> MethodScores:
@@ -188,6 +271,10 @@ def _method_of_json(tree: Mapping[str, Any]) -> MethodScores:
             "channels": [{**each, "means": each} for each in tree["channels"]],
             "tissues": {name: {**each, "means": each} for name, each in tree["tissues"].items()},
             "mean_over_tissues": tree["mean_over_tissues"] or None,
+            "per_image": {
+                name: {score: text.split() for score, text in each.items()}
+                for name, each in tree["per_image"].items()
+            },
         }
     )
 

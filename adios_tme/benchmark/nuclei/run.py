@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +16,7 @@ import torch
 
 from adios_tme.benchmark.nuclei.aggregate import CONFIDENCE, NUM_RESAMPLES, calibration_part
 from adios_tme.benchmark.nuclei.baselines import (
+    OtsuOnMacenko,
     everything_foreground,
     kmeans_in_hed,
     otsu_on_haematoxylin,
@@ -24,15 +28,18 @@ from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS
 from adios_tme.benchmark.nuclei.results import (
     RESULTS_NAME,
     CheckpointScores,
+    Differences,
     MethodScores,
     Results,
     read_finished,
 )
 from adios_tme.benchmark.nuclei.scorer import Scorer, scoring_pool
+from adios_tme.benchmark.nuclei.verdict import course_of, differences
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import CheckpointError, ConfigError
+from adios_tme.inference.clean import USUAL_SCALE, Cleaning
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
 from adios_tme.pretrained import TrainedMaskModel, load_for_scoring
 from adios_tme.run_folder.checkpoints import (
@@ -43,6 +50,8 @@ from adios_tme.run_folder.checkpoints import (
 from adios_tme.version import __version__
 
 Progress = Callable[[int, int], None]
+
+logger = logging.getLogger(__name__)
 
 
 def open_labels(config: NucleiConfig) -> LabelledImages:
@@ -83,11 +92,13 @@ def score_run(
     calibration = calibration_part(images.parts, config.calibration, config.seed)
     checkpoints, opened = _checkpoints(config.run, device)
     num_masks = opened[checkpoints[0]].num_masks
-    protocol = _protocol(config, images, int(calibration.sum()), num_masks)
+    cleaning = _cleaning(config, images)
+    protocol = _protocol(config, images, int(calibration.sum()), num_masks, cleaning)
     zoom, windows = _look(config, images)
     output = ResultsFile.checked(config.output / RESULTS_NAME)
     before = read_finished(config.output / RESULTS_NAME, protocol)
     baselines, done = before.baselines, before.checkpoints
+    beside: dict[tuple[int, str], Differences] = {}
     num_workers = config.num_workers or cores_at_hand()
     with scoring_pool(num_workers) as pool:
         scorer = Scorer(images, calibration, config.seed, pool, num_workers)
@@ -95,24 +106,35 @@ def score_run(
         def found() -> Results:
             seen_now = scorer.cost.num_images > 0
             left_out = images.accounts.total() if seen_now else before.left_out
-            scored = _in_order(checkpoints, done)
-            return Results(protocol, baselines, scored, left_out.as_json(), scorer.cost)
+            return Results(
+                protocol,
+                baselines,
+                scored := _in_order(checkpoints, done, beside),
+                left_out.as_json(),
+                scorer.cost,
+                course_of(scored, config.seed),
+            )
 
         todo = [item for item in checkpoints if item.key not in done]
         methods = {
             name: predict
-            for name, predict in _baselines(scorer, num_masks)
+            for name, predict in _baselines(scorer, num_masks, cleaning)
             if name not in baselines
         }
         total = (len(todo) + len(methods)) * len(images)
         count = _Count(total, on_progress)
         for name, predict in methods.items():
             baselines[name] = scorer.score(predict, name, count)
+            _tell_without_stains(name, predict)
+        for key, scores in done.items():
+            beside[key] = differences(scores, baselines, config.seed)
         results = found()
         for checkpoint in todo:
             model = opened.pop(checkpoint, None) or load_for_scoring(checkpoint.path, device)
             predict = MaskPredictor(model.generator, windows, zoom)
-            done[checkpoint.key] = scorer.score(predict, str(checkpoint.path), count)
+            scores = scorer.score(predict, str(checkpoint.path), count, cleaning)
+            done[checkpoint.key] = scores
+            beside[checkpoint.key] = differences(scores, baselines, config.seed)
             results = found()
             output.write(results.as_json())
     return results
@@ -146,7 +168,11 @@ class _Count:
 
 
 def _protocol(
-    config: NucleiConfig, images: LabelledImages, num_calibration: int, num_masks: int
+    config: NucleiConfig,
+    images: LabelledImages,
+    num_calibration: int,
+    num_masks: int,
+    cleaning: Cleaning,
 ) -> dict[str, Any]:
     """Every fact that a number depends on."""
     run = config.run.resolve()
@@ -163,6 +189,10 @@ def _protocol(
         "view": "windows" if config.scale is not None else config.view,
         "scale": config.scale,
         "label_scale": _label_scale(config, images),
+        "cleaning": {
+            "scale_is_assumed": _label_scale(config, images) is None,
+            **asdict(cleaning),
+        },
         "oracle_threshold": float(THRESHOLDS[ORACLE_THRESHOLD]),
         "thresholds": THRESHOLDS.tolist(),
         "confidence": CONFIDENCE,
@@ -199,6 +229,20 @@ def _label_scale(config: NucleiConfig, images: LabelledImages) -> float | None:
     return config.label_scale or images.microns_per_pixel
 
 
+def _cleaning(config: NucleiConfig, images: LabelledImages) -> Cleaning:
+    """How masks are cleaned, at the scale of the labelled images."""
+    scale = _label_scale(config, images)
+    if scale is None:
+        scale = USUAL_SCALE
+        logger.warning(
+            "%s: the scale of its images is unknown, so masks are cleaned as at %s microns per "
+            "pixel. Give --label-scale if it is another.",
+            images.path,
+            scale,
+        )
+    return Cleaning(scale)
+
+
 def _look(config: NucleiConfig, images: LabelledImages) -> tuple[float, bool | None]:
     """How images are enlarged, and whether they are looked at through windows.
 
@@ -216,11 +260,25 @@ def _look(config: NucleiConfig, images: LabelledImages) -> tuple[float, bool | N
     return scale / config.scale, True
 
 
-def _baselines(scorer: Scorer, num_masks: int) -> Iterator[tuple[str, Predict]]:
+def _baselines(scorer: Scorer, num_masks: int, cleaning: Cleaning) -> Iterator[tuple[str, Predict]]:
     chosen_on = (scorer.images[int(n)].pixels for n in np.flatnonzero(scorer.calibration))
     yield "otsu_haematoxylin", otsu_on_haematoxylin
+    yield "otsu_haematoxylin_cleaned", partial(otsu_on_haematoxylin, cleaning=cleaning)
+    yield "otsu_macenko", OtsuOnMacenko()
+    yield "otsu_macenko_cleaned", OtsuOnMacenko(cleaning)
     yield "kmeans_hed", kmeans_in_hed(chosen_on, num_masks, scorer.seed)
     yield "everything_foreground", everything_foreground
+
+
+def _tell_without_stains(name: str, predict: Predict) -> None:
+    if isinstance(predict, OtsuOnMacenko) and predict.num_without_stains:
+        logger.warning(
+            "%s: no two stains were found in %d of %d images; there the stain vectors of Ruifrok "
+            "and Johnston were taken.",
+            name,
+            predict.num_without_stains,
+            predict.num_images,
+        )
 
 
 def _checkpoints(
@@ -251,10 +309,14 @@ def _kept(run: Path) -> list[tuple[int, Path]]:
 
 
 def _in_order(
-    checkpoints: list[_Checkpoint], done: Mapping[tuple[int, str], MethodScores]
+    checkpoints: list[_Checkpoint],
+    done: Mapping[tuple[int, str], MethodScores],
+    beside: Mapping[tuple[int, str], Differences],
 ) -> tuple[CheckpointScores, ...]:
     return tuple(
-        CheckpointScores(each.iteration, each.sha256, done[each.key], str(each.path))
+        CheckpointScores(
+            each.iteration, each.sha256, done[each.key], str(each.path), beside[each.key]
+        )
         for each in checkpoints
         if each.key in done
     )

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.benchmark.nuclei.aggregate import choose, summarise
+from adios_tme.benchmark.nuclei.aggregate import choose, choose_without_labels, summarise
 from adios_tme.benchmark.nuclei.label_folder import LabelledImages
-from adios_tme.benchmark.nuclei.pixel_scores import Choice, ImageScores, score_image
+from adios_tme.benchmark.nuclei.pixel_scores import Chosen, ImageScores, score_image
 from adios_tme.benchmark.nuclei.results import Cost, MethodScores
 from adios_tme.distributed.pool import process_pool
 from adios_tme.errors import CheckpointError
+from adios_tme.inference.clean import Cleaning
 from adios_tme.inference.sliding_window import Predict
 
 #: Images that wait for a free process, for each of them; bounds the memory.
@@ -54,7 +56,7 @@ class Scorer:
 
     Args:
         images: The data set.
-        calibration: Which of them channel and threshold are chosen on.
+        calibration: Which of them channels and thresholds are chosen on.
         seed: Of the bootstrap.
         pool: Who scores.
         cost: Where time is written down.
@@ -68,31 +70,47 @@ class Scorer:
     cost: Cost = field(default_factory=Cost)
 
     def score(
-        self, predict: Predict, what: str, on_image: Callable[[], None] = lambda: None
+        self,
+        predict: Predict,
+        what: str,
+        on_image: Callable[[], None] = lambda: None,
+        cleaning: Cleaning | None = None,
     ) -> MethodScores:
-        """Look at the calibration part, choose channel and threshold, then look at the rest.
+        """Look at the calibration part, choose channels and thresholds, then look at the rest.
+
+        Args:
+            predict: The method.
+            what: Its name, for messages.
+            on_image: Called after each image.
+            cleaning: Score its masks cleaned as well.
 
         Raises:
             CheckpointError: If masks are not finite.
             DataError: If an image cannot be read.
         """
-        chosen_on = np.flatnonzero(self.calibration).tolist()
+        calibration = np.flatnonzero(self.calibration).tolist()
         rest = np.flatnonzero(~self.calibration).tolist()
         found: dict[int, tuple[ImageScores, str | None]] = {}
-        choice: Choice | None = None
-        for numbers in (chosen_on, rest):
-            for number, scored in self._each(predict, numbers, choice, what):
+
+        def look_at(numbers: Sequence[int], chosen: Chosen | None) -> None:
+            job = partial(score_image, chosen=chosen, cleaning=cleaning)
+            for number, scored in self._each(predict, numbers, job, what):
                 found[number] = scored
                 on_image()
-            if choice is None:
-                choice = choose(np.stack([found[number][0].pixels.iou for number in chosen_on]))
-        assert choice is not None
+
+        look_at(calibration, None)
+        chosen = _choose([found[number][0] for number in calibration])
+        look_at(rest, chosen)
         scores = [found[number][0] for number in range(len(self.images))]
         tissues = [found[number][1] for number in range(len(self.images))]
-        return summarise(scores, self.calibration, choice, tissues, self.seed)
+        return summarise(scores, self.calibration, chosen, tissues, self.seed)
 
     def _each(
-        self, predict: Predict, numbers: Sequence[int], choice: Choice | None, what: str
+        self,
+        predict: Predict,
+        numbers: Sequence[int],
+        score: Callable[..., ImageScores],
+        what: str,
     ) -> Iterator[tuple[int, tuple[ImageScores, str | None]]]:
         waiting: deque[tuple[int, str | None, Future[ImageScores]]] = deque()
 
@@ -113,9 +131,16 @@ class Scorer:
                     f"{what}: its masks on {image.name} are not finite. "
                     f"Use a checkpoint from before the run diverged."
                 )
-            job = self.pool.submit(score_image, masks_NHW, image.labels, choice)
+            job = self.pool.submit(score, masks_NHW, image.pixels, image.labels)
             waiting.append((number, image.tissue, job))
             if len(waiting) >= WAITING * self.num_workers:
                 yield oldest()
         while waiting:
             yield oldest()
+
+
+def _choose(scores: Sequence[ImageScores]) -> Chosen:
+    """With the labels of these images, and without."""
+    seen = [each.seen for each in scores if each.seen is not None]
+    fixed = choose(np.stack([each.pixels.iou for each in scores]))
+    return Chosen(fixed, choose_without_labels(seen))

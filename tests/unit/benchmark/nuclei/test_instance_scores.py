@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adios_tme.benchmark.nuclei.instance_scores import compare
-from adios_tme.benchmark.nuclei.pixel_scores import Choice, score_image
+from adios_tme.benchmark.nuclei.pixel_scores import BlindChoice, Choice, Chosen, score_image
 from adios_tme.data.synthetic import render_tissue
 from adios_tme.inference.nuclei import split_nuclei
 
@@ -60,15 +60,18 @@ def test_true_labels_through_the_whole_scorer() -> None:
     _, labels = render_tissue(1, 128, seed=4)
     truth = labels[0].astype(np.int32)
     mask = (truth > 0).astype(np.float32)[None]
-    scores = score_image(mask, truth, Choice(0, 3))
+    grey, chosen = np.zeros((128, 128, 3), np.uint8), Chosen(Choice(0, 3), BlindChoice(0, 0.3, ()))
+    scores = score_image(mask, grey, truth, chosen)
     for name in ("iou", "dice", "precision", "recall"):
         assert getattr(scores.pixels, name).min() == 1
     assert scores.pixels.auprc[0] == 1
-    assert scores.fixed is not None
-    assert scores.fixed.aji > 0.99  # generated nuclei do not touch; slivers at the edge are dropped
-    empty = score_image(np.zeros_like(mask), truth, Choice(0, 3))
+    for found in scores.chosen.values():
+        assert (found.iou, found.dice) == (1, 1)
+        assert found.nuclei.aji > 0.99  # generated nuclei do not touch; slivers at the edge go
+    empty = score_image(np.zeros_like(mask), grey, truth, chosen)
     assert empty.pixels.iou.max() == empty.pixels.dice.max() == empty.pixels.recall.max() == 0
-    assert (empty.oracle, empty.fixed) == ((0, 0, 0, 0), (0, 0, 0, 0))
+    assert empty.oracle == (0, 0, 0, 0)
+    assert [found.nuclei for found in empty.chosen.values()] == [(0, 0, 0, 0)] * 2
 
 
 def test_touching_discs_are_split_and_specks_are_dropped() -> None:

@@ -221,7 +221,8 @@ def test_pixels_and_nuclei_agree_that_void_counts_nowhere() -> None:
     scores = []
     for _ in range(2):
         mask[20:] = rng.random((20, 40))  # whatever is found there
-        scores.append(score_image(mask[None].astype(np.float32), truth, None))
+        grey = np.zeros((*mask.shape, 3), np.uint8)
+        scores.append(score_image(mask[None].astype(np.float32), grey, truth, None))
     for scored in scores:
         assert scored.channels[0].aji == scored.channels[0].pq == 1
         assert scored.pixels.auprc[0] == 1

@@ -18,6 +18,7 @@ from adios_tme.benchmark.nuclei.results import (
     Cost,
     Interval,
     MethodScores,
+    NoLabelsChoice,
     Results,
     Scores,
     TissueScores,
@@ -34,15 +35,35 @@ from tests.factories import tiny_config
 
 SCORES = ["iou", "dice", "precision", "recall", "auprc", "aji", "pq", "dq", "sq"]
 INTERVALS = [f"{score}.{part}" for score in SCORES for part in ("mean", "std", "low", "high")]
-METHOD = [
-    "channel",
-    "threshold",
-    *(f"fixed.{name}" for name in INTERVALS),
-    *(f"oracle.{name}" for name in INTERVALS),
-    "random_channel_iou",
-    "channels[].best_share",
-    *(f"channels[].{score}" for score in SCORES),
-]
+RAW, CLEANED = ["fixed", "no_labels"], ["fixed_cleaned", "no_labels_cleaned", "no_labels_by_area"]
+PAIRED = ["iou", "aji", "pq"]
+
+
+def method_keys(*, is_baseline: bool, tissues: bool) -> list[str]:
+    def cleaned(name: str) -> list[str]:
+        return [name] if is_baseline else [f"{name}.{part}" for part in INTERVALS]
+
+    scored = [*RAW, "oracle"] if is_baseline else [*RAW, *CLEANED, "oracle"]
+    return [
+        "channel",
+        "threshold",
+        *(f"fixed.{name}" for name in INTERVALS),
+        *cleaned("fixed_cleaned"),
+        *(f"no_labels.{name}" for name in INTERVALS),
+        *cleaned("no_labels_cleaned"),
+        *cleaned("no_labels_by_area"),
+        *(f"no_labels_choice.{name}" for name in ("channel", "threshold", "correlation[]")),
+        *(f"oracle.{name}" for name in INTERVALS),
+        "random_channel_iou",
+        "channels[].best_share",
+        *(f"channels[].{score}" for score in SCORES),
+        *(TISSUES if tissues else ["tissues", "mean_over_tissues"]),
+        *(f"per_image.{name}.{score}" for name in sorted(scored, key=ORDER) for score in PAIRED),
+    ]
+
+
+ORDER = ["fixed", "fixed_cleaned", "no_labels", *CLEANED[1:], "oracle"].index
+DIFFERENCE = ["than", "mean", "low", "high"]
 TISSUES = [
     "tissues.Breast.num_images",
     *(f"tissues.Breast.{score}" for score in SCORES),
@@ -61,6 +82,12 @@ PROTOCOL = [
     "view",
     "scale",
     "label_scale",
+    "cleaning.scale_is_assumed",
+    "cleaning.microns_per_pixel",
+    "cleaning.smoothing_um",
+    "cleaning.opening_um",
+    "cleaning.smallest_um2",
+    "cleaning.largest_hole_um2",
     "oracle_threshold",
     "thresholds[]",
     "confidence",
@@ -107,12 +134,31 @@ def test_keys_are_those_that_users_know(tissue: str, tmp_path: Path) -> None:
     labelled = pannuke(tmp_path / "data", tissue)
     score_run(NucleiConfig(run=tmp_path / "run", pannuke=labelled, output=tmp_path, num_workers=1))
     saved = json.loads((tmp_path / RESULTS_NAME).read_text())
-    method = METHOD + (TISSUES if tissue else ["tissues", "mean_over_tissues"])
-    baselines = ("otsu_haematoxylin", "kmeans_hed", "everything_foreground")
+    baselines = (
+        "otsu_haematoxylin",
+        "otsu_haematoxylin_cleaned",
+        "otsu_macenko",
+        "otsu_macenko_cleaned",
+        "kmeans_hed",
+        "everything_foreground",
+    )
+    of_baseline = method_keys(is_baseline=True, tissues=bool(tissue))
+    of_model = method_keys(is_baseline=False, tissues=bool(tissue))
+    differences = [f"{score}.{part}" for score in PAIRED for part in DIFFERENCE]
     assert list(paths_of(saved)) == [
         *(f"protocol.{name}" for name in PROTOCOL),
-        *(f"baselines.{baseline}.{name}" for baseline in baselines for name in method),
-        *(f"checkpoints[].{name}" for name in ("iteration", "sha256", *method, "checkpoint")),
+        *(f"baselines.{baseline}.{name}" for baseline in baselines for name in of_baseline),
+        *(f"checkpoints[].{name}" for name in ("iteration", "sha256", *of_model, "checkpoint")),
+        *(
+            f"checkpoints[].differences.{name}.{part}"
+            for name in sorted([*RAW, *CLEANED], key=ORDER)
+            for part in differences
+        ),
+        *(
+            f"course.{name}.{part}"
+            for name in sorted([*RAW, *CLEANED, "oracle"], key=ORDER)
+            for part in ("best", "last", *(f"last_minus_best.{part}" for part in differences))
+        ),
         "left_out",
     ]
 
@@ -127,15 +173,22 @@ def method(start: float, *, tissues: bool) -> MethodScores:
     intervals[4] = Interval(None, None, None, None)
     means: list[float | None] = [*nine(start / 5)]
     means[4] = None
+    images = tuple(round(start / 7 + number / 100, 4) for number in range(5))
     return MethodScores(
         channel=2,
         threshold=0.35,
         fixed=Scores(*intervals),
+        fixed_cleaned=Scores(*intervals[::-1]) if tissues else None,
+        no_labels=Scores(*intervals),
+        no_labels_cleaned=None,
+        no_labels_by_area=Scores(*intervals[::-1]) if tissues else None,
+        no_labels_choice=NoLabelsChoice(1, 0.5, (0.7, -0.25)),
         oracle=Scores(*intervals[::-1]),
         random_channel_iou=start / 6,
         channels=(ChannelScores(0.25, Scores(*means)), ChannelScores(0.75, Scores(*means[::-1]))),
         tissues={"Breast": TissueScores(7, Scores(*means))} if tissues else {},
         mean_over_tissues=Scores(*means[::-1]) if tissues else None,
+        per_image={"fixed": {"iou": images, "aji": images[::-1]}},
     )
 
 
@@ -173,7 +226,10 @@ def test_scores_under_another_protocol_are_not_read(results: Results, tmp_path: 
     assert not found.left_out
 
 
-@pytest.mark.parametrize("name", ["fixed", "channels", "tissues", "mean_over_tissues", "threshold"])
+@pytest.mark.parametrize(
+    "name",
+    ["fixed", "channels", "tissues", "mean_over_tissues", "threshold", "no_labels", "per_image"],
+)
 @pytest.mark.parametrize("wrong", ["x", [1], {"iou": 1}])
 def test_scores_that_are_none_are_refused(
     name: str, wrong: object, results: Results, tmp_path: Path

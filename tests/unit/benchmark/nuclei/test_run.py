@@ -17,26 +17,30 @@ from PIL import Image
 from pydantic import ValidationError
 
 from adios_tme.benchmark.nuclei.aggregate import calibration_part, choose, summarise
-from adios_tme.benchmark.nuclei.baselines import (
-    everything_foreground,
-    kmeans_in_hed,
-    otsu_on_haematoxylin,
-)
 from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.benchmark.nuclei.label_folder import LabelFolder
-from adios_tme.benchmark.nuclei.pixel_scores import THRESHOLDS, Choice, score_image, score_pixels
+from adios_tme.benchmark.nuclei.pixel_scores import (
+    THRESHOLDS,
+    BlindChoice,
+    Choice,
+    Chosen,
+    ImageScores,
+    score_image,
+    score_mask,
+    score_pixels,
+)
 from adios_tme.benchmark.nuclei.report import (
-    NAMES,
     cost_summary,
+    no_labels_table,
     results_table,
-    summary,
     tissues_table,
     write_report,
 )
 from adios_tme.benchmark.nuclei.results import RESULTS_NAME, SCORES, Results
 from adios_tme.benchmark.nuclei.run import score_run
+from adios_tme.benchmark.nuclei.verdict import NAMES, summary
 from adios_tme.config.benchmark import NucleiConfig
-from adios_tme.data.synthetic import render_tissue, write_sample
+from adios_tme.data.synthetic import write_sample
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor, window_starts
@@ -64,6 +68,17 @@ def test_every_threshold_equals_one_at_a_time() -> None:
     np.testing.assert_allclose(score_pixels(masks, truth).iou, expected)
 
 
+def test_a_binary_mask_scores_as_its_threshold_does() -> None:
+    rng = np.random.default_rng(1)
+    mask = rng.random((20, 20)).round(2)
+    truth = rng.integers(-1, 3, (20, 20)).astype(np.int32)
+    expected = score_pixels(mask[None], truth)
+    for number, threshold in enumerate(THRESHOLDS):
+        found = score_mask(mask >= threshold, truth)
+        for name, value in zip(("iou", "dice", "precision", "recall"), found, strict=True):
+            assert value == getattr(expected, name)[0, number]
+
+
 def test_nothing_found_where_nothing_is_counts_as_right() -> None:
     empty = np.zeros((4, 4), dtype=bool)
     none, all_of_it = (score_pixels(np.full((1, 4, 4), value), empty) for value in (0.0, 1.0))
@@ -71,6 +86,17 @@ def test_nothing_found_where_nothing_is_counts_as_right() -> None:
         assert (getattr(none, name) == 1).all()
         assert (getattr(all_of_it, name) == 0).all()
     assert np.isnan(none.auprc).all()
+
+
+def scored(masks: NDArray[np.float32], truth: NDArray[np.int32], choice: Choice) -> ImageScores:
+    """By the same channel and threshold with labels and without."""
+    blind = BlindChoice(choice.channel, float(THRESHOLDS[choice.threshold]), (0.0,))
+    grey = np.zeros((*truth.shape, 3), np.uint8)
+    return score_image(masks, grey, truth, Chosen(choice, blind))
+
+
+def chosen(choice: Choice) -> Chosen:
+    return Chosen(choice, BlindChoice(1, 0.5, (0.1, 0.2)))
 
 
 def halves(first: float, second: float) -> NDArray[np.float32]:
@@ -86,13 +112,20 @@ def test_oracle_and_fixed_by_hand() -> None:
     calibration = np.array([True, False, False])
     choice = choose(score_pixels(halves(*shares[0]), truth > 0).iou[None])
     assert choice.channel == 0
-    scores = [score_image(halves(*pair), truth, choice) for pair in shares]
-    found = summarise(scores, calibration, choice, ["a", "a", "b"], seed=0)
+    grey = np.zeros((10, 10, 3), np.uint8)
+    scores = [score_image(halves(*pair), grey, truth, chosen(choice)) for pair in shares]
+    found = summarise(scores, calibration, chosen(choice), ["a", "a", "b"], seed=0)
     assert found.oracle.iou.mean == pytest.approx((0.9 + 0.8 + 0.6) / 3)
     assert found.channel == 1
     assert found.fixed.iou.mean == pytest.approx((0.2 + 0.6) / 2)
     assert found.fixed.recall.mean == pytest.approx((0.2 + 0.6) / 2)
     assert found.fixed.precision.mean == pytest.approx(1.0)
+    assert (found.no_labels_choice.channel, found.no_labels_choice.threshold) == (2, 0.5)
+    assert found.no_labels.iou.mean == pytest.approx((0.8 + 0.4) / 2)
+    assert found.fixed_cleaned is None
+    assert found.per_image["fixed"]["iou"] == (0.2, 0.6)
+    assert found.per_image["no_labels"]["iou"] == (0.8, 0.4)
+    assert found.per_image["oracle"]["iou"] == (0.9, 0.8, 0.6)
     assert found.random_channel_iou == pytest.approx((0.4 + 0.6) / 2)
     assert [each.best_share for each in found.channels] == pytest.approx([2 / 3, 1 / 3])
     assert [each.means.iou for each in found.channels] == pytest.approx([1.7 / 3, 1.3 / 3])
@@ -108,8 +141,8 @@ def test_oracle_and_fixed_by_hand() -> None:
 def test_intervals_cover_the_mean_of_many_images() -> None:
     rng = np.random.default_rng(0)
     truth = np.ones((10, 10), np.int32)
-    scores = [score_image(halves(share, 0.0), truth, Choice(0, 0)) for share in rng.random(200)]
-    found = summarise(scores, np.arange(200) < 1, Choice(0, 0), [None] * 200, seed=0)
+    scores = [scored(halves(share, 0.0), truth, Choice(0, 0)) for share in rng.random(200)]
+    found = summarise(scores, np.arange(200) < 1, chosen(Choice(0, 0)), [None] * 200, seed=0)
     iou_of = found.fixed.iou
     assert iou_of.mean is not None
     assert iou_of.std is not None
@@ -146,21 +179,6 @@ def test_the_calibration_part_is_seeded_and_never_everything() -> None:
 def test_an_impossible_calibration_is_named(parts: list[str], chosen: str, text: str) -> None:
     with pytest.raises(DataError, match=text):
         calibration_part(parts, chosen, 0)
-
-
-def test_classical_methods_find_clean_nuclei() -> None:
-    images, labels = render_tissue(6, 64, seed=2)
-    clusters = kmeans_in_hed(images[:3], 3, seed=0)
-    for image, label in zip(images, labels, strict=True):
-        truth = label > 0
-        assert score_pixels(otsu_on_haematoxylin(image), truth).iou.max() > 0.8
-        everything = score_pixels(everything_foreground(image), truth).iou
-        assert everything.max() == pytest.approx(truth.mean())
-        drawn = clusters(image)
-        assert (drawn.sum(axis=0) == 1).all()
-        assert score_pixels(drawn, truth).iou.max() > 0.5
-    blank = np.full((8, 8, 3), 240, np.uint8)
-    assert otsu_on_haematoxylin(blank).max() == 0
 
 
 def test_windows_cover_the_image_and_overlap() -> None:
@@ -273,12 +291,12 @@ def test_every_method_is_scored_once(run_with_two_checkpoints: Path, tmp_path: P
         return score_run(config, on_progress=lambda done, total: steps.append((done, total)))
 
     first = score()
-    assert steps == [(done, 30) for done in range(1, 31)]  # two checkpoints, three baselines
+    assert steps == [(done, 48) for done in range(1, 49)]  # two checkpoints, six baselines
     assert json.loads((tmp_path / "out" / RESULTS_NAME).read_text()) == json.loads(
         json.dumps(first.as_json())
     )
     assert score() == first
-    assert len(steps) == 30
+    assert len(steps) == 48
     (run_with_two_checkpoints / "checkpoint_iter_00000002.pth").rename(
         run_with_two_checkpoints / "checkpoint_iter_00000003.pth"
     )
@@ -307,7 +325,7 @@ def test_other_weights_and_other_labels_are_scored_again(
     assert second.checkpoints[1] != first.checkpoints[1]
     label = sorted((labels / "labels").iterdir())[0]
     Image.fromarray(np.zeros((32, 32), np.uint16)).save(label)
-    assert score()[1] == 30
+    assert score()[1] == 48
 
 
 @dataclass
@@ -398,14 +416,20 @@ def test_the_report_has_a_line_for_every_method(
     write_report(results, config.output)
     with (config.output / "nuclei_benchmark.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["method"], row["iteration"], row["protocol"]) for row in rows[:4]] == [
-        ("mask model", iteration, protocol)
-        for iteration in ("1", "2")
-        for protocol in ("fixed", "oracle")
+    raw = ("fixed", "oracle", "no_labels")
+    cleaned = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area")
+    assert [(row["method"], row["iteration"], row["protocol"]) for row in rows] == [
+        *(
+            ("mask model", iteration, protocol)
+            for iteration in ("1", "2")
+            for protocol in (*raw, *cleaned)
+        ),
+        *((name, "", protocol) for name in NAMES for protocol in raw),
     ]
-    assert {row["method"] for row in rows[4:]} == set(NAMES)
+    blind = results.checkpoints[0].scores.no_labels_choice
+    assert [rows[number]["threshold"] for number in (1, 2, 5)] == ["", str(blind.threshold), ""]
     assert float(rows[0]["iou_mean"]) == results.checkpoints[0].scores.fixed.iou.mean
-    assert len(results_table(results).rows) == 5
+    assert len(results_table(results).rows) == len(no_labels_table(results).rows) == 8
     assert tissues_table(results) is None
     assert "finds nuclei with IoU" in summary(results)
     assert "ms an image and core to score" in cost_summary(results, 2)
@@ -434,8 +458,51 @@ def test_a_scale_that_is_not_known_is_asked_for(
     assert looked == [0.5, 0.25, "windows"]
 
 
+@pytest.mark.parametrize("label_scale", [None, 0.5])
+def test_masks_are_cleaned_at_the_scale_of_the_images(
+    label_scale: float | None,
+    run_with_two_checkpoints: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = NucleiConfig(
+        run=run_with_two_checkpoints / "checkpoint_iter_00000001.pth",
+        labels=labelled(tmp_path),
+        output=tmp_path / "out",
+        label_scale=label_scale,
+        num_workers=1,
+    )
+    results = score_run(config)
+    cleaning = results.protocol["cleaning"]
+    assert cleaning["microns_per_pixel"] == (label_scale or 0.25)
+    assert cleaning["scale_is_assumed"] == (label_scale is None)
+    told = "Give --label-scale if it is another."
+    assert [told in text for text in caplog.messages] == ([True] if label_scale is None else [])
+    # Its masks are cleaned as the baseline is.
+    scores = results.newest.scores
+    for name in ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area"):
+        assert getattr(scores, name).iou.mean == pytest.approx(
+            np.mean(scores.per_image[name]["iou"]), abs=1e-4
+        )
+        assert results.newest.differences[name]["iou"].than.endswith("_cleaned")
+
+
+def test_images_without_two_stains_are_told(
+    run_with_two_checkpoints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = labelled(tmp_path)
+    blank = sorted((labels / "images").iterdir())[0]
+    Image.fromarray(np.full((32, 32, 3), 250, np.uint8)).save(blank)
+    run = run_with_two_checkpoints / "checkpoint_iter_00000001.pth"
+    score_run(NucleiConfig(run=run, labels=labels, output=tmp_path / "out", label_scale=0.25))
+    assert [text.split(";")[0] for text in caplog.messages] == [
+        f"{name}: no two stains were found in 1 of 6 images"
+        for name in ("otsu_macenko", "otsu_macenko_cleaned")
+    ]
+
+
 @pytest.mark.parametrize(
-    "given", [{"scale": 0.5, "label_scale": 0.25, "view": "whole"}, {"label_scale": 0.25}]
+    "given", [{"scale": 0.5, "label_scale": 0.25, "view": "whole"}, {"scale": 0.5, "view": "whole"}]
 )
 def test_no_setting_is_ignored(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="would be ignored"):
@@ -495,6 +562,9 @@ def test_a_run_is_watched_on_the_same_few_images(tmp_path: Path) -> None:
     assert first == second
     assert (first["eval_channel"], first["eval_threshold"]) == (2, 0.05)
     assert 0.5 < first["eval_fixed_iou"] <= 1
+    assert first["eval_no_labels_channel"] == 2
+    assert first["eval_no_labels_iou"] > first["eval_fixed_iou"] - 0.1
+    assert 0 < first["eval_no_labels_threshold"] < 1
     # The images of 32 px are more than twice as large: looked at through 5 x 5 windows.
     assert [images.shape for images in seen[:2]] == [(16, 3, 12, 12), (9, 3, 12, 12)]
     assert len(seen) == 2 * 4 * 2
