@@ -75,6 +75,25 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
+class Count:
+    """Counts what is done, one at a time, for a callback of `progress_bar`.
+
+    Args:
+        on_progress: Takes what is done and the total; None: nobody looks.
+        total: All there is to do.
+    """
+
+    def __init__(self, on_progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._on_progress = on_progress
+        self._total = total
+        self._done = 0
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._on_progress:
+            self._on_progress(self._done, self._total)
+
+
 class TrainingBar:
     """Iterations of a run and its newest line of metrics, on a terminal.
 

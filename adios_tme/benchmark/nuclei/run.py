@@ -9,11 +9,12 @@ from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from adios_tme.benchmark.checkpoints import KeptCheckpoint, kept_checkpoints
 from adios_tme.benchmark.nuclei.aggregate import CONFIDENCE, NUM_RESAMPLES, calibration_part
 from adios_tme.benchmark.nuclei.baselines import (
     OtsuOnMacenko,
@@ -38,15 +39,11 @@ from adios_tme.benchmark.nuclei.verdict import course_of, differences
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
-from adios_tme.errors import CheckpointError, ConfigError
+from adios_tme.errors import ConfigError
 from adios_tme.inference.clean import USUAL_SCALE, Cleaning
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
 from adios_tme.pretrained import TrainedMaskModel, load_for_scoring
-from adios_tme.run_folder.checkpoints import (
-    checkpoint_digest,
-    find_checkpoint,
-    list_checkpoints,
-)
+from adios_tme.terminal import Count
 from adios_tme.version import __version__
 
 Progress = Callable[[int, int], None]
@@ -122,7 +119,7 @@ def score_run(
             if name not in baselines
         }
         total = (len(todo) + len(methods)) * len(images)
-        count = _Count(total, on_progress)
+        count = Count(on_progress, total)
         for name, predict in methods.items():
             baselines[name] = scorer.score(predict, name, count)
             _tell_without_stains(name, predict)
@@ -138,33 +135,6 @@ def score_run(
             results = found()
             output.write(results.as_json())
     return results
-
-
-class _Checkpoint(NamedTuple):
-    """What is scored: weights, and the iteration after which they were saved."""
-
-    iteration: int
-    path: Path
-    sha256: str
-
-    @property
-    def key(self) -> tuple[int, str]:
-        """What tells it from others, wherever the file lies."""
-        return self.iteration, self.sha256
-
-
-class _Count:
-    """Counts images for a progress bar."""
-
-    def __init__(self, total: int, on_progress: Progress | None) -> None:
-        self._total = total
-        self._on_progress = on_progress
-        self._done = 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._on_progress:
-            self._on_progress(self._done, self._total)
 
 
 def _protocol(
@@ -283,33 +253,22 @@ def _tell_without_stains(name: str, predict: Predict) -> None:
 
 def _checkpoints(
     run: Path, device: str | torch.device
-) -> tuple[list[_Checkpoint], dict[_Checkpoint, TrainedMaskModel]]:
+) -> tuple[list[KeptCheckpoint], dict[KeptCheckpoint, TrainedMaskModel]]:
     """What there is to score, oldest first, and the first of it.
 
     That one tells how many masks there are before anything is scored, and is not read again then.
     """
     if run.is_file():
         first = load_for_scoring(run, device)
-        kept = [(first.iteration, run)]
+        found = [KeptCheckpoint.of(first.iteration, run)]
     else:
-        kept = _kept(run)
-        first = load_for_scoring(kept[0][1], device)
-    found = [_Checkpoint(iteration, path, checkpoint_digest(path)) for iteration, path in kept]
+        found = kept_checkpoints(run)
+        first = load_for_scoring(found[0].path, device)
     return found, {found[0]: first}
 
 
-def _kept(run: Path) -> list[tuple[int, Path]]:
-    kept = list_checkpoints(run)
-    if not kept:
-        find_checkpoint(run)  # says what is missing
-        raise CheckpointError(
-            f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
-        )
-    return kept
-
-
 def _in_order(
-    checkpoints: list[_Checkpoint],
+    checkpoints: list[KeptCheckpoint],
     done: Mapping[tuple[int, str], MethodScores],
     beside: Mapping[tuple[int, str], Differences],
 ) -> tuple[CheckpointScores, ...]:

@@ -35,6 +35,7 @@ from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.probe import ProbeConfig
 from adios_tme.errors import CheckpointError
 from adios_tme.pretrained import TrainedEncoder, load_encoder_for_scoring, untrained_encoder
+from adios_tme.terminal import Count
 from adios_tme.version import __version__
 
 Device = str | torch.device
@@ -76,7 +77,7 @@ def probe_run(
         def found() -> Results:
             return Results(run, tuple(each.results(checkpoints) for each in scores))
 
-        count = _Count(on_progress, sum(each.num_to_do(rivals, checkpoints) for each in scores))
+        count = Count(on_progress, sum(each.num_to_do(rivals, checkpoints) for each in scores))
         for rival in rivals:
             for each in scores:
                 each.add_rival(rival, count)
@@ -180,17 +181,3 @@ def _protocol(config: ProbeConfig, each: ProbeSet, first: TrainedEncoder | None)
             "scikit-learn": metadata.version("scikit-learn"),
         },
     }
-
-
-class _Count:
-    """Counts images for a progress bar."""
-
-    def __init__(self, on_progress: Progress | None, total: int) -> None:
-        self._on_progress = on_progress
-        self._total = total
-        self._done = 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._on_progress:
-            self._on_progress(self._done, self._total)
