@@ -89,6 +89,7 @@ class Count:
         self._done = 0
 
     def __call__(self) -> None:
+        """One more is done."""
         self._done += 1
         if self._on_progress:
             self._on_progress(self._done, self._total)
