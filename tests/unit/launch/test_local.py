@@ -29,5 +29,5 @@ def test_no_room_for_the_locks_of_the_processes(
 ) -> None:
     config = tiny_config(make_dataset(tmp_path / "data"), tmp_path / "run", nproc_per_node="2")
     monkeypatch.setattr(local, "elastic_launch", full_shared_memory)
-    with pytest.raises(LaunchError, match=r"2 training processes .*\(No space left.*/dev/shm"):
+    with pytest.raises(LaunchError, match=r"2 processes cannot .*\(No space left.*/dev/shm"):
         local.train(config)
