@@ -2,7 +2,7 @@
 
 A safetensors file whose columns are used in place, at the offsets of its header: opening reads the
 header alone, whatever the number of patches, and all processes of a machine share the pages. A
-patch costs 29 bytes and its name.
+patch costs 29 bytes and its name; a tile of a slide costs as much, and its name is worked out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
+from adios_tme.config.slides import SlideTiling
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, Member, text
 from adios_tme.data.names import coordinates, names_state_slides, slide_of
+from adios_tme.data.slides.tiles import place_of, tile_name, tile_of
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
@@ -100,11 +103,15 @@ class Patch(NamedTuple):
     @property
     def slide(self) -> str:
         """The slide: where the patch lies, and what its name states; see `slide_of`."""
+        if self.archive.kind == Kind.SLIDE:
+            return self.archive.slide
         return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
 
     @property
     def coordinates(self) -> tuple[int, int] | None:
-        """X and y in pixels, where the name has them."""
+        """X and y in pixels, where the name has them; of a tile in level 0 of its slide."""
+        if self.archive.kind == Kind.SLIDE:
+            return place_of(self.member)
         return coordinates(self.member.name, self.archive.name_pattern)
 
 
@@ -123,6 +130,8 @@ class DatasetIndex:
         self.path = path
         self.columns = columns
         self.selection = PatchSelection.model_validate_json(metadata["selection"])
+        self.tiling = SlideTiling.model_validate_json(metadata.get("tiling", "{}"))
+        self.tiling_digest = metadata.get("tiling_digest", "")
         self.listing_digest = metadata.get("listing_digest", "")
         self.root = (path.parent / metadata["root"]).resolve()
 
@@ -166,7 +175,14 @@ class DatasetIndex:
         for name in ("archive_paths", "archive_path_ends", "archive_first_row"):
             digest.update(self.columns[name].tobytes())
         digest.update(sizes.tobytes())
+        if self.has_slides:  # whose tiles have no names that would tell them from others
+            digest.update(self.tiling_digest.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def has_slides(self) -> bool:
+        """Whether some of its patches are tiles of whole slides."""
+        return bool((self.columns["archive_kind"] == Kind.SLIDE).any())
 
     def archive(self, number: int) -> ArchiveEntry:
         """One archive."""
@@ -198,13 +214,26 @@ class DatasetIndex:
             raise IndexError(f"row {places[outside][0]} of an index with {len(self)} patches")
         firsts = self.columns["archive_first_row"]
         numbers = np.searchsorted(firsts, places.astype(np.uint64), side="right") - 1
-        names = self.names(places)
+        names = self._texts("names", places)
         fields = [self.columns[name][places].tolist() for name in Member._fields[1:]]
         members = map(Member, names, *fields)
-        return list(map(Patch, self._archives(numbers), members))
+        archives = self._archives(numbers)
+        if self.has_slides:
+            members = map(self._named, archives, members)
+        return list(map(Patch, archives, members))
+
+    def _named(self, archive: ArchiveEntry, member: Member) -> Member:
+        """A member with its name, which of a tile is worked out."""
+        if archive.kind != Kind.SLIDE:
+            return member
+        tile = tile_of(member)
+        name = tile_name(archive.path.stem, tile.size_px, tile.x, tile.y, self.tiling.mpp or 0)
+        return member._replace(name=name)
 
     def names(self, rows: NDArray[np.integer]) -> list[str]:
         """Names of the files of some patches, by rows that exist."""
+        if self.has_slides:
+            return [patch.member.name for patch in self.patches(rows)]
         return self._texts("names", rows)
 
     def patches_per_slide(self) -> Counter[str]:
@@ -215,7 +244,11 @@ class DatasetIndex:
             rows = self.archive_rows(number)
             if rows.start == rows.stop:
                 continue
-            place = self.archive(number).slide
+            archive = self.archive(number)
+            place = archive.slide
+            if archive.kind == Kind.SLIDE:
+                counts[place] += rows.stop - rows.start
+                continue
             # The names of an archive are of one kind, so that three of them stand for all.
             some = self.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
             if names_state_slides(some, pattern):
@@ -309,6 +342,16 @@ class DatasetIndex:
             text(content[start:stop])
             for start, stop in zip(starts.tolist(), stops[numbers].tolist(), strict=True)
         ]
+
+
+def unique_names(slides: Sequence[ArchiveEntry]) -> list[str]:
+    """Relative paths that tell slides apart: their names, with the suffix where two have one."""
+    names = [slide.slide.lstrip("/") for slide in slides]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name}{slide.path.suffix}"
+        for name, slide in zip(names, slides, strict=True)
+    ]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from adios_tme.data.members import printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.order import Rows
 from adios_tme.data.resize import resize_image, resize_images
+from adios_tme.data.slides.slide import OPEN_SLIDES
 from adios_tme.data.workers import BATCHES_AHEAD, Workers, shared_memory
 from adios_tme.errors import AdiosError, DataError
 
@@ -91,6 +92,7 @@ class PatchLoader:
         resize_in_worker: Hand over images of img_size; else as they are, and `Batch.on` resizes.
         pin_memory: Hand over page-locked memory, for copies to a GPU.
         read_timeout_seconds: How long a worker may be at one patch.
+        open_slides: Slides that each worker keeps open.
 
     Raises:
         LaunchError: While batches are taken: if a worker was killed or stopped, or takes too long.
@@ -112,9 +114,10 @@ class PatchLoader:
         resize_in_worker: bool = True,
         pin_memory: bool = False,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        open_slides: int = OPEN_SLIDES,
     ) -> None:
         mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
-        patches = PatchDataset(mix, img_size)
+        patches = PatchDataset(mix, img_size, open_slides)
         order = _Order(mix, seed, shuffle_block)
         shape = (img_size, img_size) if resize_in_worker else _usual_size(patches)
         num_slots = num_workers * BATCHES_AHEAD + SLOTS_IN_USE
@@ -297,6 +300,7 @@ def _usual_size(patches: PatchDataset) -> tuple[int, int]:
         except (CorruptPatchError, DataError):
             continue  # told when its turn comes
         sizes.append((height, width))
+    patches.close()  # workers open their own, and inherit nothing
     usual = max(sizes, key=sizes.count, default=(side, side))
     return usual if usual[0] * usual[1] > side * side else (side, side)
 
