@@ -30,7 +30,9 @@ Reason = Literal[
     "slide_without_scale",
     "no_tile",
     "unread_level",
+    "unread_tile",
     "uneven_scale",
+    "too_coarse",
     "colour_profile",
     "label_alone",
     "neither_tiff_nor_xml",
@@ -107,8 +109,18 @@ REASONS: dict[Reason, Explanation] = {
     "unread_level": Explanation(
         "levels of slides that cannot be read, in place of which a finer one is", "", True
     ),
+    "unread_tile": Explanation(
+        "tiles of slides that cannot be read, of sixteen that were tried of each",
+        "Copy or export those slides again; what cannot be read is replaced in training.",
+        True,
+    ),
     "uneven_scale": Explanation(
         "slides whose pixels are not square, which are read as if they were", "", True
+    ),
+    "too_coarse": Explanation(
+        "slides that were scanned at a coarser scale than asked for, whose tiles are enlarged",
+        "Raise --mpp, or keep them apart.",
+        True,
     ),
     "colour_profile": Explanation(
         "colour profiles of slides, whose colours are read as stored",

@@ -18,7 +18,7 @@ from adios_tme.data.slides.coordinates import coordinate_file, read_coordinates
 from adios_tme.data.slides.reader import OpenReader, OpenSlideReader
 from adios_tme.data.slides.scale import Scale, read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
-from adios_tme.data.slides.tiles import MAX_LEVELS, Places, Tile, grid, share_of_tissue
+from adios_tme.data.slides.tiles import MAX_LEVELS, Places, Tile, aligned, grid, share_of_tissue
 from adios_tme.data.slides.tissue import (
     OVERVIEW_MPP,
     regions_file,
@@ -29,10 +29,12 @@ from adios_tme.errors import DataError
 
 #: Longest side of an overview in pixels.
 MAX_OVERVIEW_SIDE = 8192
-#: Tiles that are read to see whether a slide can be.
-NUM_TRIED = 3
+#: Tiles that are read to see whether a slide can be, and the share of them that may fail.
+NUM_TRIED, MOST_UNREADABLE = 16, 0.25
 #: How far the scale of a coordinate file may be from the one asked for.
 SCALE_TOLERANCE = 0.01
+#: Pixels of level 0 to one of a tile, under which it is told that tiles are enlarged.
+MOST_ENLARGED = 0.95
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,21 @@ def _plan(slide: Slide, tiling: SlideTiling, size_px: int) -> SlidePlan:
     overview = slide.overview(
         max(OVERVIEW_MPP / scale.mpp, max(slide.facts.size) / MAX_OVERVIEW_SIDE)
     )
+    level = min(slide.level_for(side / size_px), MAX_LEVELS - 1)
     tissue = None
     if tiling.coordinates is not None:
         places, side = _given(slide, tiling.coordinates, side, size_px, scale)
     else:
         tissue = _tissue(slide, tiling.tissue, overview)
         step = (size_px - tiling.overlap) * tiling.mpp / scale.mpp
-        places = _on_tissue(slide, grid(slide.facts.size, side, step), side, tissue, tiling)
-    level = min(slide.level_for(side / size_px), MAX_LEVELS - 1)
+        every = aligned(grid(slide.facts.size, side, step), slide.facts.levels[level].downsample)
+        places = _on_tissue(slide, every, side, tissue, tiling)
     _check_cost(slide, level, side)
     plan = SlidePlan(slide.path, scale, slide.facts.size, overview, tissue, places, side, level)
     _try_tiles(slide, plan, size_px)
     _notice(slide, plan, tiling)
+    if side < MOST_ENLARGED * size_px:
+        plan.notices.add("too_coarse", [printable(slide.path.name)])
     return plan
 
 
@@ -158,19 +163,25 @@ def _check_cost(slide: Slide, level: int, side: int) -> None:
 
 
 def _try_tiles(slide: Slide, plan: SlidePlan, size_px: int) -> None:
-    """Raise CorruptPatchError if no tile of a few can be read, as of a truncated slide."""
-    last: CorruptPatchError | None = None
-    for place in np.unique(np.linspace(0, len(plan.places) - 1, NUM_TRIED, dtype=int)):
-        if len(plan.places):
-            x, y = plan.places[place].tolist()
-            try:
-                slide.tile(Tile(x, y, plan.side, size_px, plan.level))
-            except CorruptPatchError as error:
-                last = error
-                continue
-            return
-    if last is not None:
-        raise last
+    """Read a few tiles, and note what fails.
+
+    Raises:
+        CorruptPatchError: If many of them cannot be read, as of a truncated slide.
+    """
+    if not len(plan.places):
+        return
+    rows = np.unique(np.linspace(0, len(plan.places) - 1, NUM_TRIED, dtype=int))
+    errors = []
+    for x, y in plan.places[rows].tolist():
+        try:
+            slide.tile(Tile(x, y, plan.side, size_px, plan.level))
+        except CorruptPatchError as error:
+            errors.append(error)
+    if len(errors) > MOST_UNREADABLE * len(rows):
+        raise CorruptPatchError(
+            f"{len(errors)} of {len(rows)} tiles that were tried cannot be read ({errors[0]})"
+        )
+    plan.notices.add("unread_tile", [printable(slide.path.name)], len(errors))
 
 
 def _notice(slide: Slide, plan: SlidePlan, tiling: SlideTiling) -> None:

@@ -95,12 +95,13 @@ class OpenSlideReader:
     def __init__(self, path: Path) -> None:
         openslide = load_openslide()
         try:
+            path.open("rb").close()  # OpenSlide takes a file without access for no slide
             self._slide = openslide.OpenSlide(path)
             self._slide.set_cache(_tile_cache())
-        except FileNotFoundError as error:
-            raise CorruptPatchError("does not exist") from error
+        except OSError as error:
+            raise CorruptPatchError(f"cannot be opened or read ({error.strerror})") from error
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise CorruptPatchError("is not a slide that OpenSlide reads") from error
+            raise CorruptPatchError("is no slide that OpenSlide reads, or is cut short") from error
         except openslide.OpenSlideError as error:
             raise CorruptPatchError(f"cannot be opened as a slide ({error})") from error
         self._errors: tuple[type[Exception], ...] = (openslide.OpenSlideError, OSError)

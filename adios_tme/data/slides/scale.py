@@ -94,7 +94,6 @@ def _number(text: str | float | None) -> float:
     return number if math.isfinite(number) and number > 0 else 0.0
 
 
-@cache
 def read_mpp_csv(path: Path | None) -> dict[str, float]:
     """Microns per pixel by the names of slides; none without a table.
 
@@ -104,12 +103,20 @@ def read_mpp_csv(path: Path | None) -> dict[str, float]:
     if path is None:
         return {}
     try:
+        state = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _read(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _read(path: Path, size: int, mtime: int) -> dict[str, float]:
+    """Read a table once for all slides of a process, as long as it stays what it is."""
+    try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(
-            f"mpp_csv: {path} cannot be read ({error}). Give a CSV with the columns wsi and mpp."
-        ) from error
+        raise _unreadable(path, error) from error
     if not rows or not {"wsi", "mpp"} <= rows[0].keys():
         raise ConfigError(
             f"mpp_csv: {path} has no columns wsi and mpp with a line below. Add them."
@@ -124,3 +131,9 @@ def read_mpp_csv(path: Path | None) -> dict[str, float]:
             )
         stated[Path((row["wsi"] or "").strip()).name] = mpp
     return stated
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"mpp_csv: {path} cannot be read ({error}). Give a CSV with the columns wsi and mpp."
+    )

@@ -103,6 +103,15 @@ def grid(slide_size: tuple[int, int], side: int, step: float) -> Places:
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
+def aligned(places: Places, downsample: float) -> Places:
+    """Places moved up and left by less than a pixel of a level, onto its pixels.
+
+    A region that begins between two pixels is interpolated, which blurs it.
+    """
+    on_level = np.floor(places / downsample + 1e-6)
+    return (on_level * downsample).round().astype(np.int64)
+
+
 def _along(length: int, side: int, step: float) -> NDArray[np.int64]:
     if side > length:
         return np.empty(0, np.int64)
@@ -133,7 +142,8 @@ def share_of_tissue(
 def _edges(
     starts: NDArray[np.int64], side: int, scale: float, length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last mask pixel of each tile along an axis; at least one."""
-    first = (starts / scale).round().astype(np.int64).clip(0, length - 1)
-    last = ((starts + side) / scale).round().astype(np.int64).clip(0, length)
-    return first, np.maximum(last, first + 1)
+    """First and last mask pixel of each tile along an axis; that of its centre, if it is small."""
+    first, last = (((starts + offset) / scale).round().astype(np.int64) for offset in (0, side))
+    centre = ((starts + side / 2) / scale).astype(np.int64).clip(0, length - 1)
+    is_small = last.clip(0, length) <= first
+    return np.where(is_small, centre, first), np.where(is_small, centre + 1, last.clip(0, length))
