@@ -51,7 +51,11 @@ NUM_STEPS = 3
 #: Largest difference of attention and its gradients from torch's, by number format.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 #: What is not needed for training, by its extra: the module that it brings, and what it is for.
-EXTRAS = {"slurm": ("submitit", "adios-tme train --slurm")}
+EXTRAS = {
+    "slurm": ("submitit", "adios-tme train --slurm"),
+    "slides": ("openslide", "whole slides"),
+    "hdf5": ("h5py", "files of coordinates"),
+}
 
 
 @dataclass(frozen=True)

@@ -304,14 +304,15 @@ def _directory_of(index: DatasetIndex, number: int) -> Directory:
 def _nothing_found(
     data_path: Path, selection: PatchSelection, found: Found, images: int, seen: list[str]
 ) -> DataError:
-    num_slides = sum(source.kind == Kind.SLIDE for source in found.sources)
-    if found.faults and not seen:
-        what = "slide" if num_slides == len(found.sources) else "archive"
+    slides = [source for source in found.sources if source.kind == Kind.SLIDE]
+    only_slides_there = bool(slides) and len(slides) == len(found.sources)
+    if found.faults and not seen and len(found.faults) >= len(found.sources):
+        what = "slide" if only_slides_there else "archive"
         return DataError(f"{data_path}: no {what} can be read. {found.faults[0].message}")
-    if num_slides == len(found.sources):
+    if only_slides_there:
         return DataError(
-            f"{data_path}: no tile of tissue in {num_slides} slides (first: "
-            f"{printable(found.sources[0].path.name)}). Lower --min-tissue, choose another "
+            f"{data_path}: no tile of tissue in {len(slides)} slides (first: "
+            f"{printable(slides[0].path.name)}). Lower --min-tissue, choose another "
             f"--tissue, or take every tile with --tissue none."
         )
     listed = is_listing(data_path)

@@ -72,8 +72,8 @@ def test_archives_are_an_index_of_the_same_tiles(folder: Path, tmp_path: Path) -
     for row in (0, 7, 29):
         one, other = (index.patch(row) for index in (archives.index, slides))
         assert (one.slide, one.coordinates) == (other.slide, other.coordinates)
-        pair = [PatchReader(index).read(row) for index in (archives.index, slides)]
-        np.testing.assert_array_equal(*pair)
+        written, read = (PatchReader(index).read(row) for index in (archives.index, slides))
+        np.testing.assert_array_equal(written, read)
 
 
 def test_equal_slides_give_equal_archives(folder: Path, tmp_path: Path) -> None:

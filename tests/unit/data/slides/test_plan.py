@@ -111,7 +111,7 @@ def test_coordinates_of_another_slide_or_scale(
 def test_what_is_odd_about_a_slide_is_told(tmp_path: Path) -> None:
     glass = make_slide(tmp_path / "glass.tif", np.full((256, 256, 3), 244, np.uint8), mpp=2)
     assert [reason for reason, _ in plan(glass).notices.items()] == ["no_tile"]
-    uneven = {"resolution": (5000, 4000), "resolutionunit": "CENTIMETER"}
+    uneven: dict[str, Any] = {"resolution": (5000, 4000), "resolutionunit": "CENTIMETER"}
     odd = make_slide(tmp_path / "odd.tif", stained(256, 256), mpp=None, **uneven)
     found = plan(odd, mpp=1.0)
     assert [reason for reason, _ in found.notices.items()] == ["uneven_scale", "too_coarse"]

@@ -219,7 +219,7 @@ def test_a_process_that_is_forked_opens_its_own(path: Path, opened: list[Path]) 
 def crafted(path: Path, **tags: int) -> Path:
     """A slide whose tags say something else than its pixels."""
     make_slide(path, stained(256, 256))
-    with tifffile.TiffFile(path, mode="r+b") as file:
+    with tifffile.TiffFile(path, mode="r+") as file:
         for name, value in tags.items():
             file.pages.first.tags[name].overwrite(value, dtype="I")
     return path

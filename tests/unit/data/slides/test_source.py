@@ -100,7 +100,8 @@ def shown(
         num_workers=num_workers,
         open_slides=open_slides,
     )
-    rows, images = [], []
+    rows: list[int] = []
+    images: list[torch.Tensor] = []
     for batch in itertools.islice(iter(loader), count):
         rows.extend(batch.rows.tolist())
         images.extend(batch.on(torch.device("cpu"), SIDE))
