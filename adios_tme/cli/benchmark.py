@@ -71,6 +71,9 @@ def throughput(config: ThroughputConfig) -> None:
 
 def data(config: LoadingConfig) -> None:
     """Measure the loader and print what it reaches."""
+    if config.slides.mpp is not None:
+        _data_of_slides(config)
+        return
     from adios_tme.benchmark.data.measure import measure_loading
     from adios_tme.benchmark.data.report import loading_summary, loading_tables
 
@@ -78,6 +81,16 @@ def data(config: LoadingConfig) -> None:
     with progress_bar("Measuring") as on_progress:
         results = measure_loading(config, on_progress)
     _tell(results, loading_tables, loading_summary, as_json=config.json_output)
+    output.write(results.as_json())
+
+
+def _data_of_slides(config: LoadingConfig) -> None:
+    from adios_tme.benchmark.data.slides import measure_slides, slides_summary, slides_tables
+
+    output = ResultsFile.checked(config.output)
+    with progress_bar("Measuring") as on_progress:
+        results = measure_slides(config, on_progress)
+    _tell(results, slides_tables, slides_summary, as_json=config.json_output)
     output.write(results.as_json())
 
 

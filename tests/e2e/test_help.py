@@ -18,6 +18,7 @@ COMMANDS = [
     ["train"],
     ["index"],
     ["index-dataset"],
+    ["tile"],
     ["export"],
     ["doctor"],
     ["viz"],

@@ -31,10 +31,12 @@ def test_levels_show_the_same_at_their_scales(path: Path) -> None:
     sizes = [(level.width, level.height) for level in slide.facts.levels]
     assert sizes == [(1104, 1104), (276, 276), (69, 69)]
     assert scale_of("a", slide.facts.properties, {}).mpp == 0.25
-    fine = slide.read((0, 0), (1024, 1024), (64, 64), level=0).astype(int)
-    for level in (1, 2):
-        coarse = slide.read((0, 0), (1024, 1024), (64, 64), level=level)
-        assert np.abs(coarse - fine).mean() < 4
+    fine = slide.read((0, 0), (SIDE, SIDE), (SIDE, SIDE)).astype(float)
+    for level, side in ((1, 276), (2, 69)):
+        coarse = slide.read((0, 0), (SIDE, SIDE), (side, side), level=level)
+        means = fine.reshape(side, SIDE // side, side, SIDE // side, 3).mean(axis=(1, 3))
+        difference = coarse.mean(axis=2) - means.mean(axis=2)
+        assert np.abs(difference).mean() < 3  # JPEG; a shift by one pixel gives 8
 
 
 def test_the_table_names_dark_nuclei_inside_the_tissue(path: Path) -> None:
