@@ -164,8 +164,8 @@ def slides_summary(results: SlideMeasurement) -> str:
     return "\n".join(
         [
             f"One worker reaches {results.one_worker_of_openslide:.2f} of OpenSlide alone on the "
-            f"same tiles{by_cpu_too}, and {results.one_worker_over_open_per_tile:.1f} times the speed of "
-            f"opening the slide for every tile; all workers are "
+            f"same tiles{by_cpu_too}, and {results.one_worker_over_open_per_tile:.1f} times the "
+            f"speed of opening the slide for every tile; all workers are "
             f"{results.all_workers_over_one:.1f} times as fast as one.",
             f"{results.num_tiles:,} tiles of {size} px at {mpp:g} microns per pixel in "
             f"{results.num_slides:,} slides, on {results.machine['processor']}.",
