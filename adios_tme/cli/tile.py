@@ -28,7 +28,8 @@ PREVIEWS = "previews"
 @settings_command(tile_app, "tile", TileConfig)
 def tile(config: TileConfig) -> None:
     """Find tiles, cut them, draw what was taken, and say how it is used."""
-    from adios_tme.data.slides.cut import RECORDS_NAME, cut_slides
+    from adios_tme.data.slides.cut import cut_slides
+    from adios_tme.data.slides.records import RECORDS_NAME
 
     if config.dry_run:
         _estimate(config)

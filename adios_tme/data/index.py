@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +22,10 @@ from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, Member, text
-from adios_tme.data.names import coordinates, names_state_slides, slide_of
-from adios_tme.data.slides.tiles import place_of, tile_name, tile_of
+from adios_tme.data.names import names_state_slides, slide_of
+from adios_tme.data.patch import ArchiveEntry as ArchiveEntry  # where readers of an index look
+from adios_tme.data.patch import Patch as Patch
+from adios_tme.data.slides.tiles import tile_name, tile_of
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
@@ -61,58 +61,6 @@ NEW_COLUMNS = ("archive_left_out_ends", "archive_left_out")
 _SEPARATORS = frozenset(b"/\\")
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
 _MAX_HEADER_BYTES = 1 << 20
-
-
-class ArchiveEntry(NamedTuple):
-    """An archive as it was when it was indexed."""
-
-    full_path: str
-    size: int
-    mtime: int
-    """In nanoseconds."""
-    kind: Kind = Kind.ZIP
-    root: str = ""
-    """Of the index; slides are named by their place below it."""
-    name_pattern: str | None = None
-    """How the names of its patches are meant; see `adios_tme.data.names`."""
-
-    @property
-    def path(self) -> Path:
-        """Where it lies; made when asked for, since it costs more than the rest of a look-up."""
-        return Path(self.full_path)
-
-    @property
-    def slide(self) -> str:
-        """The slide whose patches it holds: its path below the root, without a suffix."""
-        path = self.path if self.kind == Kind.FOLDER else self.path.with_suffix("")
-        if path == Path(self.root):
-            return path.name
-        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
-
-    def matches(self, stat: os.stat_result) -> bool:
-        """Whether a file is still what was indexed."""
-        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime)
-
-
-class Patch(NamedTuple):
-    """Where a patch lies, and what its name says."""
-
-    archive: ArchiveEntry
-    member: Member
-
-    @property
-    def slide(self) -> str:
-        """The slide: where the patch lies, and what its name states; see `slide_of`."""
-        if self.archive.kind == Kind.SLIDE:
-            return self.archive.slide
-        return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
-
-    @property
-    def coordinates(self) -> tuple[int, int] | None:
-        """X and y in pixels, where the name has them; of a tile in level 0 of its slide."""
-        if self.archive.kind == Kind.SLIDE:
-            return place_of(self.member)
-        return coordinates(self.member.name, self.archive.name_pattern)
 
 
 class DatasetIndex:
@@ -300,7 +248,8 @@ class DatasetIndex:
             ends = self.columns["archive_left_out_ends"]
             for number in np.flatnonzero(np.diff(ends, prepend=np.uint64(0))).tolist():
                 place = self.archive_path(number)
-                total.merge(self.archive_left_out(number), "" if place == "." else place)
+                is_place = place != "." and self.columns["archive_kind"][number] != Kind.SLIDE
+                total.merge(self.archive_left_out(number), place if is_place else "")
         return total
 
     def location(self, archive: ArchiveEntry) -> str:
@@ -342,16 +291,6 @@ class DatasetIndex:
             text(content[start:stop])
             for start, stop in zip(starts.tolist(), stops[numbers].tolist(), strict=True)
         ]
-
-
-def unique_names(slides: Sequence[ArchiveEntry]) -> list[str]:
-    """Relative paths that tell slides apart: their names, with the suffix where two have one."""
-    names = [slide.slide.lstrip("/") for slide in slides]
-    counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{name}{slide.path.suffix}"
-        for name, slide in zip(names, slides, strict=True)
-    ]
 
 
 @contextmanager

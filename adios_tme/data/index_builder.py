@@ -186,14 +186,14 @@ def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 
     """Where the index of some patches is, or would go.
 
     Args:
-        data_path: Folder or list.
+        data_path: Folder, list or slide.
         fallback_dir: Where it goes when it cannot stand beside the patches.
         number: Of the root, among several in one run.
     """
-    listed = is_listing(data_path)
-    folder = data_path.parent if listed else data_path
+    alone = data_path.is_file()
+    folder = data_path.parent if alone else data_path
     if fallback_dir is None or os.access(folder, os.W_OK) or not can_be_seen(folder):
-        return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
+        return folder / (f"{data_path.name}.safetensors" if alone else INDEX_NAME)
     return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
 
 
@@ -315,6 +315,7 @@ def _nothing_found(
             f"{printable(slides[0].path.name)}). Lower --min-tissue, choose another "
             f"--tissue, or take every tile with --tissue none."
         )
+    unread = f" Not read: {found.faults[0].message}" if found.faults else ""
     listed = is_listing(data_path)
     rule = "the names of the list" if listed else describe(selection)
     shown = ", ".join(map(printable, seen))
@@ -325,5 +326,5 @@ def _nothing_found(
     )
     return DataError(
         f"{data_path}: no patch among {images} images in {len(found.sources)} archives. "
-        f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}"
+        f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}{unread}"
     )

@@ -34,7 +34,8 @@ _OTHER_ARCHIVE = re.compile(
 )
 #: Indexes and lists of ours, and files that are not whole yet.
 _OWN_FILE = re.compile(
-    r"slides\.jsonl|(?:\d+_|slides_)?dataset_index(?:_metadata)?\.(?:safetensors|pkl)|.*\.pkl\.safetensors|\..*\.partial"
+    r"slides\.jsonl|(?:\d+_|slides_)?dataset_index(?:_metadata)?\.(?:safetensors|pkl)|"
+    rf".*(?:\.pkl|{'|'.join(SLIDE_SUFFIXES | TIFF_SUFFIXES)})\.safetensors|\..*\.partial"
 )
 
 #: How one member is read from the open file descriptor of its source.

@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from adios_tme.config.slides import SlideTiling
-from adios_tme.data.index import DatasetIndex, unique_names
+from adios_tme.data.index import DatasetIndex
 from adios_tme.data.members import Kind
+from adios_tme.data.patch import unique_names
 from adios_tme.data.slides.plan import plan_slide
 from adios_tme.distributed.pool import process_pool
 from adios_tme.files import PNG_METADATA, replacing

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import statistics
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,20 +19,20 @@ from PIL import Image
 from adios_tme.config.slides import TileConfig
 from adios_tme.data.colour import Pixels
 from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.index import ArchiveEntry, DatasetIndex, unique_names
+from adios_tme.data.index import DatasetIndex
 from adios_tme.data.members import printable
+from adios_tme.data.patch import unique_names
 from adios_tme.data.reader import PatchReader
 from adios_tme.data.slides.coordinates import write_coordinates
+from adios_tme.data.slides.records import RECORDS_NAME, Record, line_of, read_records
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
 from adios_tme.data.slides.tiles import places_of
 from adios_tme.distributed.pool import process_pool
 from adios_tme.files import replacing, write_whole
-from adios_tme.version import __version__
 
 Progress = Callable[[int, int], None]
 
-RECORDS_NAME = "slides.jsonl"
 COORDINATES_FOLDER = "coordinates"
 #: Tiles that a process cuts before it hands them over.
 CHUNK = 32
@@ -44,41 +43,6 @@ LEAST_READABLE = 0.5
 _FORMATS = {"jpg": "JPEG", "png": "PNG"}
 #: Of the members, so that equal slides give equal archives.
 _DATE = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass
-class Record:
-    """What an archive of tiles was made from; a line of ``slides.jsonl``."""
-
-    slide: str
-    """Path of the slide, below the folder that was given where it lies there."""
-    archive: str
-    num_tiles: int
-    num_unreadable: int
-    unreadable: list[str]
-    """Reasons, each once."""
-    num_bytes: int
-    slide_size: int
-    slide_mtime: int
-    width: int
-    height: int
-    slide_mpp: float
-    mpp_source: str
-    settings: dict[str, Any]
-    version: str = __version__
-
-    def is_of(self, archive: ArchiveEntry, settings: dict[str, Any], out: Path) -> bool:
-        """Whether it tells of a slide as it is now, cut by these settings, whose archive is there.
-
-        Args:
-            archive: The slide.
-            settings: As in the record.
-            out: Folder of the archive.
-        """
-        same = (self.slide_size, self.slide_mtime) == (archive.size, archive.mtime)
-        path = out / self.archive
-        whole = path.is_file() and path.stat().st_size == self.num_bytes
-        return same and self.settings == settings and whole
 
 
 @dataclass
@@ -165,7 +129,7 @@ def cut_slides(
                     on_progress(done, len(index))
             records[number] = _record(index, number, names[number], config, written)
             with (config.out / RECORDS_NAME).open("a", encoding="utf-8") as file:
-                file.write(_line(records[number]))
+                file.write(line_of(records[number]))
     cut.num_archives = len(records)
     for number, record in records.items():
         cut.num_tiles += record.num_tiles
@@ -194,7 +158,7 @@ def _settings(index: DatasetIndex, config: TileConfig) -> dict[str, Any]:
 def _keep_records(index: DatasetIndex, names: list[str], config: TileConfig) -> dict[int, Record]:
     """The records of archives that are still right, by the slide's number; others are dropped."""
     path = config.out / RECORDS_NAME
-    known = {record.slide: record for record in _read_records(path)}
+    known = {record.slide: record for record in read_records(path)}
     settings = _settings(index, config)
     kept = {}
     for number, name in enumerate(names):
@@ -203,22 +167,8 @@ def _keep_records(index: DatasetIndex, names: list[str], config: TileConfig) -> 
             same_count = record.num_tiles + record.num_unreadable == _count(index, number)
             if same_count and record.is_of(index.archive(number), settings, config.out):
                 kept[number] = record
-    write_whole(path, "".join(map(_line, kept.values())))
+    write_whole(path, "".join(map(line_of, kept.values())))
     return kept
-
-
-def _read_records(path: Path) -> Iterator[Record]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield Record(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # cut short when a process was killed, or of another version; it is cut again
-
-
-def _line(record: Record) -> str:
-    return json.dumps(asdict(record)) + "\n"
 
 
 class _Member(NamedTuple):

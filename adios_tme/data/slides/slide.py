@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from adios_tme.data.colour import Pixels
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import MAX_PIXELS
-from adios_tme.data.index import ArchiveEntry
+from adios_tme.data.patch import ArchiveEntry
 from adios_tme.data.slides.reader import OpenReader, OpenSlideReader, SlideFacts
 from adios_tme.data.slides.tiles import Tile
 
@@ -144,6 +144,8 @@ class Slide:
             )
         if tile.level >= len(self.facts.levels):
             raise CorruptPatchError(f"has no level {tile.level}")
+        if tile.side < 1 or not 0 < tile.size_px**2 <= MAX_PIXELS:
+            raise CorruptPatchError(f"index is damaged (a tile of {tile.size_px} px)")
         extent, size = (tile.side, tile.side), (tile.size_px, tile.size_px)
         return self.read((tile.x, tile.y), extent, size, tile.level, icc=tile.icc)
 
