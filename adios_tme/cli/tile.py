@@ -28,12 +28,15 @@ PREVIEWS = "previews"
 @settings_command(tile_app, "tile", TileConfig)
 def tile(config: TileConfig) -> None:
     """Find tiles, cut them, draw what was taken, and say how it is used."""
+    from adios_tme.data.slides.coordinates import load_h5py
     from adios_tme.data.slides.cut import cut_slides
     from adios_tme.data.slides.records import RECORDS_NAME
 
     if config.dry_run:
         _estimate(config)
         return
+    if config.write_coordinates:
+        load_h5py()  # missing, it is told before hours of work
     with writing(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
     check_output(config.out / RECORDS_NAME)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Positional, is_changed
+from adios_tme.config.base import Config, Positional, expand_user, is_changed
 
 #: Microns per pixel that a slide can have; anything else is a unit mistaken for another.
 LEAST_MPP, MOST_MPP = 0.05, 20.0
@@ -44,6 +44,11 @@ class SlideTiling(Config):
 
     icc: bool = False
     """Convert colours to sRGB where a slide has a colour profile; else they are read as stored."""
+
+    @field_validator("tissue")
+    @classmethod
+    def _begins_at_home(cls, tissue: str) -> str:
+        return expand_user(tissue)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:

@@ -139,6 +139,7 @@ def test_finding_and_cutting_tiles_does_not_import_torch(slides: Path) -> None:
         ("index bad", 1, "Left out: 1 whole slides, which are read at a stated scale alone"),
         ("tile zips out --mpp 2", 1, "zips: holds no whole slide. Slides end in"),
         ("tile none out --mpp 2", 2, "data_path: none does not exist."),
+        ("tile slides out", 2, "mpp is missing. Give the scale of the tiles, such as --mpp 0.25."),
         ("tile slides out --mpp 2 --format png --quality 80", 2, "quality=80 would be ignored"),
         (f"index slides --mpp 2 --format pickle {SMALL}", 2, "slides: holds whole slides, which"),
         ("sample out --slide --num-slides 3", 2, "num_slides=3 would be ignored: slide writes no"),

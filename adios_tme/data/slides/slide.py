@@ -30,7 +30,7 @@ OPEN_SLIDES = 32
 #: How much a level may be coarser than what is asked for: levels are rounded to whole pixels.
 LEVEL_TOLERANCE = 1.005
 #: Pixels that are read at once where an overview is made from a fine level.
-_BAND_PIXELS = 1 << 22
+_BAND_PIXELS = 1 << 24
 #: Pixels of a level that an overview is made from at most; more take minutes.
 MAX_OVERVIEW_PIXELS = 1 << 33
 
@@ -145,7 +145,7 @@ class Slide:
         if tile.level >= len(self.facts.levels):
             raise CorruptPatchError(f"has no level {tile.level}")
         if tile.side < 1 or not 0 < tile.size_px**2 <= MAX_PIXELS:
-            raise CorruptPatchError(f"index is damaged (a tile of {tile.size_px} px)")
+            raise CorruptPatchError(f"a tile of {tile.size_px} px is empty or too large")
         extent, size = (tile.side, tile.side), (tile.size_px, tile.size_px)
         return self.read((tile.x, tile.y), extent, size, tile.level, icc=tile.icc)
 

@@ -168,7 +168,8 @@ def test_places_are_written_as_trident_has_them_and_read_again(
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_the_estimate_is_near_what_is_written(folder: Path, tmp_path: Path, kind: str) -> None:
     done, index = cut(folder, tmp_path / "out", format=kind)
-    config = TileConfig(slides_path=folder, out=tmp_path / "none", format=kind)
+    tiling = SlideTiling(mpp=0.25)
+    config = TileConfig(slides_path=folder, out=tmp_path / "none", slides=tiling, format=kind)
     found = estimate(index, config)
     assert (found.num_slides, found.num_tiles) == (2, 30)
     assert found.num_bytes == pytest.approx(done.num_bytes, rel=0.15)

@@ -8,9 +8,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.slides.plan import SlidePlan, plan_slide
+from adios_tme.data.slides.slide import Slide
+from adios_tme.data.slides.tiles import Tile
 from adios_tme.errors import DataError
 from tests.slides import make_slide, on_glass, stained
 from tests.unit.data.slides.test_tissue import geojson, square
@@ -132,6 +135,21 @@ def test_a_truncated_slide_is_named(path: Path, tmp_path: Path) -> None:
         "cut.tif: is no slide that OpenSlide reads, or is cut short. "
         "Copy or export the slide again, or remove it."
     )
+
+
+def test_a_level_that_is_damaged_is_told_and_a_finer_one_read(path: Path, tmp_path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        coarse = file.pages[1]
+        for at, count in zip(coarse.dataoffsets, coarse.databytecounts, strict=True):
+            content[at : at + count] = bytes(count)
+    (tmp_path / "a.tif").write_bytes(content)
+    found = plan(tmp_path / "a.tif", mpp=4.0)
+    assert found.notices.count("unread_level") == 1
+    tile = Tile(256, 128, side=128, size_px=64, level=found.level)
+    damaged, whole = (Slide(place).tile(tile) for place in (tmp_path / "a.tif", path))
+    assert found.level == 1
+    assert np.abs(damaged.astype(int) - whole).mean() < 5  # the filter is sharper than the mean
 
 
 def test_a_slide_with_damaged_tiles_is_named_and_left_out_if_they_are_many(
