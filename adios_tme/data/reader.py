@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections import OrderedDict
@@ -12,14 +11,13 @@ from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
 from adios_tme.data.members import OPEN_FLAGS, Kind, printable
 from adios_tme.data.mixture import PatchMixture
-from adios_tme.data.slides.slide import OPEN_SLIDES, OpenSlides
+from adios_tme.data.slides.slide import NO_HANDLES_LEFT, OPEN_SLIDES, OpenSlides
 from adios_tme.data.slides.tiles import tile_of
 from adios_tme.data.sources import READERS
 from adios_tme.errors import AdiosError
 
 #: Archives that a process keeps open at a time.
 MAX_OPEN_ARCHIVES = 128
-_NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class OpenArchives:
@@ -40,7 +38,7 @@ class OpenArchives:
             try:
                 return self._read(patch)
             except OSError as error:
-                if error.errno not in _NO_HANDLES_LEFT or not self._handles:
+                if error.errno not in NO_HANDLES_LEFT or not self._handles:
                     raise
                 self.close()  # others took the file descriptors; give back ours and try again
                 return self._read(patch)

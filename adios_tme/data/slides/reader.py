@@ -5,6 +5,7 @@ A reader is opened in the process that uses it, and never shared over a fork.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,7 @@ class OpenSlideReader:
         try:
             path.open("rb").close()  # OpenSlide takes a file without access for no slide
             self._slide = openslide.OpenSlide(path)
-            self._slide.set_cache(_tile_cache())
+            self._slide.set_cache(_tile_cache(os.getpid()))
         except OSError as error:
             raise CorruptPatchError(f"cannot be opened or read ({error.strerror})") from error
         except openslide.OpenSlideUnsupportedFormatError as error:
@@ -169,8 +170,8 @@ def load_openslide() -> ModuleType:
 
 
 @cache
-def _tile_cache() -> object:
-    """One cache for all slides of this process, so that many open ones cost no more memory."""
+def _tile_cache(process: int) -> object:
+    """One cache for all slides of a process, so that many open ones cost no more memory."""
     return load_openslide().OpenSlideCache(CACHE_BYTES)
 
 

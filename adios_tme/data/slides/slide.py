@@ -5,6 +5,7 @@ Shape legend: H x W pixels, 3 channels.
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import logging
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Slides that a process keeps open, unless told otherwise.
 OPEN_SLIDES = 32
+#: Errors of a process that has too many files open.
+NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
 #: How much a level may be coarser than what is asked for: levels are rounded to whole pixels.
 LEVEL_TOLERANCE = 1.005
 #: Pixels that are read at once where an overview is made from a fine level.
@@ -201,8 +204,16 @@ class OpenSlides:
             return self._slides[key]
         while len(self._slides) >= self.max_open:
             self._slides.popitem(last=False)
-        self._slides[key] = Slide(archive.path)
-        return self._slides[key]
+        try:
+            slide = Slide(archive.path)
+        except CorruptPatchError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in NO_HANDLES_LEFT and self._slides):
+                raise
+            self.close()  # the open ones have taken the file descriptors; begin again
+            slide = Slide(archive.path)
+        self._slides[key] = slide
+        return slide
 
     def close(self) -> None:
         """Close all of them."""

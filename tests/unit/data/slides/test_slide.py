@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +195,24 @@ def test_slides_stay_open_as_long_as_there_is_room(
     for number in (0, 1, 0, 1, 0, 2, 0, 1):  # the third takes the place of the second
         slides.read(entry(paths[number]), tile)
     assert [path.stem for path in opened] == ["a", "b", "c", "b"]
+
+
+def test_open_slides_give_back_their_files_when_none_are_left(
+    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [make_slide(tmp_path / f"{name}.tif", pixels[:256, :256]) for name in "ab"]
+    slides, tile = OpenSlides(), Tile(0, 0, 64, 64, 0)
+    slides.read(entry(paths[0]), tile)
+    original = Path.open
+
+    def full(self: Path, *arguments: Any) -> Any:
+        if slides._slides:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Path, "open", full)
+    np.testing.assert_array_equal(slides.read(entry(paths[1]), tile), pixels[:64, :64])
+    assert list(slides._slides) == [str(paths[1])]
 
 
 def test_a_slide_that_changes_while_it_is_open_is_damaged(tmp_path: Path) -> None:
