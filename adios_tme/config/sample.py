@@ -41,7 +41,7 @@ class SampleConfig(Config):
     a table of its nuclei."""
 
     slide_size_px: int = Field(default=4096, ge=1024, le=200_000, multiple_of=16)
-    """Side of the slide in pixels, a multiple of 16; 20000 takes ten minutes of a core."""
+    """Side of the slide in pixels, a multiple of 16; 20000 takes minutes."""
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
