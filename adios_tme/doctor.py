@@ -54,7 +54,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 EXTRAS = {
     "slurm": ("submitit", "adios-tme train --slurm"),
     "onnx": ("onnxscript", "adios-tme export --format onnx"),
-    "hdf5": ("h5py", "features in HDF5 files"),
+    "slides": ("openslide", "whole slides"),
+    "hdf5": ("h5py", "features and coordinates in HDF5 files"),
     "probe": ("sklearn", "adios-tme benchmark probe"),
 }
 

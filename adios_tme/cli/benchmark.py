@@ -101,6 +101,9 @@ def throughput(config: ThroughputConfig) -> None:
 
 def data(config: LoadingConfig) -> None:
     """Measure the loader and print what it reaches."""
+    if config.slides.mpp is not None:
+        _data_of_slides(config)
+        return
     from adios_tme.benchmark.data.measure import measure_loading
     from adios_tme.benchmark.data.report import loading_summary, loading_tables
 
@@ -120,6 +123,16 @@ def embed(config: EmbedSpeedConfig) -> None:
     with progress_bar("Measuring") as on_progress:
         results = measure_embedding(config, on_progress)
     _tell(results, embed_tables, embed_summary, as_json=config.json_output)
+    output.write(results.as_json())
+
+
+def _data_of_slides(config: LoadingConfig) -> None:
+    from adios_tme.benchmark.data.slides import measure_slides, slides_summary, slides_tables
+
+    output = ResultsFile.checked(config.output)
+    with progress_bar("Measuring") as on_progress:
+        results = measure_slides(config, on_progress)
+    _tell(results, slides_tables, slides_summary, as_json=config.json_output)
     output.write(results.as_json())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -34,6 +35,8 @@ def index(config: IndexConfig) -> None:
         results["stats"] = _stats(config, report.index)
     if config.contact_sheet is not None:
         _draw(config, report.index)
+    if config.previews is not None:
+        _draw_slides(config.previews, config.num_workers or cores_at_hand(), report.index)
     if config.verify:
         results["verify"] = _verify(config, report.index)
     if config.json_output:
@@ -67,6 +70,7 @@ def _build(config: IndexConfig) -> BuildReport:
             config.data_path,
             config.patches,
             output,
+            tiling=config.slides,
             rebuild=config.rebuild,
             num_workers=config.num_workers,
             on_progress=on_progress,
@@ -107,6 +111,13 @@ def _draw(config: IndexConfig, index: DatasetIndex) -> None:
     images = read_sample(index, config.num_drawn)
     with writing(config.contact_sheet):
         draw_contact_sheet(images, config.contact_sheet)
+
+
+def _draw_slides(folder: Path, num_workers: int, index: DatasetIndex) -> None:
+    from adios_tme.viz.slides import draw_previews
+
+    with writing(folder), progress_bar("Drawing slides") as on_progress:
+        draw_previews(index, folder, num_workers, on_progress)
 
 
 def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:

@@ -15,6 +15,9 @@ sample_app = typer.Typer()
 @settings_command(sample_app, "sample", SampleConfig)
 def sample(config: SampleConfig) -> None:
     """Write generated tissue, and say how it is used."""
+    if config.slide:
+        _slide(config)
+        return
     from adios_tme.data.synthetic import write_sample
 
     with writing(config.out), progress_bar("Rendering") as on_progress:
@@ -31,3 +34,16 @@ def sample(config: SampleConfig) -> None:
     size = "" if config.size_px == 448 else f" --patch-size-px {config.size_px}"
     console.print(f"Train on it: adios-tme train --data-path {paths.patches}{size}")
     console.print(f"Score masks: adios-tme benchmark nuclei RUN --labels {paths.nuclei}")
+
+
+def _slide(config: SampleConfig) -> None:
+    from adios_tme.data.synthetic import check_empty
+    from adios_tme.data.synthetic_slide import write_slide
+
+    check_empty(config.out)
+    path = config.out / "slides" / "slide_001.tif"
+    with writing(path), progress_bar("Rendering") as on_progress:
+        table = write_slide(path, config.slide_size_px, config.seed, on_progress)
+    console = terminal()
+    console.print(f"True nuclei: {table}")
+    console.print(f"Train on it: adios-tme train --data-path {path.parent} --mpp 0.25")

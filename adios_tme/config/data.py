@@ -20,6 +20,7 @@ from adios_tme.config.base import (
     expand_user,
     is_changed,
 )
+from adios_tme.config.slides import SlideTiling, check_overlap
 
 #: Groups of `name_pattern`.
 NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
@@ -106,11 +107,16 @@ class DataConfig(Config):
     """Patches and how they are read."""
 
     data_path: Annotated[tuple[str, ...], Basic(), OtherNames("data", "data_dir", "dataset")] = ()
-    """Folder of zip archives, tars or images with H&E patches, or a dataset_index.pkl; required
-    unless --demo is given. Given several times, the roots make one training set; PATH:0.3 shows
-    each of its patches 0.3 times an epoch."""
+    """Folder of zip archives, tars or images with H&E patches, of whole slides (with --mpp), or a
+    dataset_index.pkl; required unless --demo is given. Given several times, the roots make one
+    training set; PATH:0.3 shows each of its patches 0.3 times an epoch."""
 
     patches: PatchSelection = PatchSelection()
+
+    slides: SlideTiling = SlideTiling()
+
+    open_slides: int = Field(default=32, ge=1)
+    """Whole slides that each worker keeps open; opening one takes as long as reading two tiles."""
 
     img_size: Annotated[
         int, Shapes("weights"), Basic(), OtherNames("image_size", "input_size", "resolution")
@@ -148,6 +154,11 @@ class DataConfig(Config):
     max_corrupt_fraction: float = Field(default=0.01, ge=0, le=1)
     """Share of the patches seen (0 to 1) that may be unreadable before the run stops."""
 
+    @model_validator(mode="after")
+    def _slides_fit(self) -> Self:
+        check_overlap(self.slides, self.patches.patch_size_px)
+        return self
+
     @field_validator("data_path", mode="before")
     @classmethod
     def _as_roots(cls, paths: object) -> object:
@@ -183,16 +194,21 @@ class DataConfig(Config):
 
 
 class IndexConfig(Config):
-    """Build or update the index of a folder of zip archives, tars or images.
+    """Build or update the index of a folder of zip archives, tars, images or whole slides.
 
     The index holds the place of every patch, so that reading one costs a single read at a known
     offset. A second run rescans only archives whose size or time changed.
     """
 
     data_path: Annotated[Path, Positional()]
-    """Folder that holds the archives or images, or a dataset_index.pkl that names them."""
+    """Folder that holds the archives, images or slides, or a dataset_index.pkl that names them."""
 
     patches: PatchSelection = PatchSelection()
+
+    slides: SlideTiling = SlideTiling()
+
+    previews: Path | None = None
+    """Folder for a picture of each slide with its tissue and tiles, and a contact sheet of all."""
 
     output: Path | None = None
     """Where the index goes; absent: dataset_index.safetensors inside DATA_PATH."""
@@ -224,6 +240,13 @@ class IndexConfig(Config):
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print what was found as JSON instead of tables."""
+
+    @model_validator(mode="after")
+    def _slides_fit(self) -> Self:
+        check_overlap(self.slides, self.patches.patch_size_px)
+        if self.previews is not None and self.slides.mpp is None:
+            raise ValueError("previews would be ignored: they show slides. Add --mpp, or drop it.")
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:

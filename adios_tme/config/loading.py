@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional
+from adios_tme.config.base import Config, Flag, Positional, is_changed
 from adios_tme.config.data import PatchSelection, cores_at_hand
+from adios_tme.config.slides import SlideTiling, check_overlap
 
 
 class LoadingConfig(Config):
@@ -17,13 +18,16 @@ class LoadingConfig(Config):
     Timing is interleaved in one run, so that ratios hold on a busy machine too: the loader beside
     its decoder alone, Pillow, and opening the archive for every patch (with Pillow's resize, which
     the loader leaves to the device), in archives of a hundred to a hundred thousand members that
-    are written for the purpose.
+    are written for the purpose. With --mpp, whole slides instead: the loader beside OpenSlide alone
+    on the same tiles, and opening the slide for every tile.
     """
 
     data_path: Annotated[Path, Positional()]
-    """Folder that holds the archives or images."""
+    """Folder that holds the archives or images, or, with --mpp, the slides."""
 
     patches: PatchSelection = PatchSelection()
+
+    slides: SlideTiling = SlideTiling()
 
     img_size: int = Field(default=224, gt=0)
     """Side in pixels to which patches are resized."""
@@ -48,6 +52,13 @@ class LoadingConfig(Config):
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print the results as JSON instead of tables."""
+
+    @model_validator(mode="after")
+    def _slides_fit(self) -> Self:
+        check_overlap(self.slides, self.patches.patch_size_px)
+        if self.slides.mpp is not None and is_changed(self, "members"):
+            raise ValueError("members would be ignored: slides are measured with mpp. Drop one.")
+        return self
 
     @field_validator("members")
     @classmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Positional
+from adios_tme.config.base import Config, Positional, is_changed
 
 
 class SampleConfig(Config):
@@ -18,7 +18,8 @@ class SampleConfig(Config):
     """
 
     out: Annotated[Path, Positional()]
-    """New or empty folder; gets patches/ with archives and nuclei/ with images/ and labels/."""
+    """New or empty folder; gets patches/ with archives and nuclei/ with images/ and labels/, or
+    slides/ with a slide."""
 
     num_slides: int = Field(default=8, ge=1)
     """Archives."""
@@ -34,3 +35,20 @@ class SampleConfig(Config):
 
     seed: int = Field(default=0, ge=0)
     """Equal seeds write equal files."""
+
+    slide: bool = False
+    """Write a whole slide instead: a TIFF pyramid of tissue on glass at 0.25 microns per pixel, and
+    a table of its nuclei."""
+
+    slide_size_px: int = Field(default=4096, ge=1024, le=200_000, multiple_of=16)
+    """Side of the slide in pixels, a multiple of 16; 20000 takes minutes."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        of_patches = ("num_slides", "patches_per_slide", "size_px", "num_labelled")
+        for name in of_patches if self.slide else ("slide_size_px",):
+            if is_changed(self, name):
+                advice = "Drop one of them." if self.slide else "Add --slide, or drop it."
+                what = "slide writes no patches" if self.slide else "slide is not given"
+                raise ValueError(f"{name}={getattr(self, name)} would be ignored: {what}. {advice}")
+        return self

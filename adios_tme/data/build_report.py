@@ -10,7 +10,7 @@ import numpy as np
 
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.left_out import REASONS, LeftOut
-from adios_tme.data.members import printable
+from adios_tme.data.members import Kind, printable
 from adios_tme.data.names import follows_pattern
 from adios_tme.data.scan import NUM_NAMES_SHOWN
 from adios_tme.data.selection import describe
@@ -133,7 +133,10 @@ def _num_unmatched(index: DatasetIndex) -> int:
     if pattern is None:
         return 0
     rows = np.linspace(0, len(index) - 1, min(len(index), NUM_NAMES_TRIED), dtype=np.int64)
-    names = index.names(rows)
+    patches = index.patches(rows)
+    names = [patch.member.name for patch in patches if patch.archive.kind != Kind.SLIDE]
+    if not names:
+        return 0
     unmatched = [name for name in names if not follows_pattern(name, pattern)]
     if len(unmatched) == len(names):
         shown = ", ".join(map(printable, names[:NUM_NAMES_SHOWN]))

@@ -13,6 +13,7 @@ from adios_tme.data.index import DatasetIndex
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.reader import PatchReader
 from adios_tme.data.resize import resize_image
+from adios_tme.data.slides.slide import OPEN_SLIDES
 
 
 class PatchDataset(PatchReader, Dataset[Tensor]):
@@ -21,10 +22,16 @@ class PatchDataset(PatchReader, Dataset[Tensor]):
     Args:
         index: Where they lie; one index, or several as one.
         img_size: Side to which they are resized, in pixels.
+        open_slides: Slides that are kept open.
     """
 
-    def __init__(self, index: DatasetIndex | PatchMixture, img_size: int = 224) -> None:
-        super().__init__(index)
+    def __init__(
+        self,
+        index: DatasetIndex | PatchMixture,
+        img_size: int = 224,
+        open_slides: int = OPEN_SLIDES,
+    ) -> None:
+        super().__init__(index, open_slides)
         self.img_size = img_size
 
     def __getitem__(self, row: int) -> Tensor:

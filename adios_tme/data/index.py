@@ -2,27 +2,30 @@
 
 A safetensors file whose columns are used in place, at the offsets of its header: opening reads the
 header alone, whatever the number of patches, and all processes of a machine share the pages. A
-patch costs 29 bytes and its name.
+patch costs 29 bytes and its name; a tile of a slide costs as much, and its name is worked out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
+from adios_tme.config.slides import SlideTiling
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, Member, text
-from adios_tme.data.names import coordinates, names_state_slides, slide_of
+from adios_tme.data.names import names_state_slides, slide_of
+from adios_tme.data.patch import ArchiveEntry as ArchiveEntry  # where readers of an index look
+from adios_tme.data.patch import Patch as Patch
+from adios_tme.data.slides.tiles import tile_name, tile_of
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
@@ -60,54 +63,6 @@ _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
 _MAX_HEADER_BYTES = 1 << 20
 
 
-class ArchiveEntry(NamedTuple):
-    """An archive as it was when it was indexed."""
-
-    full_path: str
-    size: int
-    mtime: int
-    """In nanoseconds."""
-    kind: Kind = Kind.ZIP
-    root: str = ""
-    """Of the index; slides are named by their place below it."""
-    name_pattern: str | None = None
-    """How the names of its patches are meant; see `adios_tme.data.names`."""
-
-    @property
-    def path(self) -> Path:
-        """Where it lies; made when asked for, since it costs more than the rest of a look-up."""
-        return Path(self.full_path)
-
-    @property
-    def slide(self) -> str:
-        """The slide whose patches it holds: its path below the root, without a suffix."""
-        path = self.path if self.kind == Kind.FOLDER else self.path.with_suffix("")
-        if path == Path(self.root):
-            return path.name
-        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
-
-    def matches(self, stat: os.stat_result) -> bool:
-        """Whether a file is still what was indexed."""
-        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime)
-
-
-class Patch(NamedTuple):
-    """Where a patch lies, and what its name says."""
-
-    archive: ArchiveEntry
-    member: Member
-
-    @property
-    def slide(self) -> str:
-        """The slide: where the patch lies, and what its name states; see `slide_of`."""
-        return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
-
-    @property
-    def coordinates(self) -> tuple[int, int] | None:
-        """X and y in pixels, where the name has them."""
-        return coordinates(self.member.name, self.archive.name_pattern)
-
-
 class DatasetIndex:
     """An opened index; rows are patches, archive after archive.
 
@@ -123,6 +78,8 @@ class DatasetIndex:
         self.path = path
         self.columns = columns
         self.selection = PatchSelection.model_validate_json(metadata["selection"])
+        self.tiling = SlideTiling.model_validate_json(metadata.get("tiling", "{}"))
+        self.tiling_digest = metadata.get("tiling_digest", "")
         self.listing_digest = metadata.get("listing_digest", "")
         self.root = (path.parent / metadata["root"]).resolve()
 
@@ -166,7 +123,14 @@ class DatasetIndex:
         for name in ("archive_paths", "archive_path_ends", "archive_first_row"):
             digest.update(self.columns[name].tobytes())
         digest.update(sizes.tobytes())
+        if self.has_slides:  # whose tiles have no names that would tell them from others
+            digest.update(self.tiling_digest.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def has_slides(self) -> bool:
+        """Whether some of its patches are tiles of whole slides."""
+        return bool((self.columns["archive_kind"] == Kind.SLIDE).any())
 
     def archive(self, number: int) -> ArchiveEntry:
         """One archive."""
@@ -198,13 +162,26 @@ class DatasetIndex:
             raise IndexError(f"row {places[outside][0]} of an index with {len(self)} patches")
         firsts = self.columns["archive_first_row"]
         numbers = np.searchsorted(firsts, places.astype(np.uint64), side="right") - 1
-        names = self.names(places)
+        names = self._texts("names", places)
         fields = [self.columns[name][places].tolist() for name in Member._fields[1:]]
         members = map(Member, names, *fields)
-        return list(map(Patch, self._archives(numbers), members))
+        archives = self._archives(numbers)
+        if self.has_slides:
+            members = map(self._named, archives, members)
+        return list(map(Patch, archives, members))
+
+    def _named(self, archive: ArchiveEntry, member: Member) -> Member:
+        """A member with its name, which of a tile is worked out."""
+        if archive.kind != Kind.SLIDE:
+            return member
+        tile = tile_of(member)
+        name = tile_name(archive.path.stem, tile.size_px, tile.x, tile.y, self.tiling.mpp or 0)
+        return member._replace(name=name)
 
     def names(self, rows: NDArray[np.integer]) -> list[str]:
         """Names of the files of some patches, by rows that exist."""
+        if self.has_slides:
+            return [patch.member.name for patch in self.patches(rows)]
         return self._texts("names", rows)
 
     def patches_per_slide(self) -> Counter[str]:
@@ -215,7 +192,11 @@ class DatasetIndex:
             rows = self.archive_rows(number)
             if rows.start == rows.stop:
                 continue
-            place = self.archive(number).slide
+            archive = self.archive(number)
+            place = archive.slide
+            if archive.kind == Kind.SLIDE:
+                counts[place] += rows.stop - rows.start
+                continue
             # The names of an archive are of one kind, so that three of them stand for all.
             some = self.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
             if names_state_slides(some, pattern):
@@ -271,7 +252,8 @@ class DatasetIndex:
             ends = self.columns["archive_left_out_ends"]
             for number in np.flatnonzero(np.diff(ends, prepend=np.uint64(0))).tolist():
                 place = self.archive_path(number)
-                total.merge(self.archive_left_out(number), "" if place == "." else place)
+                is_place = place != "." and self.columns["archive_kind"][number] != Kind.SLIDE
+                total.merge(self.archive_left_out(number), place if is_place else "")
         return total
 
     def location(self, archive: ArchiveEntry) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
+from adios_tme.config.slides import SlideTiling
 from adios_tme.data.build_report import BuildReport, report_on
 from adios_tme.data.index import (
     INDEX_NAME,
@@ -25,6 +26,7 @@ from adios_tme.data.names import has_group
 from adios_tme.data.pickle_list import Listing, Metadata, write_listing
 from adios_tme.data.scan import NUM_NAMES_SHOWN, Scan, scan_all
 from adios_tme.data.selection import describe, sort_members
+from adios_tme.data.slides.files import check_tiling, tiling_digest
 from adios_tme.data.sources import (
     Fault,
     Found,
@@ -33,6 +35,7 @@ from adios_tme.data.sources import (
     check_data_path,
     find_sources,
     is_listing,
+    only_slides,
 )
 from adios_tme.errors import ConfigError, DataError
 
@@ -46,10 +49,12 @@ def build_index(
     selection: PatchSelection | None = None,
     output: Path | None = None,
     *,
+    tiling: SlideTiling | None = None,
     rebuild: bool = False,
 ) -> DatasetIndex:
     """Index the patches below a folder, or bring their index up to date; see `index_archives`."""
-    return index_archives(Path(data_path), selection, output, rebuild=rebuild).index
+    path = Path(data_path)
+    return index_archives(path, selection, output, tiling=tiling, rebuild=rebuild).index
 
 
 def index_archives(
@@ -57,10 +62,12 @@ def index_archives(
     selection: PatchSelection | None = None,
     output: Path | None = None,
     *,
+    tiling: SlideTiling | None = None,
     rebuild: bool = False,
     num_workers: int | None = None,
     own: Iterable[Path] = (),
     on_progress: Progress | None = None,
+    slides_alone: bool = False,
 ) -> BuildReport:
     """Index archives and folders of images; only those that changed are read again.
 
@@ -69,31 +76,40 @@ def index_archives(
             ``dataset_index.pkl``, which names archives and their members.
         selection: Which members count; default: names with ``_448_``. A list decides for itself.
         output: The index file; default: inside ``data_path``, or beside the list.
+        tiling: How whole slides are cut; without a scale, they are left out.
         rebuild: Read every archive.
         num_workers: Processes; default: the cores at hand.
         own: Files and folders to which we write, and which are no data.
         on_progress: Called with the archives done and their number.
+        slides_alone: Pass over all that is no slide.
 
     Raises:
-        ConfigError: If the folder is missing, or the index file is a folder.
+        ConfigError: If the folder is missing, the index file is a folder, or slides need a package
+            or file that is missing.
         DataError: If no archive can be read, none holds a patch, or the pattern of names fits none.
         LaunchError: If one of the processes is killed.
     """
-    check_data_path(data_path)
+    selection, tiling = selection or PatchSelection(), tiling or SlideTiling()
+    slides = tiling.mpp is not None
+    check_data_path(data_path, slides=slides)
     output = output or index_path(data_path)
     if output.is_dir():
         raise ConfigError(f"{output}: is a folder. Give --output the name of a file.")
-    found = find_sources(data_path, (output, *own))
+    found = find_sources(data_path, (output, *own), slides=slides)
+    if slides_alone:
+        found = only_slides(found, data_path)
     sources = found.sources
-    selection = _settled(selection or PatchSelection(), found)
+    selection = _settled(selection, found)
+    check_tiling(tiling, [source.path for source in sources if source.kind == Kind.SLIDE])
     digest = _digest(data_path)
     old = None if rebuild else _reusable(output, selection, digest)
-    root = data_path.parent if is_listing(data_path) else data_path
-    kept = _unchanged(old, sources, root) if old else {}
+    root = data_path.parent if data_path.is_file() else data_path
+    tiling_now = tiling_digest(tiling)
+    kept = _unchanged(old, sources, root, tiling_now) if old else {}
     to_scan = [source for source in sources if source.path not in kept]
     if old and not to_scan and len(kept) == old.num_archives:
         return report_on(old, 0, found)
-    scans = scan_all(to_scan, selection, num_workers or cores_at_hand())
+    scans = scan_all(to_scan, selection, tiling, num_workers or cores_at_hand())
     seen: list[str] = []
     num_images = 0
     with IndexWriter(output) as writer:
@@ -117,6 +133,8 @@ def index_archives(
                 # Without what is absent, so that earlier versions read it, too.
                 "selection": selection.model_dump_json(exclude_none=True),
                 "listing_digest": digest,
+                "tiling": tiling.model_dump_json(exclude_none=True),
+                "tiling_digest": tiling_now,
             }
         )
     return report_on(DatasetIndex.open(output), len(to_scan), found)
@@ -137,7 +155,14 @@ def open_or_build(
         DataError: If no archive of a root can be read or none holds a patch.
     """
     return [
-        index_archives(root.path, data.patches, output, own=[fallback_dir], on_progress=on_progress)
+        index_archives(
+            root.path,
+            data.patches,
+            output,
+            tiling=data.slides,
+            own=[fallback_dir],
+            on_progress=on_progress,
+        )
         for root, output in _outputs(data, fallback_dir)
     ]
 
@@ -163,19 +188,28 @@ def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 
     """Where the index of some patches is, or would go.
 
     Args:
-        data_path: Folder or list.
+        data_path: Folder, list or slide.
         fallback_dir: Where it goes when it cannot stand beside the patches.
         number: Of the root, among several in one run.
     """
-    listed = is_listing(data_path)
-    folder = data_path.parent if listed else data_path
+    alone = data_path.is_file()
+    folder = data_path.parent if alone else data_path
     if fallback_dir is None or os.access(folder, os.W_OK) or not can_be_seen(folder):
-        return folder / (f"{data_path.name}.safetensors" if listed else INDEX_NAME)
+        return folder / (f"{data_path.name}.safetensors" if alone else INDEX_NAME)
     return fallback_dir / (f"{number}_{INDEX_NAME}" if number else INDEX_NAME)
 
 
 def listing_of(index: DatasetIndex) -> Listing:
-    """The list of ``(archive path, [names])`` that older trainers read."""
+    """The list of ``(archive path, [names])`` that older trainers read.
+
+    Raises:
+        ConfigError: If some patches are tiles of slides, which they do not read.
+    """
+    if index.has_slides:
+        raise ConfigError(
+            f"{index.root}: holds whole slides, which a list of archives cannot name. "
+            f"Cut them with adios-tme tile, or drop --format pickle."
+        )
     listing = []
     for number in range(index.num_archives):
         rows = index.archive_rows(number)
@@ -223,12 +257,19 @@ def _reusable(output: Path, selection: PatchSelection, digest: str) -> DatasetIn
     return index if (index.selection, index.listing_digest) == (selection, digest) else None
 
 
-def _unchanged(index: DatasetIndex, sources: list[Source], root: Path) -> dict[Path, int]:
-    """Sources whose size and time are still as indexed, with their numbers there."""
+def _unchanged(
+    index: DatasetIndex, sources: list[Source], root: Path, tiling: str
+) -> dict[Path, int]:
+    """Sources whose size and time are still as indexed, with their numbers there.
+
+    Slides must also be cut as they were.
+    """
     numbers = {index.archive_path(number): number for number in range(index.num_archives)}
     kept = {}
     for source in sources:
         number = numbers.get(_relative(source.path, root))
+        if source.kind == Kind.SLIDE and index.tiling_digest != tiling:
+            continue
         if number is not None and _matches(index.archive(number), source):
             kept[source.path] = number
     return kept
@@ -282,8 +323,18 @@ def _settled(selection: PatchSelection, found: Found) -> PatchSelection:
 def _nothing_found(
     data_path: Path, selection: PatchSelection, found: Found, images: int, seen: list[str]
 ) -> DataError:
-    if found.faults and not seen:
-        return DataError(f"{data_path}: no archive can be read. {found.faults[0].message}")
+    slides = [source for source in found.sources if source.kind == Kind.SLIDE]
+    only_slides_there = bool(slides) and len(slides) == len(found.sources)
+    if found.faults and not seen and len(found.faults) >= len(found.sources):
+        what = "slide" if only_slides_there else "archive"
+        return DataError(f"{data_path}: no {what} can be read. {found.faults[0].message}")
+    if only_slides_there:
+        return DataError(
+            f"{data_path}: no tile of tissue in {len(slides)} slides (first: "
+            f"{printable(slides[0].path.name)}). Lower --min-tissue, choose another "
+            f"--tissue, or take every tile with --tissue none."
+        )
+    unread = f" Not read: {found.faults[0].message}" if found.faults else ""
     listed = is_listing(data_path)
     rule = "the names of the list" if listed else describe(selection)
     shown = ", ".join(map(printable, seen))
@@ -294,5 +345,5 @@ def _nothing_found(
     )
     return DataError(
         f"{data_path}: no patch among {images} images in {len(found.sources)} archives. "
-        f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}"
+        f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}{unread}"
     )

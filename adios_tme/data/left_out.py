@@ -27,6 +27,13 @@ Reason = Literal[
     "not_regular",
     "misplaced",
     "unreadable",
+    "slide_without_scale",
+    "no_tile",
+    "unread_level",
+    "unread_tile",
+    "uneven_scale",
+    "too_coarse",
+    "colour_profile",
     "label_alone",
     "neither_tiff_nor_xml",
     "void",
@@ -88,6 +95,36 @@ REASONS: dict[Reason, Explanation] = {
     ),
     "unreadable": Explanation(
         "archives or folders that cannot be read", "Mend or remove them.", True
+    ),
+    "slide_without_scale": Explanation(
+        "whole slides, which are read at a stated scale alone",
+        "Give --mpp, such as --mpp 0.25.",
+        True,
+    ),
+    "no_tile": Explanation(
+        "slides without a tile of tissue",
+        "Look at them with --previews; --tissue none takes every tile, --min-tissue fewer or more.",
+        True,
+    ),
+    "unread_level": Explanation(
+        "levels of slides that cannot be read, in place of which a finer one is", "", True
+    ),
+    "unread_tile": Explanation(
+        "tiles of slides that cannot be read, of sixteen that were tried of each",
+        "Copy or export those slides again; what cannot be read is replaced in training.",
+        True,
+    ),
+    "uneven_scale": Explanation(
+        "slides whose pixels are not square, which are read as if they were", "", True
+    ),
+    "too_coarse": Explanation(
+        "slides that were scanned at a coarser scale than asked for, whose tiles are enlarged",
+        "Raise --mpp, or keep them apart.",
+        True,
+    ),
+    "colour_profile": Explanation(
+        "colour profiles of slides, whose colours are read as stored",
+        "--icc converts them to sRGB.",
     ),
     "label_alone": Explanation("labels without an image", "Add the image, or remove the label."),
     "neither_tiff_nor_xml": Explanation(

@@ -15,6 +15,7 @@ from adios_tme.data.index import DatasetIndex
 from adios_tme.data.members import printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.order import Rows
+from adios_tme.data.slides.slide import OPEN_SLIDES
 from adios_tme.data.slots import READ_TIMEOUT_SECONDS, Planned, Reading, SlotLoader
 from adios_tme.errors import DataError
 
@@ -44,6 +45,7 @@ class PatchLoader(SlotLoader):
         resize_in_worker: Hand over images of img_size; else as they are, and `Batch.on` resizes.
         pin_memory: Hand over page-locked memory, for copies to a GPU.
         read_timeout_seconds: How long a worker may be at one patch.
+        open_slides: Slides that each worker keeps open.
 
     Raises:
         LaunchError: While batches are taken: if a worker was killed or stopped, or takes too long.
@@ -65,6 +67,7 @@ class PatchLoader(SlotLoader):
         resize_in_worker: bool = True,
         pin_memory: bool = False,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        open_slides: int = OPEN_SLIDES,
     ) -> None:
         mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
         order = _Order(mix, seed, shuffle_block)
@@ -72,7 +75,7 @@ class PatchLoader(SlotLoader):
             img_size, batch_size, num_workers, resize_in_worker, pin_memory, read_timeout_seconds
         )
         plan = _Plan(order, batch_size, rank, num_ranks, first_sample, reading.num_slots)
-        super().__init__(PatchDataset(mix, img_size), reading, plan, order)
+        super().__init__(PatchDataset(mix, img_size, open_slides), reading, plan, order)
 
 
 @dataclass(frozen=True)

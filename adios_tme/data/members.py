@@ -45,6 +45,7 @@ class Kind(IntEnum):
     ZIP = 0
     TAR = 1
     FOLDER = 2
+    SLIDE = 3
 
 
 class Member(NamedTuple):

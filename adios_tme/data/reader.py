@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections import OrderedDict
@@ -12,12 +11,13 @@ from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
 from adios_tme.data.members import OPEN_FLAGS, Kind, printable
 from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.slides.slide import NO_HANDLES_LEFT, OPEN_SLIDES, OpenSlides
+from adios_tme.data.slides.tiles import tile_of
 from adios_tme.data.sources import READERS
 from adios_tme.errors import AdiosError
 
 #: Archives that a process keeps open at a time.
 MAX_OPEN_ARCHIVES = 128
-_NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class OpenArchives:
@@ -38,7 +38,7 @@ class OpenArchives:
             try:
                 return self._read(patch)
             except OSError as error:
-                if error.errno not in _NO_HANDLES_LEFT or not self._handles:
+                if error.errno not in NO_HANDLES_LEFT or not self._handles:
                     raise
                 self.close()  # others took the file descriptors; give back ours and try again
                 return self._read(patch)
@@ -100,11 +100,13 @@ class PatchReader:
 
     Args:
         index: Where they lie; one index, or several as one.
+        open_slides: Slides that are kept open.
     """
 
-    def __init__(self, index: DatasetIndex | PatchMixture) -> None:
+    def __init__(self, index: DatasetIndex | PatchMixture, open_slides: int = OPEN_SLIDES) -> None:
         self.mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
         self._archives = OpenArchives()
+        self._slides = OpenSlides(open_slides)
 
     def __len__(self) -> int:
         return len(self.mix)
@@ -129,6 +131,8 @@ class PatchReader:
             DataError: If that is for a reason which no reader foresees.
         """
         try:
+            if patch.archive.kind == Kind.SLIDE:
+                return self._slides.read(patch.archive, tile_of(patch.member))
             return decode_image(self._archives.read(patch), needed_px)
         except (CorruptPatchError, AdiosError):
             raise
@@ -137,7 +141,7 @@ class PatchReader:
             raise unforeseen(error, name) from error
 
     def content(self, row: int) -> bytes:
-        """The file of one patch.
+        """The file of one patch, which a tile of a slide does not have.
 
         Raises:
             CorruptPatchError: If it cannot be read.
@@ -145,5 +149,6 @@ class PatchReader:
         return self._archives.read(self.mix.patch(row))
 
     def close(self) -> None:
-        """Close the archives."""
+        """Close archives and slides."""
         self._archives.close()
+        self._slides.close()

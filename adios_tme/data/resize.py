@@ -17,7 +17,8 @@ def resize_image(pixels: Pixels, img_size: int) -> Pixels:
     """
     if pixels.shape[:2] == (img_size, img_size):
         return pixels
-    image_1CHW = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    writable = pixels if pixels.flags.writeable else pixels.copy()  # torch asks for it
+    image_1CHW = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
     resized: Pixels = resize_images(image_1CHW, img_size)[0].permute(1, 2, 0).numpy()
     return resized
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
+from adios_tme.config.slides import SlideTiling
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.folder import own_pictures
 from adios_tme.data.index import ArchiveEntry
@@ -30,6 +31,8 @@ from adios_tme.data.members import (
     printable,
 )
 from adios_tme.data.selection import refuse_unsafe_names, sort_members
+from adios_tme.data.slides.plan import plan_slide
+from adios_tme.data.slides.tiles import directory_of_tiles
 from adios_tme.data.sources import Source
 from adios_tme.distributed.pool import process_pool
 from adios_tme.errors import DataError
@@ -68,13 +71,16 @@ class Scan:
         return len(self.members) + sum(map(self.left_out.count, _IMAGES))
 
 
-def scan_all(sources: list[Source], selection: PatchSelection, num_workers: int) -> Iterator[Scan]:
-    """Scan archives and folders in their order, many of them in several processes.
+def scan_all(
+    sources: list[Source], selection: PatchSelection, tiling: SlideTiling, num_workers: int
+) -> Iterator[Scan]:
+    """Scan archives, folders and slides in their order, many of them in several processes.
 
     Raises:
+        ConfigError: If slides need a package or file that is missing.
         LaunchError: If one of the processes is killed.
     """
-    scan = partial(scan_source, selection=selection)
+    scan = partial(scan_source, selection=selection, tiling=tiling)
     if num_workers < 2 or not _are_many(sources):
         yield from map(scan, sources)
         return
@@ -85,6 +91,8 @@ def scan_all(sources: list[Source], selection: PatchSelection, num_workers: int)
 
 def _are_many(sources: list[Source]) -> bool:
     if len(sources) >= FEWEST_FOR_PROCESSES:
+        return True
+    if sum(source.kind == Kind.SLIDE for source in sources) > 1:
         return True
     return len(sources) > 1 and sum(map(_archive_bytes, sources)) > LEAST_BYTES_FOR_PROCESSES
 
@@ -99,19 +107,28 @@ def _archive_bytes(source: Source) -> int:
         return 0
 
 
-def scan_source(source: Source, selection: PatchSelection) -> Scan:
-    """List one archive or folder, and tell patches from what is left out."""
+def scan_source(source: Source, selection: PatchSelection, tiling: SlideTiling) -> Scan:
+    """List one archive or folder, and tell patches from what is left out; of a slide, find tiles.
+
+    Raises:
+        ConfigError: If slides need a package or file that is missing.
+    """
     entry = ArchiveEntry(str(source.path), 0, 0, source.kind)
+    left_out = LeftOut()
     try:
         stat = source.path.stat()
-        members = source.list_members()
+        if source.kind == Kind.SLIDE:
+            members = _tiles(source, selection.patch_size_px, tiling, left_out)
+        else:
+            members = source.list_members()
     except OSError as error:
         place = printable(str(source.path))
         return Scan(entry, EMPTY, fault=f"{place}: cannot be read ({error.strerror}).")
     except DataError as error:
         return Scan(entry, EMPTY, fault=str(error))
     entry = ArchiveEntry(str(source.path), stat.st_size, stat.st_mtime_ns, source.kind)
-    left_out = LeftOut()
+    if source.kind == Kind.SLIDE:
+        return Scan(entry, members, left_out)
     if source.names is None:
         keep = _by_rule(members, source, selection, left_out)
     else:
@@ -123,6 +140,13 @@ def scan_source(source: Source, selection: PatchSelection) -> Scan:
     other_methods = ~np.isin(patches.method, [*_READABLE, *sum(_UNREADABLE.values(), ())])
     _leave_out(left_out, "packing", patches, other_methods)
     return Scan(entry, patches, left_out, seen)
+
+
+def _tiles(source: Source, size_px: int, tiling: SlideTiling, left_out: LeftOut) -> Directory:
+    """The tiles of a slide as members, and what was noticed in the account."""
+    plan = plan_slide(source.path, tiling, size_px)
+    left_out.merge(plan.notices)
+    return directory_of_tiles(plan.places, plan.side, size_px, plan.level, icc=tiling.icc)
 
 
 def _by_rule(

@@ -259,6 +259,7 @@ def _usual_size(patches: PatchDataset) -> tuple[int, int]:
         except (CorruptPatchError, DataError):
             continue  # told when its turn comes
         sizes.append((height, width))
+    patches.close()  # workers open their own, and inherit nothing
     usual = max(sizes, key=sizes.count, default=(side, side))
     return usual if usual[0] * usual[1] > side * side else (side, side)
 

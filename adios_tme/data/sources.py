@@ -1,4 +1,4 @@
-"""Where patches are kept: zip archives, tars and folders of images below one folder, or a list."""
+"""Where patches are kept: archives, folders of images, whole slides, or a list of archives."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from adios_tme.data.archive import read_directory, read_member
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.folder import read_file, read_folder
@@ -18,6 +20,8 @@ from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import NUM_EXAMPLES, LeftOut, Reason
 from adios_tme.data.members import Directory, Kind, Member, printable
 from adios_tme.data.pickle_list import read_listing
+from adios_tme.data.slides.files import SLIDE_SUFFIXES, TIFF_SUFFIXES, first_of_each_series
+from adios_tme.data.slides.reader import is_slide
 from adios_tme.data.tar import read_tar_directory, read_tar_member
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import RUN_FILES
@@ -30,7 +34,8 @@ _OTHER_ARCHIVE = re.compile(
 )
 #: Indexes and lists of ours, and files that are not whole yet.
 _OWN_FILE = re.compile(
-    r"(?:\d+_)?dataset_index(?:_metadata)?\.(?:safetensors|pkl)|.*\.pkl\.safetensors|\..*\.partial"
+    r"slides\.jsonl|(?:\d+_|slides_)?dataset_index(?:_metadata)?\.(?:safetensors|pkl)|"
+    rf".*(?:\.pkl|{'|'.join(SLIDE_SUFFIXES | TIFF_SUFFIXES)})\.safetensors|\..*\.partial"
 )
 
 #: How one member is read from the open file descriptor of its source.
@@ -54,6 +59,8 @@ class Source:
     kind: Kind
     names: frozenset[str] | None = None
     """Members that a list asks for; None: the rule of selection decides."""
+    slides: frozenset[str] = frozenset()
+    """Files of a folder that are whole slides, and so sources of their own."""
 
     def list_members(self) -> Directory:
         """Every member, without reading one.
@@ -62,7 +69,10 @@ class Source:
             DataError: If the source is damaged.
             OSError: If it cannot be read.
         """
-        return _LISTERS[self.kind](self.path)
+        members = _LISTERS[self.kind](self.path)
+        if not self.slides:
+            return members
+        return members.select(np.array([name not in self.slides for name in members.all_names()]))
 
 
 class Fault(NamedTuple):
@@ -100,8 +110,8 @@ def can_be_seen(path: Path) -> bool:
     return True
 
 
-def check_data_path(data_path: Path) -> None:
-    """Raise unless patches can be searched there.
+def check_data_path(data_path: Path, *, slides: bool = False) -> None:
+    """Raise unless patches can be searched there; with slides, one of them may stand for a folder.
 
     Raises:
         ConfigError: If it is missing, or neither a folder nor a list.
@@ -116,7 +126,7 @@ def check_data_path(data_path: Path) -> None:
             f"{data_path}: cannot be looked at ({error.strerror}). Allow it to be read."
         ) from error
     else:
-        if is_folder or is_listing(data_path):
+        if is_folder or is_listing(data_path) or (slides and data_path.is_file()):
             return
         what = "is not a folder"
     raise ConfigError(
@@ -124,8 +134,8 @@ def check_data_path(data_path: Path) -> None:
     )
 
 
-def find_sources(data_path: Path, own: Iterable[Path] = ()) -> Found:
-    """Archives and folders of images, sorted by path; links to folders are followed once.
+def find_sources(data_path: Path, own: Iterable[Path] = (), *, slides: bool = False) -> Found:
+    """Archives, slides and folders of images, sorted by path; links to folders are followed once.
 
     Folders that a run has written to are left out.
 
@@ -133,13 +143,17 @@ def find_sources(data_path: Path, own: Iterable[Path] = ()) -> Found:
         data_path: A folder, searched with its subfolders, or a ``dataset_index.pkl``; see
             `check_data_path`.
         own: Files and folders to which we write.
+        slides: Whether slides are wanted.
 
     Raises:
+        ConfigError: If they are, there are some, and their reader is missing.
         DataError: If there is no source in it, or the list is damaged.
     """
     if is_listing(data_path):
         return _listed(data_path)
-    found = _Walk(data_path, own).run()
+    if slides and data_path.is_file():
+        return Found([Source(data_path, Kind.SLIDE)])
+    found = _Walk(data_path, own, slides=slides).run()
     if found.sources:
         return found
     if found.faults:
@@ -148,16 +162,34 @@ def find_sources(data_path: Path, own: Iterable[Path] = ()) -> Found:
         )
     others = "".join(f" Left out: {line}" for line in found.left_out.lines())
     raise DataError(
-        f"{data_path}: holds no zip archive, no tar and no image. Patches are read from this "
-        f"folder and those below it; compressed tars have to be unpacked to .tar first.{others}"
+        f"{data_path}: holds no zip archive, no tar and no image{', and no slide' * slides}. "
+        f"Patches are read from this folder and those below it; compressed tars have to be "
+        f"unpacked to .tar first.{others}"
+    )
+
+
+def only_slides(found: Found, data_path: Path) -> Found:
+    """The slides among what was found.
+
+    Raises:
+        DataError: If there is none.
+    """
+    slides = [source for source in found.sources if source.kind == Kind.SLIDE]
+    if slides:
+        return Found(slides, found.faults)
+    raise DataError(
+        f"{data_path}: holds no whole slide. Slides end in "
+        f"{' '.join(sorted(SLIDE_SUFFIXES | TIFF_SUFFIXES))}, and TIFFs must be tiled. "
+        f"Give their folder."
     )
 
 
 class _Walk:
     """One way through a folder and those below it."""
 
-    def __init__(self, data_path: Path, own: Iterable[Path]) -> None:
+    def __init__(self, data_path: Path, own: Iterable[Path], *, slides: bool) -> None:
         self.data_path = data_path
+        self._slides = slides
         self._own = {_identity(path) for path in own if path.exists()}
         self._seen: set[tuple[int, int]] = set()
         self._found = Found()
@@ -177,6 +209,7 @@ class _Walk:
                 continue
             self._leave_out("junk", folder, list(filter(is_junk, folders)))
             folders[:] = [name for name in folders if not is_junk(name)]
+            folders[:] = [name for name in folders if f"{name}.mrxs" not in files]  # a slide's own
             self._add_files(folder, files)
         self._found.sources.sort(key=lambda source: source.path)
         return self._found
@@ -186,7 +219,13 @@ class _Walk:
         return folder != self.data_path and (identity in self._own or RUN_FILES.issubset(files))
 
     def _add_files(self, folder: Path, files: list[str]) -> None:
-        others: dict[Reason, list[str]] = {"junk": [], "archive_kind": [], "not_an_image": []}
+        others: dict[Reason, list[str]] = {
+            "junk": [],
+            "archive_kind": [],
+            "not_an_image": [],
+            "slide_without_scale": [],
+        }
+        slides: list[str] = []
         has_images = False
         for name in files:
             kind = ARCHIVE_SUFFIXES.get(Path(name).suffix.lower())
@@ -194,16 +233,29 @@ class _Walk:
                 others["junk"].append(name)
             elif kind is not None:
                 self._found.sources.append(Source(folder / name, kind))
+            elif self._may_be_slide(folder, name):
+                slides.append(name)
             elif is_image_name(name):
                 has_images = True
             elif _OTHER_ARCHIVE.search(name):
                 others["archive_kind"].append(name)
             elif not self._is_own_file(folder, name):
                 others["not_an_image"].append(name)
+        if not self._slides:
+            others["slide_without_scale"], slides = slides, []
+        for name in first_of_each_series(folder, slides):
+            self._found.sources.append(Source(folder / name, Kind.SLIDE))
         if has_images:
-            self._found.sources.append(Source(folder, Kind.FOLDER))
+            self._found.sources.append(Source(folder, Kind.FOLDER, slides=frozenset(slides)))
         for reason, names in others.items():
             self._leave_out(reason, folder, names)
+
+    def _may_be_slide(self, folder: Path, name: str) -> bool:
+        """Whether a file is a slide: by its suffix, or of a TIFF by what is in it."""
+        suffix = Path(name).suffix.lower()
+        if suffix in TIFF_SUFFIXES:
+            return self._slides and is_slide(folder / name)
+        return suffix in SLIDE_SUFFIXES
 
     def _is_own_file(self, folder: Path, name: str) -> bool:
         return bool(_OWN_FILE.fullmatch(name)) or (

@@ -113,8 +113,7 @@ def write_sample(
     Raises:
         ConfigError: If the folder holds something.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: is not empty. Give a new folder for the generated tissue.")
+    check_empty(out)
     paths = SamplePaths(out / "patches", out / "nuclei")
     total, done = num_slides * patches_per_slide + num_labelled, 0
     paths.patches.mkdir(parents=True, exist_ok=True)
@@ -136,6 +135,16 @@ def write_sample(
     if on_progress:
         on_progress(total, total)
     return paths
+
+
+def check_empty(out: Path) -> None:
+    """Raise unless a folder is empty or still missing.
+
+    Raises:
+        ConfigError: If it holds something.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out}: is not empty. Give a new folder for the generated tissue.")
 
 
 def _render_in_batches(

@@ -81,6 +81,7 @@ class Feed:
             resize_in_worker=resizes_in_worker(data.resize_on, world.device),
             pin_memory=world.device.type == "cuda",
             read_timeout_seconds=data.read_timeout_seconds,
+            open_slides=data.open_slides,
         )
 
     def __enter__(self) -> Self:

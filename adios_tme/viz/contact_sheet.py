@@ -18,8 +18,8 @@ TILE_PX = 160
 GAP_PX = 4
 
 
-def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
-    """Write patches (H, W, 3) as a grid, each as large as fits a tile.
+def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path, tile_px: int = TILE_PX) -> None:
+    """Write images (H, W, 3) as a grid, each as large as fits a square of some pixels.
 
     Raises:
         ConfigError: If the name does not end in .png.
@@ -31,11 +31,11 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path) -> None:
         raise DataError(f"{path}: there is no readable patch to draw. Run index with --verify.")
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    step = TILE_PX + GAP_PX
+    step = tile_px + GAP_PX
     sheet = Image.new("RGB", (columns * step + GAP_PX, rows * step + GAP_PX), "white")
     for number, pixels in enumerate(images):
         tile = Image.fromarray(pixels)
-        tile.thumbnail((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
+        tile.thumbnail((tile_px, tile_px), Image.Resampling.BICUBIC)
         corner = (number % columns * step + GAP_PX, number // columns * step + GAP_PX)
         sheet.paste(tile, corner)
     path.parent.mkdir(parents=True, exist_ok=True)

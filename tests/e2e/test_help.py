@@ -19,6 +19,7 @@ COMMANDS = [
     ["train"],
     ["index"],
     ["index-dataset"],
+    ["tile"],
     ["export"],
     ["doctor"],
     ["embed"],

@@ -1,0 +1,1 @@
+"""Whole slides: reading at a wanted scale, tissue, tiles, coordinate files."""
