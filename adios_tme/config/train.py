@@ -51,6 +51,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESET_ALIASES = {"steady": "stable"}
 
 
+def _objective_in(given: Mapping[str, Any]) -> Any:
+    """The objective that settings ask for, as they are given."""
+    loss = given.get("loss")
+    return loss.get("objective", "simclr") if isinstance(loss, Mapping) else "simclr"
+
+
 class TrainConfig(Config):
     """Train a student encoder and a mask model against each other (ADIOS, Shi et al. 2022).
 
@@ -88,7 +94,12 @@ class TrainConfig(Config):
             name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
             for name, value in given.items()
         }
-        return merge(demo, preset, plain)
+        under = merge(demo, preset)
+        if _objective_in(plain) != "simclr":  # no other has a temperature
+            under["loss"] = {
+                name: value for name, value in under.get("loss", {}).items() if "temp" not in name
+            }
+        return merge(under, plain)
 
     @model_validator(mode="after")
     def _patches_tile_the_image(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import torch
@@ -42,6 +43,14 @@ def build_student(student: StudentConfig, img_size: int, resolved: Resolved) -> 
     if resolved.compiles:
         _compile_blocks(encoder)
     return Student(encoder, head).to(resolved.device)
+
+
+def build_teacher(student: Student) -> Student:
+    """A copy of the student that is moved and not trained, in evaluation, compiled if that is."""
+    teacher = copy.deepcopy(student).requires_grad_(False).eval()
+    if any(block._compiled_call_impl is not None for block in student.encoder.blocks):
+        _compile_blocks(teacher.encoder)
+    return teacher
 
 
 def build_mask_model(

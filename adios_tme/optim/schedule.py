@@ -18,6 +18,8 @@ class Schedule:
     mask_lr: float
     temperature: float
     mask_is_due: bool
+    teacher_momentum: float
+    """Share of a momentum teacher that an update keeps."""
 
 
 def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteration: int) -> Schedule:
@@ -29,6 +31,7 @@ def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteratio
         mask_lr=lr * optim.mask_lr_ratio,
         temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
         mask_is_due=mask.mask_source == "learned" and iteration % mask.mask_update_freq == 0,
+        teacher_momentum=half_cosine(iteration, total, loss.teacher_momentum, 1.0),
     )
 
 

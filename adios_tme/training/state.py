@@ -78,7 +78,7 @@ class Run:
         resolved, img_size = resolve(config, world.device), config.data.img_size
         student = build_student(config.model, img_size, resolved)
         mask_model = build_mask_model(config.mask, config.model, img_size, resolved)
-        objective = build_objective("simclr", student).to(world.device)
+        objective = build_objective(config.loss, student).to(world.device)
         torch.manual_seed(config.run.seed + 1 + world.rank)
         networks = student.train(), mask_model.train(), objective.train()
         return cls(config, world, resolved, *networks)
