@@ -91,6 +91,9 @@ class StudentConfig(Config):
         return self
 
 
+Variant = Literal["adios", "adios_s"]
+"""Which of an image's masks become views: all of them, or one that is drawn."""
+
 Fill = Literal["zero", "mean", "blur", "noise"]
 """What may stand in the hole of a masked view."""
 
@@ -103,6 +106,10 @@ class MaskConfig(Config):
 
     num_masks: Annotated[int, Shapes("weights")] = Field(default=3, ge=2)
     """Masks per image; they add up to one at every pixel."""
+
+    variant: Annotated[Variant, Shapes("step")] = "adios"
+    """Whether every mask becomes a masked view, or one that is drawn for each image and half of a
+    step (ADIOS-s), which costs the student a fraction; penalties look at all masks in any case."""
 
     crops_per_mask: Annotated[int, Shapes("step")] = Field(default=1, ge=0)
     """Random resized crops taken from every masked view, for the student only."""
@@ -125,6 +132,10 @@ class MaskConfig(Config):
 
     mask_update_freq: Annotated[int, Shapes("step")] = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
+
+    train_mask_until: Annotated[float, Shapes("step")] = Field(default=1.0, gt=0, le=1)
+    """Fraction of the run after which the mask model is frozen: it still draws the masks, and the
+    student trains on."""
 
     mask_forward: Annotated[Literal["auto", "shared", "separate"], Shapes("step")] = "auto"
     """Whether one pass of the mask model serves both halves of a step; auto: shared where no
@@ -172,6 +183,15 @@ class MaskConfig(Config):
             raise ValueError(
                 "mask_source=none and crops_per_mask=0 leave nothing to tell views apart. "
                 "Use --crops-per-mask 1 or more."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_mask_model_to_freeze(self) -> Self:
+        if self.mask_source != "learned" and is_changed(self, "train_mask_until"):
+            raise ValueError(
+                f"train_mask_until={self.train_mask_until} would be ignored: mask_source="
+                f"{self.mask_source} trains no mask model. Drop it, or use --mask-source learned."
             )
         return self
 

@@ -46,6 +46,10 @@ class LossConfig(Config):
     sparsity_penalty_type: Annotated[SparsityPenalty, Shapes("step")] = "inverse_sin"
     """Penalty on a mask's share of the image: steep at 0 and 1, or flat around one half."""
 
+    alpha_entropy: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0)
+    """Weight, in the mask model's loss, of the entropy of the softmax of an image's mask areas,
+    which is lowest where areas differ most."""
+
     area_targets: Annotated[tuple[float, ...] | None, Shapes("step")] = None
     """Shares of the image that the masks should have, one for each; they add up to 1. The penalty
     is then the squared distance to them instead, smallest mask to smallest target and so on, so

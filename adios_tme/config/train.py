@@ -129,6 +129,7 @@ class TrainConfig(Config):
         for name in (
             "area_targets",
             "area_over",
+            "alpha_entropy",
             "reconstruction_weight",
             "edge_weight",
             "consistency_weight",

@@ -43,7 +43,8 @@ class Metrics:
     ) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks; a collective."""
         run = self._run
-        values = _read(_scalars(report) | self._of_mask_half | vars(diagnostics))
+        of_mask_half = {} if now.mask_is_frozen else self._of_mask_half
+        values = _read(_scalars(report) | of_mask_half | vars(diagnostics))
         (num_damaged,) = sum_over_ranks(num_corrupt)
         seconds = time.perf_counter() - self._last_time
         num_images = (run.iteration - self._last_iteration) * run.global_batch_size

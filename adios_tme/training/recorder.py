@@ -86,7 +86,7 @@ class Recorder:
             images_BCHW = passes[-1].images
             diagnostics = measure_diagnostics(run, images_BCHW, report.masks, now)
             line = self._metrics.line(report, diagnostics, now, self._feed.corrupt.num_corrupt)
-            self._tell(line | scores)
+            self._tell(line | scores, now)
         if self._examples is not None and self._is_due(self._settings.viz_freq):
             picture = draw_masks(run, self._examples)
             pictures = {"masks": picture} if picture else {}
@@ -100,7 +100,7 @@ class Recorder:
         watch = self._run.config.watch
         return watch.eval_labels is not None and self._is_due(watch.eval_freq)
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _tell(self, line: dict[str, Any], now: Schedule) -> None:
         if not self._run.world.is_first:
             return
         for tracker in self._trackers:
@@ -109,7 +109,7 @@ class Recorder:
         if not self._console.is_terminal:
             total = self._run.config.optim.total_iterations
             logger.info("%d/%d  %s", line["iteration"], total, summary(line))
-        if self._run.config.mask.mask_source == "learned":
+        if self._run.config.mask.mask_source == "learned" and not now.mask_is_frozen:
             for warning in self._warnings.warnings(line):
                 logger.warning("%s", warning)
             for notice in self._nuclei.notices(line):

@@ -121,6 +121,7 @@ def test_losses_and_gradients_of_a_step(name: str, double: None, tmp_path: Path)
     loss = explicit_loss(objective, student, images, views)
     loss.backward()
     torch.testing.assert_close(report.student_loss, loss.detach())
+    assert isinstance(run.objective, BYOL | SimSiam)
     for found, explicit in ((run.bare_student, student), (run.objective.predictor, objective)):
         expected = gradients(explicit)
         assert len(gradients(found)) == len(expected) > 0

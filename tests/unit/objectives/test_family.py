@@ -141,13 +141,25 @@ def test_settings_of_other_objectives_are_refused(
     assert str(error.value) == f"loss: {message}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "section"), [("train_mask_until", 0.5, "mask: "), ("alpha_entropy", 0.5, "")]
+)
+def test_a_control_without_a_mask_model_has_nothing_to_set(
+    name: str, value: float, section: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        tiny_config(tmp_path, tmp_path, mask_source="random", **{name: value})
+    assert str(error.value).startswith(f"{section}{name}")
+    assert str(error.value).endswith("trains no mask model. Drop it, or use --mask-source learned.")
+
+
 @pytest.mark.parametrize("given", [{"demo": True}, {"preset": "stable"}])
 @pytest.mark.parametrize("name", KINDS)
 def test_presets_leave_temperatures_out_where_there_are_none(
     name: str, given: dict[str, Any]
 ) -> None:
     data = {} if given.get("demo") else {"data_path": ["patches"]}
-    config = TrainConfig(**given, data=data, loss={"objective": name})  # type: ignore[arg-type]
+    config = TrainConfig(**given, data=data, loss={"objective": name})
     assert config.loss.final_temp == 0.05
     assert config.loss.alpha_sparsity == (0.5 if given.get("demo") else 2.0)
     assert DEMO["loss"]["final_temp"] == 0.2
