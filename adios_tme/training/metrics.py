@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adios_tme.distributed.collectives import mean_over_ranks, sum_over_ranks
 from adios_tme.optim.schedule import Schedule
-from adios_tme.training.mask_diagnostics import MaskDiagnostics
+from adios_tme.training.mask_diagnostics import Diagnostics
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report
 
@@ -39,7 +39,7 @@ class Metrics:
             self._of_mask_half = _scalars(report) | dict(report.penalties)
 
     def line(
-        self, report: Report, diagnostics: MaskDiagnostics, now: Schedule, num_corrupt: int
+        self, report: Report, diagnostics: Diagnostics, now: Schedule, num_corrupt: int
     ) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks; a collective."""
         run = self._run

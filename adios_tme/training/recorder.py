@@ -12,6 +12,7 @@ from adios_tme.optim.schedule import Schedule
 from adios_tme.terminal import TrainingBar
 from adios_tme.trackers.base import Tracker
 from adios_tme.trackers.jsonl import JsonLinesTracker
+from adios_tme.training.embedding_diagnostics import CollapseWarnings
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
 from adios_tme.training.mask_diagnostics import (
@@ -47,6 +48,7 @@ class Recorder:
         self._settings = run.config.run
         self._metrics = Metrics(run, feed.index.epoch_length)
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
+        self._collapse = CollapseWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
         writes = run.world.is_first
         self._evaluate = evaluate if writes else None
@@ -109,6 +111,8 @@ class Recorder:
         if not self._console.is_terminal:
             total = self._run.config.optim.total_iterations
             logger.info("%d/%d  %s", line["iteration"], total, summary(line))
+        for warning in self._collapse.warnings(line):
+            logger.warning("%s", warning)
         if self._run.config.mask.mask_source == "learned" and not now.mask_is_frozen:
             for warning in self._warnings.warnings(line):
                 logger.warning("%s", warning)
