@@ -44,7 +44,8 @@ class BYOL(Objective):
 
     def embed(self, student: nn.Module, batches: ImageBatches) -> Tensor:
         """Embeddings (n, 2, D): the student's, and the teacher's."""
-        return torch.stack([torch.cat(student(batches)), self._targets(batches)], dim=1)
+        targets = self._targets(batches)  # first, while the student's activations are not there
+        return torch.stack([torch.cat(student(batches)), targets], dim=1)
 
     def embeddings(self, embedded: Tensor) -> Tensor:
         """The student's (..., D)."""

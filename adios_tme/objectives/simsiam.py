@@ -39,6 +39,11 @@ class SimSiam(Objective):
         to_masked = similarity(predicted[:1], targets[1:])
         return -(to_clean + to_masked) / 2
 
+    def mask_loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
+        """Half of -cos of the predicted and the clean embedding, the part with a gradient."""
+        predicted = self.predictor(self.norm(masked.float()))
+        return -similarity(predicted, self.norm(clean.float())) / 2
+
 
 def build(student: Student, loss: LossConfig) -> SimSiam:
     """The objective, as wide as the student's embeddings."""

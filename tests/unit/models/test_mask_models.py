@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from adios_tme.benchmark.throughput.cost import kept_bytes
+from adios_tme.benchmark.throughput.counting import kept_bytes
 from adios_tme.config.model import MaskConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError

@@ -13,15 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adios_tme.benchmark.throughput.cost import (
-    StepCost,
-    ViewCost,
-    count_flops,
-    kept_bytes,
-    kept_of_views,
-    num_weights,
-)
+from adios_tme.benchmark.throughput.cost import StepCost
+from adios_tme.benchmark.throughput.counting import count_flops, kept_bytes
 from adios_tme.benchmark.throughput.live_bytes import peak_bytes
+from adios_tme.benchmark.throughput.student_cost import ViewCost, kept_of_views, num_weights
 from adios_tme.config.load import build, nest
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
@@ -125,6 +120,35 @@ def test_options_of_the_masks_cost_the_passes_that_they_add(
     assert flops_of_a_step(cost.config) == pytest.approx(cost.flops, rel=1e-3)
 
 
+@pytest.mark.parametrize("objective", ["simclr", "byol", "simsiam"])
+@pytest.mark.parametrize("variant", ["adios", "adios_s"])
+@pytest.mark.parametrize("crops", [0, 2])
+def test_every_objective_and_variant_stays_below_its_floor(
+    crops: int, variant: str, objective: str, tmp_path: Path
+) -> None:
+    flags = {"objective": objective, "variant": variant, "crops_per_mask": crops, "crop_size": 16}
+    if not crops:
+        del flags["crop_size"]
+    config = narrow(tmp_path, "adios", **flags)
+    cost = StepCost.of(config)
+    counted = flops_of_a_step(config)
+    assert counted < cost.floor_flops
+    assert counted == pytest.approx(cost.flops, rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["byol", "simsiam"])
+def test_the_number_of_weights_with_a_predictor(objective: str, tmp_path: Path) -> None:
+    config = narrow(tmp_path, "adios", objective=objective)
+    run = Run.build(config, World(0, 1, 0, 1, CPU))
+    trained = [
+        weight.numel()
+        for updater in run.updaters().values()
+        for group in updater.optimizer.param_groups
+        for weight in group["params"]
+    ]
+    assert StepCost.of(config).num_weights == sum(trained)
+
+
 def test_crops_cost_what_their_tokens_cost(tmp_path: Path) -> None:
     without = flops_of_a_step(narrow(tmp_path, "adios", crops_per_mask=0))
     config = narrow(tmp_path, "adios", crops_per_mask=2, crop_size=16)
@@ -211,12 +235,12 @@ def test_the_number_of_weights(arch: str) -> None:
 
 def present(run: Run) -> Iterator[Tensor]:
     """What a step finds there; one by one, so that nothing here keeps a gradient alive."""
-    networks = (run.bare_student, run.bare_mask_model)
-    for network, updater in zip(networks, run.updaters().values(), strict=True):
+    for network in (run.bare_student, run.bare_mask_model, run.objective):
         for weight in network.parameters():
             yield weight
             if weight.grad is not None:
                 yield weight.grad
+    for updater in run.updaters().values():
         for state in updater.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
@@ -229,6 +253,9 @@ def present(run: Run) -> Iterator[Tensor]:
         (2, False, 0, "adios", {}),
         *product([4], [False], [0], MASK_MODELS, [{"consistency_weight": 1.0}]),
         *product([4], [False], [0], MASK_MODELS, [{"reconstruction_weight": 1.0}]),
+        (4, False, 1, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
+        (4, True, 0, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
+        (4, False, 0, "adios", {"variant": "adios_s"}),
     ],
 )
 def test_the_most_that_a_step_has_in_memory(
