@@ -23,7 +23,7 @@ EPSILON = 1e-7
 #: Spread of embeddings, relative to those that point everywhere, below which they have collapsed.
 COLLAPSED = 0.05
 #: Number of directions that embeddings use, below which they have collapsed.
-FEW_DIRECTIONS = 1.5
+FEW_DIRECTIONS = 1.1
 #: Lines of the log over which both are averaged before they are complained about.
 COLLAPSE_LINES = 5
 

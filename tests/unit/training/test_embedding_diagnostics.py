@@ -117,9 +117,9 @@ def test_a_collapse_is_told_once_in_words_and_again_when_it_has_passed() -> None
         "per update."
     )
     assert say(watch) == []
-    (text,) = say(watch, times=3 * COLLAPSE_LINES, rankme=1.2)
+    (text,) = say(watch, times=3 * COLLAPSE_LINES, rankme=1.02)
     assert text.startswith(
-        "The student has collapsed to few dimensions: its embeddings use 1.2 of them (rankme over "
+        "The student has collapsed to few dimensions: its embeddings use 1.0 of them (rankme over "
         "5 log lines). "
     )
     assert say(watch, embedding_std=None, rankme=None) == []

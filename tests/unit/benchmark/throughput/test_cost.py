@@ -324,7 +324,12 @@ def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
     for flags, vit_unet, adios in rows:
         for flag in re.findall(r"--([\w-]+)", flags):
             told[flag.replace("-", "_")] = vit_unet if column == "vit_unet" else adios
-    values: dict[str, Any] = {"area_targets": (0.2, 0.4, 0.4), "area_over": "batch", "fill": "blur"}
+    values: dict[str, Any] = {
+        "area_targets": (0.2, 0.4, 0.4),
+        "area_over": "batch",
+        "alpha_entropy": 1.0,
+        "fill": "blur",
+    }
     weights = {name: 1.0 for name in told if name.endswith("_weight")}
     assert told.keys() == values.keys() | weights.keys()
     assert len(weights) == 3
@@ -332,6 +337,26 @@ def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
         options = {name: value, "mask_model_type": column}
         cost = StepCost.of(settings_of_a_run(tmp_path, **options))
         assert told[name] == f"{(cost.flops - plain.flops) / 1e9:.2f}", name
+
+
+OBJECTIVE_ROWS = re.findall(r"^\| `(\w+)` \| `(adios\w*)` \| (\d+\.\d [\d. |]+) \|$", PAGE, re.M)
+
+
+def test_the_documents_table_of_objectives(tmp_path: Path) -> None:
+    assert len(OBJECTIVE_ROWS) == 6
+    for objective, variant, figures in OBJECTIVE_ROWS:
+        flags = {"objective": objective, "variant": variant}
+        cost = StepCost.of(settings_of_a_run(tmp_path, **flags))
+        expected = [
+            cost.floor_flops / 1e9,
+            cost.flops / 1e9,
+            cost.kept_bytes(4) / 1e6,
+            cost.num_weights / 1e6,
+            cost.embedding_bytes(64) / 1e6,
+        ]
+        assert figures.split(" | ") == [
+            f"{value:.{places}f}" for value, places in zip(expected, (1, 1, 0, 1, 1), strict=True)
+        ]
 
 
 def test_the_documents_table_of_ranks(tmp_path: Path) -> None:
