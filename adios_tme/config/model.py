@@ -149,6 +149,10 @@ class MaskConfig(Config):
     mask_encoder_depth: Annotated[int, Shapes("weights")] = Field(default=12, ge=4)
     """Blocks of the vit_unet's encoder; the decoder reads it at each quarter."""
 
+    mask_decoder_width: Annotated[int, Shapes("weights")] = Field(default=256, gt=0, multiple_of=64)
+    """Channels of the vit_unet's decoder after its first doubling of the resolution, a multiple of
+    64; half as many after each of the next three."""
+
     mask_dropout: Annotated[float, Shapes("step")] = Field(default=0.2, ge=0, lt=1)
     """Dropout in the vit_unet's decoder, and stochastic depth in its encoder."""
 
@@ -165,6 +169,7 @@ class MaskConfig(Config):
         for name in (
             "mask_encoder_dim",
             "mask_encoder_depth",
+            "mask_decoder_width",
             "mask_dropout",
             "mask_encoder_checkpoint",
             "freeze_mask_encoder",

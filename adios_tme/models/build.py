@@ -81,6 +81,7 @@ def build_mask_model(
         mask.mask_dropout,
         mask.freeze_mask_encoder,
         recompute,
+        mask.mask_decoder_width,
     ).to(resolved.device)
 
 

@@ -39,6 +39,10 @@ class SimSiam(Objective):
         to_masked = similarity(predicted[:1], targets[1:])
         return -(to_clean + to_masked) / 2
 
+    def embeddings(self, embedded: Tensor) -> Tensor:
+        """Embeddings (..., B, D) as they are compared, behind the batch norm; a collective."""
+        return self.norm(embedded.float())
+
     def mask_loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
         """Half of -cos of the predicted and the clean embedding, the part with a gradient."""
         predicted = self.predictor(self.norm(masked.float()))

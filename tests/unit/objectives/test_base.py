@@ -49,6 +49,9 @@ class ToyObjective(Objective):
             targets = torch.cat(self.teacher(batches))
         return torch.stack([torch.cat(student(batches)), targets], dim=1)
 
+    def embeddings(self, embedded: Tensor) -> Tensor:
+        return embedded[..., 0, :]
+
     def loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
         predicted = self.predictor(masked[..., 0, :])
         losses: Tensor = (predicted - clean[..., 1, :]).square().mean(dim=(1, 2))

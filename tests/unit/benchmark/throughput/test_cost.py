@@ -87,6 +87,14 @@ def test_a_second_mask_forward_is_paid_where_it_is_asked_for(
     assert flops_of_a_step(config) == pytest.approx(cost.flops, rel=1e-3)
 
 
+@pytest.mark.parametrize(("width", "gflop"), [(64, 3.8), (128, 7.2), (256, 20.8), (512, 74.9)])
+def test_the_documents_costs_of_decoders(width: int, gflop: float, tmp_path: Path) -> None:
+    cost = StepCost.of(settings_of_a_run(tmp_path, mask_decoder_width=width))
+    assert cost.mask_model.forward / 1e9 == pytest.approx(gflop, abs=0.05)
+    page = (DOCS / "training.md").read_text().replace("GFLOP ", "")
+    assert f"{gflop} with {width}" in page
+
+
 def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
     config = narrow(tmp_path, "vit_unet", mask_dropout=0.0, freeze_mask_encoder=True)
     cost = StepCost.of(config)
@@ -288,7 +296,8 @@ def test_the_most_that_a_step_has_in_memory(
     )
 
 
-PAGE = (Path(__file__).parents[4] / "docs" / "scaling.md").read_text()
+DOCS = Path(__file__).parents[4] / "docs"
+PAGE = (DOCS / "scaling.md").read_text()
 ROWS = re.findall(r"^\| `(vit_\w+)` \| `(\w+)` \| (\d) \| ([\d. |]+) \|$", PAGE, re.M)
 
 
