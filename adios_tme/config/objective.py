@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from adios_tme.config.base import Config, Shapes, is_changed
 
@@ -32,9 +32,7 @@ class LossConfig(Config):
     predictor finds the embeddings of a momentum teacher; or SimSiam, where it finds the student's
     own."""
 
-    predictor_hidden_dim: Annotated[int | None, Shapes("weights")] = Field(
-        default_factory=lambda given: PREDICTOR_WIDTHS.get(given["objective"]), gt=0
-    )
+    predictor_hidden_dim: Annotated[int | None, Shapes("weights")] = Field(default=None, gt=0)
     """Width of the hidden layer of the predictor; default: 4096 with byol, 512 with simsiam."""
 
     teacher_momentum: Annotated[float, Shapes("step")] = Field(default=0.996, ge=0, lt=1)
@@ -77,6 +75,11 @@ class LossConfig(Config):
     final_temp: Annotated[float, Shapes("step")] = Field(default=0.05, gt=0)
     """Contrastive temperature at the last iteration, reached by half a cosine."""
 
+    @field_validator("predictor_hidden_dim")
+    @classmethod
+    def _papers_have_a_width(cls, width: int | None, info: ValidationInfo) -> int | None:
+        return width or PREDICTOR_WIDTHS.get(info.data.get("objective", ""))
+
     @field_validator("area_targets")
     @classmethod
     def _targets_share_the_image(
@@ -106,11 +109,8 @@ class LossConfig(Config):
             },
         }
         for name, reason in of_others[self.objective].items():
-            default = (
-                None if name == "predictor_hidden_dim" else type(self).model_fields[name].default
-            )
             value = getattr(self, name)
-            if value != default:
+            if is_changed(self, name):
                 raise ValueError(
                     f"{name}={value} would be ignored: objective={self.objective} {reason}. "
                     f"Drop it, or use another --objective."

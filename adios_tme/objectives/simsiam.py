@@ -41,7 +41,8 @@ class SimSiam(Objective):
 
     def embeddings(self, embedded: Tensor) -> Tensor:
         """Embeddings (..., B, D) as they are compared, behind the batch norm; a collective."""
-        return self.norm(embedded.float())
+        normed: Tensor = self.norm(embedded.float())
+        return normed
 
     def mask_loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
         """Half of -cos of the predicted and the clean embedding, the part with a gradient."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves_with_path
 
 from adios_tme import load_student
+from adios_tme.config.load import merge
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError
@@ -151,6 +152,15 @@ def test_a_control_without_a_mask_model_has_nothing_to_set(
         tiny_config(tmp_path, tmp_path, mask_source="random", **{name: value})
     assert str(error.value).startswith(f"{section}{name}")
     assert str(error.value).endswith("trains no mask model. Drop it, or use --mask-source learned.")
+
+
+def test_settings_of_a_simclr_run_take_another_objective(tmp_path: Path) -> None:
+    saved = tiny_config(tmp_path, tmp_path).model_dump(mode="json")
+    assert saved["loss"]["predictor_hidden_dim"] is None
+    for name, width in (("byol", 4096), ("simsiam", 512)):
+        again = TrainConfig.model_validate(merge(saved, {"loss": {"objective": name}}))
+        assert again.loss.predictor_hidden_dim == width
+        assert TrainConfig.model_validate(again.model_dump(mode="json")) == again
 
 
 @pytest.mark.parametrize("given", [{"demo": True}, {"preset": "stable"}])
