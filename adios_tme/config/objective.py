@@ -109,11 +109,10 @@ class LossConfig(Config):
             },
         }
         for name, reason in of_others[self.objective].items():
-            value = getattr(self, name)
             if is_changed(self, name):
                 raise ValueError(
-                    f"{name}={value} would be ignored: objective={self.objective} {reason}. "
-                    f"Drop it, or use another --objective."
+                    f"{name}={getattr(self, name)} would be ignored: "
+                    f"objective={self.objective} {reason}. Drop it, or use another --objective."
                 )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError
 from adios_tme.objectives.byol import BYOL
 from adios_tme.run_folder.checkpoints import read_checkpoint
+from adios_tme.training import embedding_diagnostics
 from adios_tme.training.loop import run_training
 from adios_tme.training.start import take_weights
 from adios_tme.training.state import Run
@@ -66,6 +68,22 @@ def test_a_student_is_loaded_without_its_teacher(tmp_path: Path) -> None:
     loaded = load_student(tmp_path / "run").state_dict()
     assert loaded.keys() == saved["student"].keys()
     assert all(torch.equal(loaded[name], value) for name, value in saved["student"].items())
+
+
+def test_a_run_says_what_befalls_its_student_and_mask_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_diagnostics, "COLLAPSED", 100.0)
+    make_dataset(tmp_path / "data")
+    flags = TINY | {"objective": "byol", "train_mask_until": 0.4, "total_iterations": 7}
+    run_training(tiny_config(tmp_path / "data", tmp_path / "run", **flags))
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert said.count("The student has collapsed") == 1
+    assert "The mask model is frozen after 3 of 7 updates" in said
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert ["mask_loss" in line for line in lines if "student_loss" in line] == [True] * 3 + (
+        [False] * 4
+    )
 
 
 def test_another_objective_does_not_resume_it(tmp_path: Path) -> None:
