@@ -56,7 +56,7 @@ class Metrics:
             "samples_seen": run.samples_seen,
             "epoch": run.samples_seen / self._epoch_length,
             **values,
-            "temperature": now.temperature,
+            **({"temperature": now.temperature} if run.config.loss.objective == "simclr" else {}),
             "lr": now.lr,
             "mask_lr": now.mask_lr,
             "images_per_second": num_images / seconds,

@@ -80,7 +80,9 @@ def test_a_run_says_what_befalls_its_student_and_mask_model(
     said = (tmp_path / "run" / "train.log").read_text()
     assert said.count("The student has collapsed") == 1
     assert "The mask model is frozen after 3 of 7 updates" in said
-    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "temperature" not in text
+    lines = map(json.loads, text.splitlines())
     assert ["mask_loss" in line for line in lines if "student_loss" in line] == [True] * 3 + (
         [False] * 4
     )
