@@ -28,7 +28,7 @@ def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteratio
     """Settings of the step that follows ``iteration`` finished ones."""
     total = optim.total_iterations
     lr = warmup_cosine(iteration, total, optim.warmup_iterations, optim.lr, optim.min_lr)
-    is_frozen = iteration >= mask.train_mask_until * total
+    is_frozen = mask.train_mask_until < 1 and iteration >= mask.train_mask_until * total
     is_learned = mask.mask_source == "learned"
     return Schedule(
         lr=lr,

@@ -39,6 +39,7 @@ def test_the_mask_model_is_due_until_it_is_frozen() -> None:
     steps = [schedule_at(optim, LossConfig(), mask, iteration) for iteration in range(20)]
     assert [number for number, now in enumerate(steps) if now.mask_is_due] == [0, 2, 4]
     assert [number for number, now in enumerate(steps) if now.mask_is_frozen] == list(range(6, 20))
-    to_the_end = schedule_at(optim, LossConfig(), MaskConfig(), 19)
-    assert to_the_end.mask_is_due
-    assert not to_the_end.mask_is_frozen
+    for iteration in (19, 20):  # the second one is beyond the end
+        never = schedule_at(optim, LossConfig(), MaskConfig(), iteration)
+        assert never.mask_is_due
+        assert not never.mask_is_frozen
