@@ -94,6 +94,9 @@ class StudentConfig(Config):
         return self
 
 
+Variant = Literal["adios", "adios_s"]
+"""Which of an image's masks become views: all of them, or one that is drawn."""
+
 Fill = Literal["zero", "mean", "blur", "noise"]
 """What may stand in the hole of a masked view."""
 
@@ -108,6 +111,10 @@ class MaskConfig(Config):
 
     num_masks: Annotated[int, Shapes("weights")] = Field(default=3, ge=2)
     """Masks per image; they add up to one at every pixel."""
+
+    variant: Annotated[Variant, Shapes("step")] = "adios"
+    """Whether every mask becomes a masked view, or one that is drawn for each image and half of a
+    step (ADIOS-s), which costs the student a fraction; penalties look at all masks in any case."""
 
     crops_per_mask: Annotated[int, Shapes("step")] = Field(default=1, ge=0)
     """Random resized crops taken from every masked view, for the student only."""
@@ -131,6 +138,10 @@ class MaskConfig(Config):
     mask_update_freq: Annotated[int, Shapes("step")] = Field(default=1, ge=1)
     """The mask model is updated on every n-th iteration."""
 
+    train_mask_until: Annotated[float, Shapes("step")] = Field(default=1.0, gt=0, le=1)
+    """Fraction of the run after which the mask model is frozen: it still draws the masks, and the
+    student trains on."""
+
     mask_forward: Annotated[Literal["auto", "shared", "separate"], Shapes("step")] = "auto"
     """Whether one pass of the mask model serves both halves of a step; auto: shared where no
     dropout is in play, else a pass for each half, so that each draws its own."""
@@ -142,6 +153,10 @@ class MaskConfig(Config):
 
     mask_encoder_depth: Annotated[int, Shapes("weights")] = Field(default=12, ge=4)
     """Blocks of the vit_unet's encoder; the decoder reads it at each quarter."""
+
+    mask_decoder_width: Annotated[int, Shapes("weights")] = Field(default=256, gt=0, multiple_of=64)
+    """Channels of the vit_unet's decoder after its first doubling of the resolution, a multiple of
+    64; half as many after each of the next three."""
 
     mask_dropout: Annotated[float, Shapes("step")] = Field(default=0.2, ge=0, lt=1)
     """Dropout in the vit_unet's decoder, and stochastic depth in its encoder."""
@@ -159,6 +174,7 @@ class MaskConfig(Config):
         for name in (
             "mask_encoder_dim",
             "mask_encoder_depth",
+            "mask_decoder_width",
             "mask_dropout",
             "mask_encoder_checkpoint",
             "freeze_mask_encoder",
@@ -177,6 +193,15 @@ class MaskConfig(Config):
             raise ValueError(
                 "mask_source=none and crops_per_mask=0 leave nothing to tell views apart. "
                 "Use --crops-per-mask 1 or more."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_mask_model_to_freeze(self) -> Self:
+        if self.mask_source != "learned" and is_changed(self, "train_mask_until"):
+            raise ValueError(
+                f"train_mask_until={self.train_mask_until} would be ignored: mask_source="
+                f"{self.mask_source} trains no mask model. Drop it, or use --mask-source learned."
             )
         return self
 

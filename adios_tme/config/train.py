@@ -46,6 +46,12 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _objective_in(given: Mapping[str, Any]) -> Any:
+    """The objective that settings ask for, as they are given."""
+    loss = given.get("loss")
+    return loss.get("objective", "simclr") if isinstance(loss, Mapping) else "simclr"
+
+
 class TrainConfig(Config):
     """Train a student encoder and a mask model against each other (ADIOS, Shi et al. 2022).
 
@@ -72,17 +78,6 @@ class TrainConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _leaves_may_stand_at_the_top(cls, given: Any) -> Any:
-        """``TrainConfig(data_path=["patches"], lr=1e-4)``, as in a settings file."""
-        if not isinstance(given, Mapping):
-            return given
-        names = {leaf.path[-1] for leaf in leaves(cls)} - set(cls.model_fields)
-        flat = {name: value for name, value in given.items() if name in names}
-        rest = {name: value for name, value in given.items() if name not in names}
-        return merge(_plain(rest), nest(cls, flat)) if flat else given
-
-    @model_validator(mode="before")
-    @classmethod
     def _presets_go_under(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
@@ -92,7 +87,23 @@ class TrainConfig(Config):
         plain = _plain(given)
         if name is not None and is_file(str(name)):
             plain["preset"] = None  # the file may change or go; what it says is in the settings
-        return merge(demo, preset, plain)
+        under = merge(demo, preset)
+        if _objective_in(plain) != "simclr":  # no other has a temperature
+            under["loss"] = {
+                name: value for name, value in under.get("loss", {}).items() if "temp" not in name
+            }
+        return merge(under, plain)
+
+    @model_validator(mode="before")  # the last one that is declared is the first to run
+    @classmethod
+    def _leaves_may_stand_at_the_top(cls, given: Any) -> Any:
+        """``TrainConfig(data_path=["patches"], lr=1e-4)``, as in a settings file."""
+        if not isinstance(given, Mapping):
+            return given
+        names = {leaf.path[-1] for leaf in leaves(cls)} - set(cls.model_fields)
+        flat = {name: value for name, value in given.items() if name in names}
+        rest = {name: value for name, value in given.items() if name not in names}
+        return merge(_plain(rest), nest(cls, flat)) if flat else given
 
     @model_validator(mode="after")
     def _patches_tile_the_image(self) -> Self:
@@ -122,6 +133,7 @@ class TrainConfig(Config):
         for name in (
             "area_targets",
             "area_over",
+            "alpha_entropy",
             "reconstruction_weight",
             "edge_weight",
             "consistency_weight",

@@ -52,6 +52,8 @@ _UNREADABLE: dict[Reason, tuple[int, ...]] = {
 #: What is left out of images that could be patches.
 _IMAGES: tuple[Reason, ...] = ("rule", "thumbnail")
 _READABLE = (STORED, DEFLATED)
+#: Of sources that are no slides.
+NO_TILING = SlideTiling()
 
 
 @dataclass
@@ -107,7 +109,7 @@ def _archive_bytes(source: Source) -> int:
         return 0
 
 
-def scan_source(source: Source, selection: PatchSelection, tiling: SlideTiling) -> Scan:
+def scan_source(source: Source, selection: PatchSelection, tiling: SlideTiling = NO_TILING) -> Scan:
     """List one archive or folder, and tell patches from what is left out; of a slide, find tiles.
 
     Raises:

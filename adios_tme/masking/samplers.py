@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from adios_tme.config.model import Variant
 
 
 class Sampler(Protocol):
@@ -20,3 +23,14 @@ class Sampler(Protocol):
 def adios(masks_BNHW: Tensor) -> Tensor:
     """Every mask becomes a view (Shi et al. 2022, arXiv:2201.13100)."""
     return masks_BNHW
+
+
+def adios_s(masks_BNHW: Tensor) -> Tensor:
+    """One mask of each image, drawn anew by each half of a step (the same paper, ADIOS-s)."""
+    num_images, num_masks = masks_BNHW.shape[:2]
+    drawn = torch.randint(num_masks, (num_images,), device=masks_BNHW.device)
+    rows = torch.arange(num_images, device=masks_BNHW.device)
+    return masks_BNHW[rows, drawn].unsqueeze(1)
+
+
+SAMPLERS: dict[Variant, Sampler] = {"adios": adios, "adios_s": adios_s}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import torch
@@ -44,6 +45,14 @@ def build_student(student: StudentConfig, img_size: int, resolved: Resolved) -> 
     return Student(encoder, head).to(resolved.device)
 
 
+def build_teacher(student: Student) -> Student:
+    """A copy of the student that is moved and not trained, in evaluation, compiled if that is."""
+    teacher = copy.deepcopy(student).requires_grad_(False).eval()
+    if any(block._compiled_call_impl is not None for block in student.encoder.blocks):
+        _compile_blocks(teacher.encoder)
+    return teacher
+
+
 def build_mask_model(
     mask: MaskConfig, student: StudentConfig, img_size: int, resolved: Resolved
 ) -> AdiosUNet | ViTUNet:
@@ -72,6 +81,7 @@ def build_mask_model(
         mask.mask_dropout,
         mask.freeze_mask_encoder,
         recompute,
+        mask.mask_decoder_width,
     ).to(resolved.device)
 
 

@@ -9,6 +9,14 @@ import torch
 from torch import nn
 
 
+@torch.no_grad()
+def move_towards(slow: nn.Module, fast: nn.Module, share: float) -> None:
+    """Move each weight of a network by a share of its way to another's; one kernel for all."""
+    pairs = zip(slow.parameters(), fast.parameters(), strict=True)
+    own, others = map(list, zip(*pairs, strict=True))
+    torch._foreach_lerp_(own, others, share)
+
+
 class MovingAverage:
     """Exponential moving average of a network's weights, in evaluation mode.
 
@@ -30,13 +38,10 @@ class MovingAverage:
         self.network.load_state_dict(network.state_dict())
         self.num_updates = 0
 
-    @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move a step towards the network."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
-        slow, fast = map(list, zip(*pairs, strict=True))
-        torch._foreach_lerp_(slow, fast, 1 - decay)
+        move_towards(self.network, network, 1 - decay)
         self.num_updates += 1
 
     def state(self) -> dict[str, Any]:

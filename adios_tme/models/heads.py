@@ -33,6 +33,7 @@ class TMEHead(nn.Sequential):
         for narrow, wide in itertools.pairwise(widths):
             layers += [nn.Linear(narrow, wide), nn.GELU()]
         super().__init__(*layers[:-1])
+        self.output_dim = output_dim
         for layer in self:
             if isinstance(layer, nn.Linear):
                 trunc_normal_(layer.weight, std=0.02)

@@ -18,8 +18,8 @@ from adios_tme.models.layers import conv_block, recomputed
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.weights import Weights, take_fitting
 
-#: Channels after each doubling of the resolution; further doublings keep the last.
-WIDTHS = (256, 128, 64, 32)
+#: Doublings of the resolution that each leave half of the channels; further ones keep theirs.
+NUM_HALVINGS = 3
 
 
 class ViTUNet(nn.Module):
@@ -35,6 +35,8 @@ class ViTUNet(nn.Module):
         num_masks: Masks per image.
         dropout: In the decoder.
         freeze_encoder: Keep the encoder's weights as they are, and evaluate it without dropout.
+        decoder_width: Channels of the decoder after its first doubling, a multiple of 64; half as
+            many after each of the next three.
         grad_checkpointing: Recompute the decoder in the backward pass; the encoder has its own.
     """
 
@@ -46,6 +48,7 @@ class ViTUNet(nn.Module):
         dropout: float = 0.0,
         freeze_encoder: bool = False,
         grad_checkpointing: bool = False,
+        decoder_width: int = 256,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = grad_checkpointing
@@ -53,7 +56,7 @@ class ViTUNet(nn.Module):
         self.dropout = dropout
         self.freeze_encoder = freeze_encoder
         num_doublings = max(1, round(math.log2(patch_size)))
-        widths = [WIDTHS[min(level, len(WIDTHS) - 1)] for level in range(num_doublings)]
+        widths = [decoder_width >> min(level, NUM_HALVINGS) for level in range(num_doublings)]
         # The level at which the features of 3/4, 1/2 and 1/4 of the depth join.
         self._joins = [min(level, num_doublings) for level in (1, 2, 3)]
         self.skips = nn.ModuleList(

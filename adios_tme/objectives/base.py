@@ -51,8 +51,30 @@ class Objective(nn.Module, ABC):
             now: Temperature and rates of this step.
 
         Returns:
-            (V,) losses in nats, averaged over this rank's images; the mean over ranks is the loss.
+            (V,) losses, averaged over this rank's images; the mean over ranks is the loss.
         """
+
+    def embed_clean(self, student: nn.Module, images: Tensor) -> Tensor:
+        """What the mask half compares masked views with, which needs no gradient: (B, ...)."""
+        return self.embed(student, [images])
+
+    def embed_masked(self, student: nn.Module, views: Tensor) -> Tensor:
+        """What the mask half keeps of masked views, with their gradient: (n, ...)."""
+        return self.embed(student, [views])
+
+    def mask_loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
+        """The loss (V,) in the mask half, where parts without a gradient may be left out.
+
+        Args:
+            clean: (B, ...), as `embed_clean` gives it.
+            masked: (V, B, ...), as `embed_masked` does.
+            now: Temperature and rates of this step.
+        """
+        return self.loss(clean, masked, now)
+
+    def embeddings(self, embedded: Tensor) -> Tensor:
+        """The student's embeddings (..., D) in what `embed` gives."""
+        return embedded
 
     def restart(self, student: nn.Module) -> None:
         """Begin anew with the student as it is, whose weights came from elsewhere."""

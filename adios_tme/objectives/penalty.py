@@ -17,6 +17,7 @@ from adios_tme.objectives.area import AreaPenalty
 from adios_tme.objectives.consistency import consistency_penalty, mirrored
 from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.smoothness import edge_penalty
+from adios_tme.objectives.sparsity import entropy_penalty
 
 
 class Networks(Protocol):
@@ -46,6 +47,7 @@ class MaskPenalty(nn.Module):
         self._area = AreaPenalty(loss)
         self._normalise = normalise
         others: dict[str, tuple[float, Term]] = {
+            "entropy_penalty": (loss.alpha_entropy, _entropy),
             "reconstruction_penalty": (loss.reconstruction_weight, _reconstruction),
             "edge_penalty": (loss.edge_weight, self._edges),
             "consistency_penalty": (loss.consistency_weight, _consistency),
@@ -101,6 +103,10 @@ class MaskPenalty(nn.Module):
     def _edges(self, networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
         density_BHW = optical_density(self._normalise.undo(images_BCHW)).mean(dim=1)
         return edge_penalty(masks_BNHW, density_BHW)
+
+
+def _entropy(networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
+    return entropy_penalty(masks_BNHW)
 
 
 def _reconstruction(networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:

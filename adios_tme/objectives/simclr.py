@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adios_tme.config.objective import LossConfig
 from adios_tme.distributed.collectives import gather_batch
 from adios_tme.distributed.world import own_rank
 from adios_tme.models.student import Student
@@ -24,7 +25,7 @@ class SimCLR(Objective):
         return simclr_loss(clean, masked, now.temperature)
 
 
-def build(student: Student) -> SimCLR:
+def build(student: Student, loss: LossConfig) -> SimCLR:
     """The objective; it has no parameters of its own, whatever the student."""
     return SimCLR()
 

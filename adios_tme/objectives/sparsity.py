@@ -32,6 +32,22 @@ def sparsity_penalty(masks_BNHW: Tensor, kind: SparsityPenalty = "inverse_sin") 
     return penalty_of_areas(areas(masks_BNHW), kind)
 
 
+def entropy_penalty(masks_BNHW: Tensor) -> Tensor:
+    """Entropy over an image's masks of the softmax of their areas, averaged over images.
+
+    The optional term of the ADIOS authors' code, which the mask model lowers so that areas differ.
+    Theirs is summed over the images of a batch: a weight there is that many times as much here.
+
+    Args:
+        masks_BNHW: Soft masks in [0, 1].
+
+    Returns:
+        Scalar in nats.
+    """
+    log_share_BN = areas(masks_BNHW).log_softmax(dim=1)
+    return -(log_share_BN.exp() * log_share_BN).sum(dim=1).mean()
+
+
 def areas(masks_BNHW: Tensor) -> Tensor:
     """Share (B, N) of each image that each mask has, in single precision."""
     return masks_BNHW.float().mean(dim=(2, 3))

@@ -18,17 +18,25 @@ class Schedule:
     mask_lr: float
     temperature: float
     mask_is_due: bool
+    mask_is_frozen: bool
+    """Whether the mask model is never due again."""
+    teacher_momentum: float
+    """Share of a momentum teacher that an update keeps."""
 
 
 def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteration: int) -> Schedule:
     """Settings of the step that follows ``iteration`` finished ones."""
     total = optim.total_iterations
     lr = warmup_cosine(iteration, total, optim.warmup_iterations, optim.lr, optim.min_lr)
+    is_frozen = mask.train_mask_until < 1 and iteration >= mask.train_mask_until * total
+    is_learned = mask.mask_source == "learned"
     return Schedule(
         lr=lr,
         mask_lr=lr * optim.mask_lr_ratio,
         temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
-        mask_is_due=mask.mask_source == "learned" and iteration % mask.mask_update_freq == 0,
+        mask_is_due=is_learned and not is_frozen and iteration % mask.mask_update_freq == 0,
+        mask_is_frozen=is_frozen,
+        teacher_momentum=half_cosine(iteration, total, loss.teacher_momentum, 1.0),
     )
 
 

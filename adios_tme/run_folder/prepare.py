@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adios_tme.config.load import leaves, read_yaml, shapes, write_yaml
+from adios_tme.config.load import Leaf, leaves, read_yaml, shapes, write_yaml
 from adios_tme.config.run import RunConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import environment
@@ -72,11 +72,11 @@ def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) ->
         ConfigError: Naming each difference.
     """
     asked = config.model_dump(mode="json")
-    paths = [leaf.path for leaf in leaves(TrainConfig) if shapes(leaf) == "weights"]
     differences = [
-        f"{path[-1]} is {old}, asked {new}"
-        for path in paths
-        if (old := _lookup(saved, path)) != (new := _lookup(asked, path))
+        f"{leaf.path[-1]} is {old}, asked {new}"
+        for leaf in leaves(TrainConfig)
+        if shapes(leaf) == "weights"
+        and (old := _lookup(saved, leaf)) != (new := _lookup(asked, leaf))
     ]
     if differences:
         raise ConfigError(
@@ -85,10 +85,13 @@ def check_same_shape(config: TrainConfig, saved: dict[str, Any], where: Path) ->
         )
 
 
-def _lookup(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
+def _lookup(tree: dict[str, Any], leaf: Leaf) -> Any:
+    """A setting's value; its default where the release that wrote the tree did not have it."""
     value: Any = tree
-    for part in path:
-        value = value.get(part) if isinstance(value, dict) else None
+    for part in leaf.path:
+        if not isinstance(value, dict) or part not in value:
+            return None if leaf.field.default_factory else leaf.field.default
+        value = value[part]
     return value
 
 

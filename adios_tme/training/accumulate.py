@@ -162,7 +162,7 @@ def _passes(
 def _loss(run: Run, embeddings: Tensor, clean: Sequence[Tensor], now: Schedule) -> Tensor:
     """Of masked views and their clean one, which stands before them or apart."""
     if clean:
-        return run.objective.loss(torch.cat(list(clean)), embeddings, now).sum()
+        return run.objective.mask_loss(torch.cat(list(clean)), embeddings, now).sum()
     return run.objective.loss(embeddings[0], embeddings[1:], now).sum()
 
 

@@ -1,5 +1,7 @@
 """Mask diagnostics: shares, sharpness, overlap, and whether the masks are hard for the student.
 
+The embeddings that the last question takes are those that `embedding_diagnostics` looks at.
+
 Shape legend: B images, N masks, C channels, H x W pixels.
 """
 
@@ -16,6 +18,7 @@ from adios_tme.data.stain import haematoxylin_correlation
 from adios_tme.masking.controls import misplaced
 from adios_tme.masking.views import apply_masks
 from adios_tme.optim.schedule import Schedule
+from adios_tme.training.embedding_diagnostics import EmbeddingDiagnostics, measure_embeddings
 from adios_tme.training.state import Run
 
 #: A pixel is saturated when one mask has more than this of it.
@@ -32,8 +35,8 @@ GAP_LINES = 10
 
 
 @dataclass(frozen=True)
-class MaskDiagnostics:
-    """Facts about the masks of one batch, on the device."""
+class Diagnostics(EmbeddingDiagnostics):
+    """Facts about masks and embeddings of one batch, on the device."""
 
     mask_coverage: Tensor
     """(N,) mean share of the image."""
@@ -48,21 +51,25 @@ class MaskDiagnostics:
     mask_overlap: Tensor
     """Largest soft intersection over union of two channels."""
     adversarial_gap: Tensor
-    """Contrastive loss on these masks minus that on the same ones at random places, in nats."""
+    """The objective's loss on these masks minus that on the same ones at random places."""
 
 
 @torch.no_grad()
 def measure_diagnostics(
     run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule
-) -> MaskDiagnostics:
+) -> Diagnostics:
     """Look at the masks of a batch; costs two forward passes of the student, moves no weight.
 
-    A collective: the contrastive loss gathers embeddings from every rank.
+    A collective: embeddings are gathered from every rank.
     """
+    clean, learned, elsewhere = _embed(run, images_BCHW, masks_BNHW)
+    hard, easy = (run.objective.loss(clean, each, now).mean() for each in (learned, elsewhere))
     area_BN = masks_BNHW.mean(dim=(2, 3))
     num_masks = masks_BNHW.shape[1]
     entropy = -(masks_BNHW * masks_BNHW.clamp_min(1e-8).log()).sum(dim=1).mean()
-    return MaskDiagnostics(
+    embeddings = measure_embeddings(*map(run.objective.embeddings, (clean, learned)))
+    return Diagnostics(
+        **vars(embeddings),
         mask_coverage=area_BN.mean(dim=0),
         mask_coverage_spread=area_BN.std(dim=0, correction=0),
         mask_haematoxylin_correlation=haematoxylin_correlation(
@@ -71,7 +78,7 @@ def measure_diagnostics(
         mask_entropy=entropy / torch.tensor(num_masks).log(),
         mask_saturation=(masks_BNHW.amax(dim=1) > SATURATED).float().mean(),
         mask_overlap=_largest_overlap(masks_BNHW),
-        adversarial_gap=_gap(run, images_BCHW, masks_BNHW, now),
+        adversarial_gap=hard - easy,
     )
 
 
@@ -87,7 +94,8 @@ def _largest_overlap(masks_BNHW: Tensor) -> Tensor:
     return torch.stack(pairs).amax()
 
 
-def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule) -> Tensor:
+def _embed(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (B, ...) of images and (N, B, ...) of views by their masks and misplaced ones."""
     student, device, num_masks = run.bare_student, images_BCHW.device, masks_BNHW.shape[1]
     # A stream of its own, so that looking does not change what the run draws next.
     generator = torch.Generator(device).manual_seed(run.config.run.seed + run.iteration)
@@ -102,11 +110,8 @@ def _gap(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule) -> Te
             embeddings = run.objective.embed(student, [images_BCHW, *views])
     finally:
         student.train()
-    clean, *masked = embeddings.unflatten(0, (-1, len(images_BCHW))).split(
-        [1, num_masks, num_masks]
-    )
-    learned, random = (run.objective.loss(clean[0], each, now).mean() for each in masked)
-    return learned - random
+    views = embeddings.unflatten(0, (-1, len(images_BCHW)))
+    return views[0], views[1 : 1 + num_masks], views[1 + num_masks :]
 
 
 class DiagnosticWarnings:
@@ -149,7 +154,7 @@ class DiagnosticWarnings:
                 yield (
                     "gap",
                     f"The student has caught up: these masks are no harder for it than the same "
-                    f"ones at random places (adversarial gap {mean:.3f} nats over {GAP_LINES} log "
+                    f"ones at random places (adversarial gap {mean:.3f} over {GAP_LINES} log "
                     f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
                 )
 

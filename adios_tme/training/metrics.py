@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adios_tme.distributed.collectives import mean_over_ranks, sum_over_ranks
 from adios_tme.optim.schedule import Schedule
-from adios_tme.training.mask_diagnostics import MaskDiagnostics
+from adios_tme.training.mask_diagnostics import Diagnostics
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report
 
@@ -39,11 +39,12 @@ class Metrics:
             self._of_mask_half = _scalars(report) | dict(report.penalties)
 
     def line(
-        self, report: Report, diagnostics: MaskDiagnostics, now: Schedule, num_corrupt: int
+        self, report: Report, diagnostics: Diagnostics, now: Schedule, num_corrupt: int
     ) -> dict[str, Any]:
         """Read the device and the clock (host sync), and average over ranks; a collective."""
         run = self._run
-        values = _read(_scalars(report) | self._of_mask_half | vars(diagnostics))
+        of_mask_half = {} if now.mask_is_frozen else self._of_mask_half
+        values = _read(_scalars(report) | of_mask_half | vars(diagnostics))
         (num_damaged,) = sum_over_ranks(num_corrupt)
         seconds = time.perf_counter() - self._last_time
         num_images = (run.iteration - self._last_iteration) * run.global_batch_size
@@ -55,7 +56,7 @@ class Metrics:
             "samples_seen": run.samples_seen,
             "epoch": run.samples_seen / self._epoch_length,
             **values,
-            "temperature": now.temperature,
+            **({"temperature": now.temperature} if run.config.loss.objective == "simclr" else {}),
             "lr": now.lr,
             "mask_lr": now.mask_lr,
             "images_per_second": num_images / seconds,

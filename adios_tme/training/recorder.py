@@ -12,6 +12,7 @@ from adios_tme.optim.schedule import Schedule
 from adios_tme.terminal import TrainingBar
 from adios_tme.trackers.base import Tracker
 from adios_tme.trackers.jsonl import JsonLinesTracker
+from adios_tme.training.embedding_diagnostics import CollapseWarnings
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
 from adios_tme.training.mask_diagnostics import (
@@ -49,6 +50,7 @@ class Recorder:
         self._settings = run.config.run
         self._metrics = Metrics(run, feed.index.epoch_length)
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
+        self._collapse = CollapseWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
         self._knows_length = False
         writes = run.world.is_first
@@ -89,7 +91,7 @@ class Recorder:
             images_BCHW = passes[-1].images
             diagnostics = measure_diagnostics(run, images_BCHW, report.masks, now)
             line = self._metrics.line(report, diagnostics, now, self._feed.corrupt.num_corrupt)
-            self._tell(line | scores)
+            self._tell(line | scores, now)
         if self._examples is not None and self._is_due(self._settings.viz_freq):
             picture = draw_masks(run, self._examples)
             pictures = {"masks": picture} if picture else {}
@@ -122,7 +124,7 @@ class Recorder:
         watch = self._run.config.watch
         return watch.eval_labels is not None and self._is_due(watch.eval_freq)
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _tell(self, line: dict[str, Any], now: Schedule) -> None:
         if not self._run.world.is_first:
             return
         for tracker in self._trackers:
@@ -133,7 +135,9 @@ class Recorder:
             left = duration(self._seconds_left(line))
             logger.info("%d/%d  %s  %s left", line["iteration"], total, summary(line), left)
         self._warn_of_long_runs(line)
-        if self._run.config.mask.mask_source == "learned":
+        for warning in self._collapse.warnings(line):
+            logger.warning("%s", warning)
+        if self._run.config.mask.mask_source == "learned" and not now.mask_is_frozen:
             for warning in self._warnings.warnings(line):
                 logger.warning("%s", warning)
             for notice in self._nuclei.notices(line):

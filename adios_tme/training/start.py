@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,9 @@ def announce(run: Run, feed: Feed) -> None:
         str(run.resolved.dtype).removeprefix("torch."),
         run.bare_student.encoder.attention,
     )
+    share, total = run.config.mask.train_mask_until, run.config.optim.total_iterations
+    if share < 1:
+        logger.info("The mask model is frozen after %d of %d updates", ceil(share * total), total)
     if len(feed.index) < run.global_batch_size:
         logger.warning(
             "%d patches are fewer than a global batch of %d, so that an image is compared with "

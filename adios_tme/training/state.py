@@ -14,7 +14,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.collectives import from_all_ranks
 from adios_tme.distributed.world import World
 from adios_tme.masking.controls import random_partition
-from adios_tme.masking.samplers import Sampler, adios
+from adios_tme.masking.samplers import SAMPLERS, Sampler
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.ema import MovingAverage
 from adios_tme.models.layers import Normalise
@@ -46,7 +46,7 @@ class Run:
         self.world = world
         self.resolved = resolved
         self.objective = objective
-        self.sampler: Sampler = adios
+        self.sampler: Sampler = SAMPLERS[config.mask.variant]
         self.normalise = Normalise(config.data.mean, config.data.std).to(world.device)
         self.mask_penalty = MaskPenalty(config.loss, self.normalise).to(world.device)
         self.bare_student = student
@@ -78,7 +78,7 @@ class Run:
         resolved, img_size = resolve(config, world.device), config.data.img_size
         student = build_student(config.model, img_size, resolved)
         mask_model = build_mask_model(config.mask, config.model, img_size, resolved)
-        objective = build_objective("simclr", student).to(world.device)
+        objective = build_objective(config.loss, student).to(world.device)
         torch.manual_seed(config.run.seed + 1 + world.rank)
         networks = student.train(), mask_model.train(), objective.train()
         return cls(config, world, resolved, *networks)

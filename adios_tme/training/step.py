@@ -53,7 +53,7 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
     with frozen(run.bare_student, run.objective):
         clean = embed_clean(run, images_BCHW)
         masked = embed_masked(run, images_BCHW, masks_BNHW)
-        contrastive = run.objective.loss(clean, masked, now).sum()
+        contrastive = run.objective.mask_loss(clean, masked, now).sum()
         penalties = run.mask_penalty(run, images_BCHW, masks_BNHW)
         mask_loss = run.mask_penalty.loss(contrastive, penalties)
         mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
@@ -89,13 +89,13 @@ def embed_with_crops(
 def embed_clean(run: Run, images_BCHW: Tensor) -> Tensor:
     """Embeddings (B, ...) of the clean view for the mask half, which needs no gradient of them."""
     with torch.no_grad(), run.autocast():
-        return run.objective.embed(run.bare_student, [images_BCHW])
+        return run.objective.embed_clean(run.bare_student, images_BCHW)
 
 
 def embed_masked(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
     """Embeddings (V, B, ...) of the masked views for the mask half."""
     views_VBCHW = apply_masks(images_BCHW, run.sampler(masks_BNHW), run.config.mask.fill)
     with run.autocast():
-        embeddings = run.objective.embed(run.bare_student, [views_VBCHW])
+        embeddings = run.objective.embed_masked(run.bare_student, views_VBCHW)
     masked: Tensor = embeddings.unflatten(0, (-1, len(images_BCHW)))
     return masked

@@ -27,16 +27,22 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("Student loss", "nats", ("student_loss",)),
-    Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
-    Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
+    Panel("Student loss", "of the objective", ("student_loss",)),
+    Panel("Mask model loss", "penalties - objective", ("mask_loss",)),
+    Panel("Loss that the masks cause", "of the objective", ("contrastive_loss_mask",)),
     Panel("Sparsity penalty", "", ("sparsity_penalty",)),
     Panel(
         "Other penalties on masks",
         "before they are weighed",
-        ("area_penalty", "reconstruction_penalty", "edge_penalty", "consistency_penalty"),
+        (
+            "area_penalty",
+            "entropy_penalty",
+            "reconstruction_penalty",
+            "edge_penalty",
+            "consistency_penalty",
+        ),
     ),
-    Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
+    Panel("Adversarial gap", "loss over misplaced masks", ("adversarial_gap",)),
     Panel(
         "IoU with labels",
         "watched images",
@@ -49,6 +55,9 @@ PANELS = (
         "share",
         ("mask_entropy", "mask_saturation", "mask_overlap"),
     ),
+    Panel("Spread of the embeddings", "1 is even, 0 collapsed", ("embedding_std",)),
+    Panel("Dimensions of the embeddings", "RankMe", ("rankme",)),
+    Panel("Alignment and uniformity", "", ("alignment", "uniformity")),
     Panel("Gradient norms", "before clipping", ("student_grad_norm", "mask_grad_norm"), True),
     Panel("Learning rates", "", ("lr", "mask_lr")),
     Panel("Temperature", "", ("temperature",)),

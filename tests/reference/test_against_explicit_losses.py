@@ -16,7 +16,7 @@ from adios_tme.objectives.consistency import consistency_penalty
 from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.simclr import simclr_loss
 from adios_tme.objectives.smoothness import edge_penalty
-from adios_tme.objectives.sparsity import sparsity_penalty
+from adios_tme.objectives.sparsity import entropy_penalty, sparsity_penalty
 
 
 def nt_xent_by_loops(
@@ -130,6 +130,19 @@ def test_a_penalty_over_the_batch_is_that_of_one_long_image(kind: str) -> None:
     expected = penalty_by_loops(joined, kind)
     assert penalty(torch.tensor(masks)).item() == pytest.approx(expected, rel=1e-5)
     assert abs(expected / penalty_by_loops(masks, kind) - 1) > 1e-4
+
+
+def test_entropy_of_areas() -> None:
+    masks = some_masks()
+    total = 0.0
+    for image in masks:
+        powers = [math.exp(mask.mean()) for mask in image]
+        shares = [power / sum(powers) for power in powers]
+        total -= sum(share * math.log(share) for share in shares) / len(masks)
+    assert entropy_penalty(torch.tensor(masks)).item() == pytest.approx(total, rel=1e-6)
+    alike = torch.full((2, 3, 4, 4), 1 / 3)
+    assert entropy_penalty(alike).item() == pytest.approx(math.log(3))
+    assert total < math.log(3) - 1e-3
 
 
 def edges_by_loops(masks: NDArray[np.float64], density: NDArray[np.float64]) -> float:

@@ -94,6 +94,8 @@ def _case(config: ThroughputConfig, swept: Mapping[str, str]) -> Case:
     data = {"data_path": ".", "img_size": config.img_size, "batch_size_per_gpu": config.batch_size}
     resolved = build(TrainConfig, {"data": data}, given, nest(TrainConfig, swept))
     _refuse_other_steps(resolved.mask)
+    if config.baseline:
+        _refuse_baselines_of_others(resolved)
     tree, paths = resolved.model_dump(mode="json"), _paths()
     shown = {path[-1]: path for path in SHOWN} | {name: paths[name] for name in swept}
     return Case(
@@ -119,6 +121,22 @@ def _refuse_other_steps(mask: MaskConfig) -> None:
             f"mask.mask_update_freq={mask.mask_update_freq}: every step that is measured updates "
             f"the mask model. Drop it."
         )
+
+
+def _refuse_baselines_of_others(config: TrainConfig) -> None:
+    """The plain steps are SimCLR's on every mask.
+
+    Raises:
+        ConfigError: If the step that is measured is another one.
+    """
+    others = (("loss", "objective", "simclr"), ("mask", "variant", "adios"))
+    for section, name, known in others:
+        value = getattr(getattr(config, section), name)
+        if value != known:
+            raise ConfigError(
+                f"{section}.{name}={value}: baselines are plain steps with {known}, which do other "
+                f"work. Drop --baseline."
+            )
 
 
 def _value(tree: Mapping[str, Any], path: SettingPath) -> Any:

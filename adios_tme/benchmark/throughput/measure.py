@@ -11,7 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from adios_tme.benchmark.machine import PeakMemory, is_out_of_memory, matrix_peak, total_memory
 from adios_tme.benchmark.throughput.cases import Case, cases
-from adios_tme.benchmark.throughput.cost import StepCost, count_flops
+from adios_tme.benchmark.throughput.cost import StepCost
+from adios_tme.benchmark.throughput.counting import count_flops
 from adios_tme.benchmark.throughput.earlier import compare, read_earlier
 from adios_tme.benchmark.throughput.phases import (
     STUDENTS_PHASES,

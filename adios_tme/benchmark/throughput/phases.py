@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from adios_tme.config.train import TrainConfig
 from adios_tme.models.student import Student
 
-#: Phases whose arithmetic is the student's.
+#: Phases whose arithmetic is the student's, or its teacher's.
 STUDENTS_PHASES = (
+    "teacher forward",
     "student forward",
     "student backward",
     "frozen student forward",
@@ -34,6 +35,8 @@ class StepVariant:
     mask_optimizer: torch.optim.Optimizer
     step: Callable[[Tensor], object]
     """Updates both on a batch of normalised images."""
+    teacher: Student | None = None
+    """Of the objective, if it has one."""
 
 
 BuildVariant = Callable[[TrainConfig, torch.device], StepVariant]
@@ -106,6 +109,10 @@ class Clock:
                 one.mask_optimizer.register_step_post_hook(self._mask_update_ends),
             ):
                 hooks.callback(handle.remove)
+            if teacher := one.teacher:
+                begins = teacher.encoder.patch_embed.register_forward_pre_hook(self._student_begins)
+                hooks.callback(begins.remove)
+                hooks.callback(teacher.head.register_forward_hook(self._teacher_ends).remove)
             yield
 
     def _masks_begin(self, *_: object) -> None:
@@ -123,6 +130,10 @@ class Clock:
 
     def _student_ends(self, *_: object) -> None:
         self._mark("frozen student forward" if self._student_has_moved else "student forward")
+        self._in_student = False
+
+    def _teacher_ends(self, *_: object) -> None:
+        self._mark("teacher forward")
         self._in_student = False
 
     def _student_update_begins(self, *_: object) -> None:

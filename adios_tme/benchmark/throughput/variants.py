@@ -15,6 +15,7 @@ from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import ConfigError
 from adios_tme.masking.views import random_crops
 from adios_tme.models.resolve import resolve
+from adios_tme.objectives.byol import BYOL
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 
@@ -54,6 +55,7 @@ def step_of_a_run(config: TrainConfig, device: torch.device) -> StepVariant:
         run.update_student.optimizer,
         run.update_mask_model.optimizer,
         lambda images: train_step(run, images, now),
+        run.objective.teacher if isinstance(run.objective, BYOL) else None,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adios_tme.benchmark.throughput.cost import kept_bytes
+from adios_tme.benchmark.throughput.counting import kept_bytes
 from adios_tme.config.model import MaskConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
@@ -40,6 +40,8 @@ def vit_unet(patch_size: int = 8, img_size: int = 32, **options: object) -> ViTU
         (vit_unet(16), 48),
         (vit_unet(14, img_size=56), 56),
         (vit_unet(4), 24),
+        (vit_unet(16, decoder_width=64), 48),
+        (vit_unet(8, decoder_width=128), 32),
     ],
 )
 def test_masks_share_every_pixel_and_everything_learns(network: nn.Module, size: int) -> None:

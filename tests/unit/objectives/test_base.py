@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adios_tme.config.objective import LossConfig
 from adios_tme.distributed.world import World, process_group
 from adios_tme.models.student import Student
 from adios_tme.objectives.base import Objective
@@ -48,6 +49,9 @@ class ToyObjective(Objective):
             targets = torch.cat(self.teacher(batches))
         return torch.stack([torch.cat(student(batches)), targets], dim=1)
 
+    def embeddings(self, embedded: Tensor) -> Tensor:
+        return embedded[..., 0, :]
+
     def loss(self, clean: Tensor, masked: Tensor, now: Schedule) -> Tensor:
         predicted = self.predictor(masked[..., 0, :])
         losses: Tensor = (predicted - clean[..., 1, :]).square().mean(dim=(1, 2))
@@ -62,7 +66,7 @@ class ToyObjective(Objective):
         self.teacher.load_state_dict(student.state_dict())
 
 
-def build(student: Student) -> ToyObjective:
+def build(student: Student, loss: LossConfig) -> ToyObjective:
     return ToyObjective(student)
 
 
@@ -76,7 +80,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask_for_the_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "build_objective", lambda name, student: build(student))
+    monkeypatch.setattr(state, "build_objective", lambda loss, student: build(student, loss))
 
 
 def flat(network: nn.Module) -> Tensor:
@@ -85,7 +89,8 @@ def flat(network: nn.Module) -> Tensor:
 
 def test_an_objective_is_found_by_the_name_of_its_module(toy: None) -> None:
     student = Run.build(tiny_config(Path(), Path()), WORLD).bare_student
-    objective = build_objective("toy", student)  # type: ignore[arg-type]
+    settings = LossConfig.model_construct(objective="toy")  # type: ignore[arg-type]
+    objective = build_objective(settings, student)
     assert isinstance(objective, ToyObjective)
 
 

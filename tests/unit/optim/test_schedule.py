@@ -29,3 +29,17 @@ def test_the_mask_model_is_due_on_every_nth() -> None:
         for iteration in range(4)
     ]
     assert due == [True, False, False, True]
+
+
+def test_the_mask_model_is_due_until_it_is_frozen() -> None:
+    mask, optim = (
+        MaskConfig(train_mask_until=0.3, mask_update_freq=2),
+        OptimConfig(total_iterations=20, warmup_iterations=1),
+    )
+    steps = [schedule_at(optim, LossConfig(), mask, iteration) for iteration in range(20)]
+    assert [number for number, now in enumerate(steps) if now.mask_is_due] == [0, 2, 4]
+    assert [number for number, now in enumerate(steps) if now.mask_is_frozen] == list(range(6, 20))
+    for iteration in (19, 20):  # the second one is beyond the end
+        never = schedule_at(optim, LossConfig(), MaskConfig(), iteration)
+        assert never.mask_is_due
+        assert not never.mask_is_frozen

@@ -81,7 +81,16 @@ def test_passes_give_the_numbers_of_one_batch(
 
 
 @pytest.mark.parametrize("half", ["embed_with_crops", "embed_masked"])
-@pytest.mark.parametrize("flags", [{}, {"fill": "noise"}, {"consistency_weight": 1.0}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"fill": "noise"},
+        {"consistency_weight": 1.0},
+        {"variant": "adios_s"},
+        {"objective": "byol"},
+    ],
+)
 def test_random_draws_are_the_same_in_both_passes(
     flags: dict[str, Any], half: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,7 +143,7 @@ def test_a_gap_is_told_over_several_lines_after_the_warm_up() -> None:
         assert watch.warnings(line(iteration=10, adversarial_gap=-1.0)) == []
     said = [watch.warnings(line(adversarial_gap=-0.1)) for _ in range(GAP_LINES)]
     assert [len(texts) for texts in said] == [0] * (GAP_LINES - 1) + [1]
-    assert "adversarial gap -0.100 nats" in said[-1][0]
+    assert "adversarial gap -0.100 over" in said[-1][0]
 
 
 @pytest.mark.parametrize(("source", "trains"), [("learned", True), ("random", False)])

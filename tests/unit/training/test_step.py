@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from adios_tme.distributed.world import World
 from adios_tme.masking.views import apply_masks
@@ -27,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "reconstruction_weight": 0.3,
     "edge_weight": 0.4,
     "consistency_weight": 0.5,
+    "alpha_entropy": 0.6,
 }
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -86,6 +89,7 @@ def test_named_penalties_are_weighed_and_added(tmp_path: Path) -> None:
         "reconstruction_penalty": 0.3,
         "edge_penalty": 0.4,
         "consistency_penalty": 0.5,
+        "entropy_penalty": 0.6,
     }
     assert report.penalties.keys() == weights.keys()
     assert report.mask_loss is not None
@@ -95,6 +99,46 @@ def test_named_penalties_are_weighed_and_added(tmp_path: Path) -> None:
     plain = make_run(tmp_path)
     report = train_step(plain, torch.randn(4, 3, 32, 32), plain.schedule())
     assert report.penalties.keys() == {"sparsity_penalty"}
+
+
+def test_a_frozen_mask_model_draws_masks_and_nothing_of_it_moves(tmp_path: Path) -> None:
+    run = make_run(tmp_path, train_mask_until=0.5, mask_ema=0.9, warmup_iterations=0)
+    images = torch.randn(4, 3, 32, 32)
+    for _ in range(2):
+        train_step(run, images, run.schedule())
+        run.advance()
+    before = weights(run.bare_mask_model), weights(run.shown_mask_model), weights(run.bare_student)
+    optimizer = copy.deepcopy(run.update_mask_model.optimizer.state_dict())
+    report = train_step(run, images, run.schedule())
+    assert report.mask_loss is None
+    torch.testing.assert_close(report.masks, run.bare_mask_model(images).detach())
+    assert not moved(run.bare_mask_model, before[0])
+    assert not moved(run.shown_mask_model, before[1])
+    assert moved(run.bare_student, before[2])
+    after = run.update_mask_model.optimizer.state_dict()
+    tensors, still = (
+        [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+        for state in (optimizer, after)
+    )
+    assert all(map(torch.equal, tensors, still))
+    assert len(tensors) == len(still) > 0
+
+
+def test_one_mask_drawn_is_one_view_in_each_half(tmp_path: Path) -> None:
+    run = make_run(tmp_path, variant="adios_s", crops_per_mask=1, crop_size=16)
+    calls: list[list[torch.Size]] = []
+    real = run.bare_student.forward
+
+    def counting(views: Any) -> Any:
+        calls.append([view.shape for view in views])
+        return real(views)
+
+    run.bare_student.forward = counting  # type: ignore[method-assign]
+    report = train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
+    assert calls == [[(8, 3, 32, 32), (4, 3, 16, 16)], [(4, 3, 32, 32)], [(4, 3, 32, 32)]]
+    assert report.masks.shape == (4, 3, 32, 32)
+    expected = sparsity_penalty(report.masks)
+    torch.testing.assert_close(report.penalties["sparsity_penalty"], expected)
 
 
 def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
@@ -277,6 +321,9 @@ class HostReads(TorchDispatchMode):
         {"grad_checkpointing": True, "mask_grad_checkpointing": True},
         OPTIONS,
         {"fill": "noise"},
+        {"variant": "adios_s"},
+        {"objective": "byol"},
+        {"objective": "simsiam"},
     ],
 )
 def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> None:
@@ -293,7 +340,10 @@ def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("flags", [{}, OPTIONS])
+@pytest.mark.parametrize(
+    "flags",
+    [{}, OPTIONS, {"variant": "adios_s"}, {"objective": "byol"}, {"objective": "simsiam"}],
+)
 def test_a_step_on_cuda_waits_for_nothing(flags: dict[str, Any], tmp_path: Path) -> None:
     world = World(0, 1, 0, 1, torch.device("cuda", 0))
     run = Run.build(tiny_config(tmp_path, tmp_path, device="cuda", **flags), world)

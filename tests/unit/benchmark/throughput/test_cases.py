@@ -55,6 +55,13 @@ def test_steps_that_are_not_measured_are_refused_as_flags(flags: dict[str, Any])
         cases(speed_settings(**flags))
 
 
+@pytest.mark.parametrize("sweep", ["objective=simclr,byol", "variant=adios,adios_s"])
+def test_baselines_are_of_one_objective_and_variant(sweep: str) -> None:
+    assert len(cases(speed_settings(sweep=(sweep,)))) == 2
+    with pytest.raises(ConfigError, match=r"which do other work\. Drop --baseline\.$"):
+        cases(speed_settings(sweep=(sweep,), baseline="naive"))
+
+
 def test_a_preset_stands_for_what_it_sets() -> None:
     (case,) = cases(speed_settings(sweep=("preset=steady",)))
     assert case.settings["preset"] == "steady"

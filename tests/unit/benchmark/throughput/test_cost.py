@@ -13,15 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adios_tme.benchmark.throughput.cost import (
-    StepCost,
-    ViewCost,
-    count_flops,
-    kept_bytes,
-    kept_of_views,
-    num_weights,
-)
+from adios_tme.benchmark.throughput.cost import StepCost
+from adios_tme.benchmark.throughput.counting import count_flops, kept_bytes
 from adios_tme.benchmark.throughput.live_bytes import peak_bytes
+from adios_tme.benchmark.throughput.student_cost import ViewCost, kept_of_views, num_weights
 from adios_tme.config.load import build, nest
 from adios_tme.config.model import StudentConfig
 from adios_tme.config.run import ComputeConfig
@@ -92,6 +87,14 @@ def test_a_second_mask_forward_is_paid_where_it_is_asked_for(
     assert flops_of_a_step(config) == pytest.approx(cost.flops, rel=1e-3)
 
 
+@pytest.mark.parametrize(("width", "gflop"), [(64, 3.8), (128, 7.2), (256, 20.8), (512, 74.9)])
+def test_the_documents_costs_of_decoders(width: int, gflop: float, tmp_path: Path) -> None:
+    cost = StepCost.of(settings_of_a_run(tmp_path, mask_decoder_width=width))
+    assert cost.mask_model.forward / 1e9 == pytest.approx(gflop, abs=0.05)
+    page = (DOCS / "training.md").read_text().replace("GFLOP ", "")
+    assert f"{gflop} with {width}" in page
+
+
 def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
     config = narrow(tmp_path, "vit_unet", mask_dropout=0.0, freeze_mask_encoder=True)
     cost = StepCost.of(config)
@@ -123,6 +126,35 @@ def test_options_of_the_masks_cost_the_passes_that_they_add(
     )
     assert (cost.students_part > plain.students_part) is ("reconstruction_weight" in flags)
     assert flops_of_a_step(cost.config) == pytest.approx(cost.flops, rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["simclr", "byol", "simsiam"])
+@pytest.mark.parametrize("variant", ["adios", "adios_s"])
+@pytest.mark.parametrize("crops", [0, 2])
+def test_every_objective_and_variant_stays_below_its_floor(
+    crops: int, variant: str, objective: str, tmp_path: Path
+) -> None:
+    flags = {"objective": objective, "variant": variant, "crops_per_mask": crops, "crop_size": 16}
+    if not crops:
+        del flags["crop_size"]
+    config = narrow(tmp_path, "adios", **flags)
+    cost = StepCost.of(config)
+    counted = flops_of_a_step(config)
+    assert counted < cost.floor_flops
+    assert counted == pytest.approx(cost.flops, rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["byol", "simsiam"])
+def test_the_number_of_weights_with_a_predictor(objective: str, tmp_path: Path) -> None:
+    config = narrow(tmp_path, "adios", objective=objective)
+    run = Run.build(config, World(0, 1, 0, 1, CPU))
+    trained = [
+        weight.numel()
+        for updater in run.updaters().values()
+        for group in updater.optimizer.param_groups
+        for weight in group["params"]
+    ]
+    assert StepCost.of(config).num_weights == sum(trained)
 
 
 def test_crops_cost_what_their_tokens_cost(tmp_path: Path) -> None:
@@ -211,12 +243,12 @@ def test_the_number_of_weights(arch: str) -> None:
 
 def present(run: Run) -> Iterator[Tensor]:
     """What a step finds there; one by one, so that nothing here keeps a gradient alive."""
-    networks = (run.bare_student, run.bare_mask_model)
-    for network, updater in zip(networks, run.updaters().values(), strict=True):
+    for network in (run.bare_student, run.bare_mask_model, run.objective):
         for weight in network.parameters():
             yield weight
             if weight.grad is not None:
                 yield weight.grad
+    for updater in run.updaters().values():
         for state in updater.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
@@ -229,6 +261,9 @@ def present(run: Run) -> Iterator[Tensor]:
         (2, False, 0, "adios", {}),
         *product([4], [False], [0], MASK_MODELS, [{"consistency_weight": 1.0}]),
         *product([4], [False], [0], MASK_MODELS, [{"reconstruction_weight": 1.0}]),
+        (4, False, 1, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
+        (4, True, 0, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
+        (4, False, 0, "adios", {"variant": "adios_s"}),
     ],
 )
 def test_the_most_that_a_step_has_in_memory(
@@ -261,7 +296,8 @@ def test_the_most_that_a_step_has_in_memory(
     )
 
 
-PAGE = (Path(__file__).parents[4] / "docs" / "scaling.md").read_text()
+DOCS = Path(__file__).parents[4] / "docs"
+PAGE = (DOCS / "scaling.md").read_text()
 ROWS = re.findall(r"^\| `(vit_\w+)` \| `(\w+)` \| (\d) \| ([\d. |]+) \|$", PAGE, re.M)
 
 
@@ -297,7 +333,12 @@ def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
     for flags, vit_unet, adios in rows:
         for flag in re.findall(r"--([\w-]+)", flags):
             told[flag.replace("-", "_")] = vit_unet if column == "vit_unet" else adios
-    values: dict[str, Any] = {"area_targets": (0.2, 0.4, 0.4), "area_over": "batch", "fill": "blur"}
+    values: dict[str, Any] = {
+        "area_targets": (0.2, 0.4, 0.4),
+        "area_over": "batch",
+        "alpha_entropy": 1.0,
+        "fill": "blur",
+    }
     weights = {name: 1.0 for name in told if name.endswith("_weight")}
     assert told.keys() == values.keys() | weights.keys()
     assert len(weights) == 3
@@ -305,6 +346,26 @@ def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
         options = {name: value, "mask_model_type": column}
         cost = StepCost.of(settings_of_a_run(tmp_path, **options))
         assert told[name] == f"{(cost.flops - plain.flops) / 1e9:.2f}", name
+
+
+OBJECTIVE_ROWS = re.findall(r"^\| `(\w+)` \| `(adios\w*)` \| (\d+\.\d [\d. |]+) \|$", PAGE, re.M)
+
+
+def test_the_documents_table_of_objectives(tmp_path: Path) -> None:
+    assert len(OBJECTIVE_ROWS) == 6
+    for objective, variant, figures in OBJECTIVE_ROWS:
+        flags = {"objective": objective, "variant": variant}
+        cost = StepCost.of(settings_of_a_run(tmp_path, **flags))
+        expected = [
+            cost.floor_flops / 1e9,
+            cost.flops / 1e9,
+            cost.kept_bytes(4) / 1e6,
+            cost.num_weights / 1e6,
+            cost.embedding_bytes(64) / 1e6,
+        ]
+        assert figures.split(" | ") == [
+            f"{value:.{places}f}" for value, places in zip(expected, (1, 1, 0, 1, 1), strict=True)
+        ]
 
 
 def test_the_documents_table_of_ranks(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_features_of_patches_end_the_students_phase(tmp_path: Path) -> None:
     assert ended[0].count("frozen student forward") == 3  # clean, masked, patches
 
 
+def test_a_teacher_has_a_phase_of_its_own(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tmp_path, objective="byol")
+    clock = Clock(step_of_a_run(config, CPU), CPU)
+    clock.time(torch.randn(4, 3, 32, 32))
+    ended = [name for name, _ in clock._marks]
+    assert ended.count("teacher forward") == 2  # all views, and the clean one of the mask half
+    assert ended.index("teacher forward") < ended.index("student forward")
+    assert ended.count("frozen student forward") == 1
+
+
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK),
     reason="needs Linux's /proc/self/clear_refs, which resets the high-water mark",
