@@ -76,6 +76,17 @@ def test_tests_and_modules_that_documents_name_are_there() -> None:
             assert (ROOT / path).exists(), f"{document.name}: {path}"
 
 
+def test_messages_that_the_questions_quote_are_those_of_the_code() -> None:
+    code = "".join(path.read_text() for path in sorted((ROOT / "adios_tme").rglob("*.py")))
+    code = re.sub(r'"\s*f?"', "", code)  # a message goes on over several lines
+    quoted = re.findall(r'^## "(.*)"$', (ROOT / "docs" / "faq.md").read_text(), re.M)
+    assert len(quoted) > 4
+    for message in quoted:
+        parts = re.split(r"\.\.\.|\d[\d.]*|vit_base|student", message)
+        for part in (part.strip() for part in parts if len(part.strip()) > 8):
+            assert part in code, (message, part)
+
+
 def test_every_public_name_resolves() -> None:
     for name in adios_tme.__all__:
         assert getattr(adios_tme, name) is not None
