@@ -53,6 +53,7 @@ class Recorder:
         self._collapse = CollapseWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
         self._knows_length = False
+        self._began_at = run.iteration
         writes = run.world.is_first
         self._evaluate = evaluate if writes else None
         self._trackers: list[Tracker] = (
@@ -99,10 +100,9 @@ class Recorder:
                 tracker.log_images(pictures, run.iteration)
 
     def _seconds_left(self, line: dict[str, Any]) -> float:
-        """Until the end of the run, at the speed of this line."""
+        """Until the end of the run, at the speed since its start."""
         left = self._run.config.optim.total_iterations - self._run.iteration
-        images = left * self._run.global_batch_size
-        return float(images / line["images_per_second"])
+        return float(left * line["seconds"] / (self._run.iteration - self._began_at))
 
     def _warn_of_long_runs(self, line: dict[str, Any]) -> None:
         """Say once, when the first iteration, which is slow, is over, that a run takes days."""
