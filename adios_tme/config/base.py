@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +46,20 @@ def expand_user(path: str) -> str:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:  # no such user: the name begins with a tilde
         return path
+
+
+def checked_pattern(pattern: str | None) -> str | None:
+    """A regular expression, as it was given.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression ({error}).") from error
+    return pattern
 
 
 def is_changed(section: Config, name: str) -> bool:

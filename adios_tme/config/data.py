@@ -17,6 +17,7 @@ from adios_tme.config.base import (
     OtherNames,
     Positional,
     Shapes,
+    checked_pattern,
     expand_user,
     is_changed,
 )
@@ -54,12 +55,7 @@ class PatchSelection(Config):
     @field_validator("pattern", "name_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression ({error}).") from error
-        return pattern
+        return checked_pattern(pattern)
 
     @field_validator("name_pattern")
     @classmethod

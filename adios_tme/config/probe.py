@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, is_changed
+from adios_tme.config.base import Config, Flag, Positional, checked_pattern, is_changed
 from adios_tme.config.data import cores_at_hand
 from adios_tme.config.embed import Pool
 
@@ -86,12 +85,7 @@ class ProbeConfig(Config):
     @field_validator("slide_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression ({error}).") from error
-        return pattern
+        return checked_pattern(pattern)
 
     @field_validator("rival")
     @classmethod
