@@ -56,6 +56,10 @@ EXTRAS = {
     "onnx": ("onnxscript", "adios-tme export --format onnx"),
     "hdf5": ("h5py", "features in HDF5 files"),
     "probe": ("sklearn", "adios-tme benchmark probe"),
+    "tensorboard": ("tensorboard", "adios-tme train --trackers tensorboard"),
+    "wandb": ("wandb", "adios-tme train --trackers wandb"),
+    "mlflow": ("mlflow", "adios-tme train --trackers mlflow"),
+    "trackio": ("trackio", "adios-tme train --trackers trackio"),
 }
 
 
