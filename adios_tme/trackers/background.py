@@ -34,7 +34,7 @@ class BackgroundTracker:
 
     It is switched off, with a warning that says why, where it does not start in time, fails
     `MAX_FAILURES` times in a row, or falls far behind. A step that it was told before the run
-    resumed from an older checkpoint is not told again, unless the tracker has forgotten it.
+    resumed from an older checkpoint is not told again, unless the tracker says that it lacks it.
 
     Args:
         name: As users call it.
@@ -148,7 +148,7 @@ class BackgroundTracker:
         tracker = self._start(replace(self._run, run_id=known))
         if not self._is_off:
             told_before = self._ids.open(self.name, tracker.run_id)
-            self._told_before = 0 if tracker.rewinds else told_before
+            self._told_before = told_before if tracker.last_step is None else tracker.last_step
             verb = "goes on in" if known == tracker.run_id else "began"
             logger.info("%s %s run %s: %s", self.name, verb, tracker.run_id, tracker.where)
         return tracker

@@ -46,8 +46,8 @@ class ServiceTracker(Tracker, Protocol):
     where: str
     """Where users look at it, in words."""
 
-    rewinds: bool
-    """Whether it has forgotten at its start what was logged after `RunToTrack.iteration`."""
+    last_step: int | None
+    """The last step that it has of this run at its start; None where it cannot tell."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class MlflowTracker:
         run: What to track.
     """
 
-    rewinds = False
+    last_step = None
 
     def __init__(self, run: RunToTrack) -> None:
         import mlflow

@@ -21,21 +21,19 @@ class TensorBoardTracker:
         run: What to track.
     """
 
-    rewinds = True
-
     def __init__(self, run: RunToTrack) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.output_dir / TENSORBOARD
         self.run_id = folder.name
         self.where = f"tensorboard --logdir {folder}"
-        self._first_step = run.iteration + 1
-        self._writer = SummaryWriter(folder, purge_step=self._first_step)
+        self.last_step = run.iteration  # what came after it is purged
+        self._writer = SummaryWriter(folder, purge_step=run.iteration + 1)
 
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
         """Show the settings as a text."""
         indented = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
-        self._writer.add_text("settings", indented, self._first_step)
+        self._writer.add_text("settings", indented, self.last_step + 1)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Write the numbers of a line, and leave none of them in a buffer."""

@@ -17,7 +17,7 @@ class TrackioTracker:
         run: What to track.
     """
 
-    rewinds = False
+    last_step = None
 
     def __init__(self, run: RunToTrack) -> None:
         import trackio

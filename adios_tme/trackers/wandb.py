@@ -21,8 +21,6 @@ class WandbTracker:
         run: What to track.
     """
 
-    rewinds = False
-
     def __init__(self, run: RunToTrack) -> None:
         import wandb
 
@@ -31,7 +29,7 @@ class WandbTracker:
             "silent": True,
             "console": "off",
             "login_timeout": LOGIN_SECONDS,
-            "init_timeout": run.limit_seconds,
+            "init_timeout": 0.8 * run.limit_seconds,  # so that the reason is its own
             "finish_timeout": run.limit_seconds,
         }
         fields = wandb.Settings.model_fields
@@ -46,6 +44,8 @@ class WandbTracker:
             ),
         )
         self.run_id = str(self._run.id)
+        # What an earlier process had sent; without a network only our own notes tell.
+        self.last_step = None if self._run.offline else max(0, self._run.starting_step - 1)
         folder = Path(self._run.dir).parent
         self.where = f"wandb sync {folder}" if self._run.offline else str(self._run.url)
 

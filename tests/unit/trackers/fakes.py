@@ -23,11 +23,11 @@ class FakeTracker:
         run: RunToTrack,
         before: Callable[[str], None] = lambda what: None,
         *,
-        rewinds: bool = False,
+        last_step: int | None = None,
     ) -> None:
         self.told: list[Any] = []
         self.run_id = run.run_id or "new"
-        self.rewinds = rewinds
+        self.last_step = last_step
         self._before = before
         before("start")
 

@@ -35,14 +35,14 @@ class Tracked:
     ) -> None:
         self.fakes: list[FakeTracker] = []
         self._before = before
-        self._rewinds = facts.pop("rewinds", False)
+        self._last_step = facts.pop("last_step", None)
         run = run_to_track(folder, **facts)
         ids = RunIds(folder / "trackers.json")
         self.tracker = BackgroundTracker("fake", self._open, run, ids)
         self.tracker.store_init_configuration({"lr": 1})
 
     def _open(self, run: RunToTrack) -> FakeTracker:
-        fake = FakeTracker(run, self._before, rewinds=self._rewinds)
+        fake = FakeTracker(run, self._before, last_step=self._last_step)
         self.fakes.append(fake)
         return fake
 
@@ -84,10 +84,12 @@ def test_it_hears_of_a_run_that_failed(tmp_path: Path) -> None:
     assert tracked.fakes[0].told[-1] == "failed"
 
 
-@pytest.mark.parametrize(("rewinds", "expected"), [(False, [4]), (True, [2, 3, 4])])
-def test_steps_are_not_told_twice(rewinds: bool, expected: list[int], tmp_path: Path) -> None:
-    Tracked(tmp_path, rewinds=rewinds).tell(1, 2, 3).told()
-    resumed = Tracked(tmp_path, rewinds=rewinds, iteration=1).tell(2, 3, 4)
+@pytest.mark.parametrize(("last_step", "expected"), [(None, [4]), (1, [2, 3, 4]), (2, [3, 4])])
+def test_steps_that_a_tracker_has_are_not_told_again(
+    last_step: int | None, expected: list[int], tmp_path: Path
+) -> None:
+    Tracked(tmp_path).tell(1, 2, 3).told()
+    resumed = Tracked(tmp_path, last_step=last_step, iteration=1).tell(2, 3, 4)
     assert [told[0] for told in resumed.told()[1:-1]] == expected
 
 

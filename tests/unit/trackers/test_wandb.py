@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,3 +70,27 @@ def test_lines_stand_at_their_iteration_and_a_resumed_run_keeps_its_id(tmp_path:
     assert shown == {step: (step / 8, "image-file") for step in (1, 3, 4)}
     runs = [each.run for file in files for each in records(file) if each.HasField("run")]
     assert {(run.project, run.display_name) for run in runs} == {("tissue", "first try")}
+
+
+@pytest.mark.parametrize(("starting_step", "last_step"), [(0, 0), (25, 24)])
+def test_with_a_network_the_service_tells_what_it_has(
+    starting_step: int, last_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(
+        id="abc",
+        offline=False,
+        url="https://site/abc",
+        dir="run/files",
+        starting_step=starting_step,
+    )
+    asked: dict[str, Any] = {}
+
+    def init(**options: Any) -> SimpleNamespace:
+        asked.update(options)
+        return run
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    tracker = WandbTracker(run_to_track(tmp_path, run_id="abc"))
+    assert (tracker.last_step, tracker.where) == (last_step, "https://site/abc")
+    assert (asked["id"], asked["resume"], asked["dir"]) == ("abc", "allow", str(tmp_path))
