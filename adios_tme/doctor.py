@@ -57,6 +57,10 @@ EXTRAS = {
     "slides": ("openslide", "whole slides"),
     "hdf5": ("h5py", "features and coordinates in HDF5 files"),
     "probe": ("sklearn", "adios-tme benchmark probe"),
+    "tensorboard": ("tensorboard", "adios-tme train --trackers tensorboard"),
+    "wandb": ("wandb", "adios-tme train --trackers wandb"),
+    "mlflow": ("mlflow", "adios-tme train --trackers mlflow"),
+    "trackio": ("trackio", "adios-tme train --trackers trackio"),
 }
 
 

@@ -296,6 +296,8 @@ def _parsed(kind: Any) -> tuple[Any, str | None]:
     if typing.get_origin(kind) is tuple:
         arms = typing.get_args(kind)
         if Ellipsis in arms:
+            if typing.get_origin(arms[0]) is Literal:
+                return list[str], "<choice>"  # which are known, the settings check
             metavar = _NUMBERS_METAVAR if arms[0] in (int, float) else "<text>"
             return list[arms[0]], metavar  # type: ignore[valid-type]
         return kind, " ".join(f"<{arm.__name__}>" for arm in arms)
@@ -328,6 +330,7 @@ def _help_text(leaf: Leaf, config_class: type[Config]) -> str:
     field = leaf.field
     text = " ".join((field.description or "").split())
     kind = value_type(field)
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
     if typing.get_origin(kind) is Literal:
         text += f" [{', '.join(map(str, typing.get_args(kind)))}]"
     default = _default(leaf, config_class)

@@ -9,6 +9,7 @@ import typer
 from adios_tme.cli.options import settings_command
 from adios_tme.config.train import TrainConfig
 from adios_tme.terminal import terminal
+from adios_tme.trackers.build import check_packages
 
 train_app = typer.Typer()
 
@@ -16,6 +17,7 @@ train_app = typer.Typer()
 @settings_command(train_app, "train", TrainConfig)
 def train(config: TrainConfig) -> None:
     """Train, and say where the results are."""
+    check_packages(config.tracking.trackers)  # before tissue is made or a job is submitted
     if config.demo:
         from adios_tme.cli.demo import run_demo
 

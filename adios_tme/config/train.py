@@ -17,6 +17,7 @@ from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.presets import is_file, settings_of
 from adios_tme.config.run import ComputeConfig, RunConfig
+from adios_tme.config.tracking import TrackingConfig
 
 #: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
 DEMO: dict[str, Any] = {
@@ -73,6 +74,7 @@ class TrainConfig(Config):
     compute: ComputeConfig = ComputeConfig()
     run: RunConfig = RunConfig()
     watch: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     launch: LaunchConfig = LaunchConfig()
     cluster: ClusterConfig = ClusterConfig()
 

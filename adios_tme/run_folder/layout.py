@@ -12,6 +12,11 @@ METRICS = "metrics.jsonl"
 LOG = "train.log"
 CORRUPT = "corrupt.jsonl"
 LOCK = "run.lock"
+#: Which runs of the trackers are this one.
+TRACKERS = "trackers.json"
+TENSORBOARD = "tensorboard"
+#: Its name is the package's own.
+WANDB = "wandb"
 SAMPLES = "samples"
 #: Newest checkpoint, for resuming.
 NEWEST = "checkpoint.pth"
@@ -32,6 +37,9 @@ FILES_OF_A_RUN = (
     METRICS,
     LOG,
     CORRUPT,
+    TRACKERS,
+    TENSORBOARD,
+    WANDB,
     "checkpoint*.pth",
     SAMPLES,
     "*dataset_index.safetensors",  # one a root, where the data cannot be written

@@ -39,5 +39,5 @@ class JsonLinesTracker:
     def log_images(self, values: Mapping[str, Path], step: int) -> None:
         """Nothing: they are files of the folder already."""
 
-    def finish(self) -> None:
+    def finish(self, *, failed: bool = False) -> None:
         """Nothing is open."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from adios_tme.optim.schedule import Schedule
 from adios_tme.terminal import TrainingBar
 from adios_tme.trackers.base import Tracker
-from adios_tme.trackers.jsonl import JsonLinesTracker
+from adios_tme.trackers.build import build_trackers
 from adios_tme.training.embedding_diagnostics import CollapseWarnings
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
@@ -48,7 +48,6 @@ class Recorder:
         self._feed = feed
         self._console = console
         self._settings = run.config.run
-        self._metrics = Metrics(run, feed.index.epoch_length)
         self._warnings = DiagnosticWarnings(run.config.optim.warmup_iterations)
         self._collapse = CollapseWarnings(run.config.optim.warmup_iterations)
         self._nuclei = NucleiNotice()
@@ -56,9 +55,8 @@ class Recorder:
         self._began_at = run.iteration
         writes = run.world.is_first
         self._evaluate = evaluate if writes else None
-        self._trackers: list[Tracker] = (
-            [JsonLinesTracker(self._settings.output_dir)] if writes else []
-        )
+        self._trackers: list[Tracker] = build_trackers(run.config, run.iteration) if writes else []
+        self._metrics = Metrics(run, feed.index.epoch_length)  # its clock starts here
         draws = writes and self._settings.viz_freq > 0
         self._examples = feed.examples(NUM_EXAMPLES) if draws else None
         self._bar = TrainingBar(
@@ -67,8 +65,6 @@ class Recorder:
 
     def __enter__(self) -> Self:
         self._bar.start()
-        for tracker in self._trackers:
-            tracker.store_init_configuration(self._run.config.model_dump(mode="json"))
         return self
 
     def __exit__(
@@ -79,7 +75,7 @@ class Recorder:
     ) -> None:
         self._bar.stop()
         for tracker in self._trackers:
-            tracker.finish()
+            tracker.finish(failed=error is not None)
 
     def record(self, report: Report, now: Schedule, passes: list[Pass]) -> None:
         """Take note of a finished iteration; now and then write a line or draw a picture."""

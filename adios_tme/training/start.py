@@ -22,6 +22,7 @@ from adios_tme.run_folder.layout import CORRUPT
 from adios_tme.run_folder.log import run_log
 from adios_tme.run_folder.prepare import check_same_shape, prepare_folder, resume_source
 from adios_tme.terminal import progress_bar
+from adios_tme.trackers.build import check_packages
 from adios_tme.training.batches import plan_batches
 from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
@@ -43,9 +44,11 @@ def claim(config: TrainConfig, *, resumes: bool = False) -> None:
         resumes: Whether this launch had the folder before, and only its processes are new.
 
     Raises:
-        ConfigError: If the patches are missing, or the folder holds another run.
+        ConfigError: If the patches or a tracker's package are missing, or the folder holds another
+            run.
         DataError: If no patch can be read, or the folder cannot be written.
     """
+    check_packages(config.tracking.trackers)
     output_dir = config.run.output_dir
     with progress_bar("Indexing archives") as on_progress:
         reports = open_or_build(config.data, output_dir, on_progress)

@@ -7,6 +7,8 @@ import os
 import resource
 import shutil
 import sys
+import tomllib
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ import pytest
 from adios_tme import build_index, doctor
 from adios_tme.cli.app import main
 from adios_tme.config.doctor import DoctorConfig
+from adios_tme.config.tracking import TrackerName
 from adios_tme.doctor import CHECKS, Finding, examine
 from adios_tme.errors import ConfigError
 from tests.factories import make_dataset
@@ -113,6 +116,12 @@ def test_small_limits_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert finding("slurm").advice == "pip install 'adios-tme[slurm]'"
     assert "slurm" in finding("extras").found
+
+
+def test_every_extra_is_known() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"])
+    assert set(typing.get_args(TrackerName)) <= set(doctor.EXTRAS)
 
 
 def test_wrong_attention_fails(monkeypatch: pytest.MonkeyPatch) -> None:

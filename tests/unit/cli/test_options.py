@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adios_tme.cli.options import settings_command
+from adios_tme.cli.options import described, settings_command
 from adios_tme.config.data import DataConfig
 from adios_tme.config.presets import find_preset
 from adios_tme.config.train import TrainConfig
@@ -93,6 +93,14 @@ def test_python_takes_the_names_of_flags_too() -> None:
 def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) -> None:
     config = given(app, seen, "--demo", "--mean", "0.1", "0.2", "0.3")
     assert config.data.mean == (0.1, 0.2, 0.3)
+
+
+def test_choices_of_which_several_are_taken(app: typer.Typer, seen: list[TrainConfig]) -> None:
+    flags = ["--trackers", "wandb", "--trackers=tensorboard"]
+    assert given(app, seen, "--demo", *flags).tracking.trackers == ("wandb", "tensorboard")
+    (shown,) = (each for each in described(TrainConfig) if each.name == "--trackers")
+    assert shown.kind == "<choice>"
+    assert shown.text.endswith("[tensorboard, wandb, mlflow, trackio]")
 
 
 @pytest.mark.parametrize(

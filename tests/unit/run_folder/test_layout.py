@@ -17,6 +17,9 @@ from adios_tme.run_folder.layout import (
     METRICS,
     NEWEST,
     SETTINGS,
+    TENSORBOARD,
+    TRACKERS,
+    WANDB,
     checkpoint_name,
     clear_run,
     iteration_of,
@@ -30,6 +33,7 @@ def test_a_cleared_folder_keeps_what_is_not_the_runs(tmp_path: Path) -> None:
     written = [SETTINGS, ENVIRONMENT, METRICS, LOG, CORRUPT, NEWEST, checkpoint_name(7)]
     written += [INDEX_NAME, f"1_{INDEX_NAME}", ".checkpoint.pth.17.partial"]
     written += [str(MASK_PICTURES / mask_picture_name(7)), "samples/rank_00000.csv"]
+    written += [TRACKERS, f"{TENSORBOARD}/events.out.tfevents.1", f"{WANDB}/latest-run"]
     foreign = ["notes.txt", "checkpoints_of_mine.zip", "config.yml", ".hidden"]
     for name in (*written, *foreign):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
