@@ -28,7 +28,8 @@ MAX_PIXELS = 1 << 26
 MAX_SCANS = 64
 #: JPEGs this many times as large as they are needed are decoded at a quarter or less of their side.
 LEAST_FOR_SCALED = 8
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", *TIFF_SUFFIXES)
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _PNG_START = struct.Struct(">8sL4sLLBBBBB")

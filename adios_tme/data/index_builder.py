@@ -12,6 +12,7 @@ import numpy as np
 from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.build_report import BuildReport, report_on
+from adios_tme.data.decode import TIFF_SUFFIXES
 from adios_tme.data.index import (
     INDEX_NAME,
     PATCH_COLUMNS,
@@ -304,17 +305,22 @@ def _directory_of(index: DatasetIndex, number: int) -> Directory:
 
 
 def _settled(selection: PatchSelection, found: Found) -> PatchSelection:
-    """The rule: every image where none is given and plain folders have names without a size."""
+    """The rule: every image where none is given and plain folders have names without a size.
+
+    TIFFs are never taken so: they may be whole slides, whose scale is missing.
+    """
     is_given = selection != PatchSelection(name_pattern=selection.name_pattern)
     by_name = selection.name_pattern is not None and has_group(selection.name_pattern, "size")
     if is_given or by_name or any(source.kind != Kind.FOLDER for source in found.sources):
         return selection
     for source in found.sources:
         try:
-            told = sort_members(source.list_members(), selection)
+            members = source.list_members()
+            told = sort_members(members, selection)
         except (OSError, DataError):  # scanning says why
             return selection
-        if told.patches.any() or told.thumbnails.any():
+        is_tiff = any(name.lower().endswith(TIFF_SUFFIXES) for name in members.all_names())
+        if told.patches.any() or told.thumbnails.any() or is_tiff:
             return selection
     found.sizes_are_unsaid = bool(found.sources)
     return selection.model_copy(update={"all": found.sizes_are_unsaid})
