@@ -107,7 +107,8 @@ def test_plain_folders_whose_names_state_no_size_are_taken_whole(tmp_path: Path)
     ]
     again = index_archives(tmp_path)
     assert (again.num_scanned, again.notices()) == (0, report.notices())
-    # A slide without its scale, a size that is asked for, one that a name states, and an archive leave the rule as it is.
+    # A slide without its scale, a size that is asked for, one that a name states, and an archive
+    # leave the rule as it is.
     (folder / "slide.tif").write_bytes(png(8))
     with pytest.raises(DataError, match="no patch among 4 images"):
         index_archives(tmp_path)
