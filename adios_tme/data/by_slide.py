@@ -100,7 +100,7 @@ def coordinates_of(index: DatasetIndex, rows: NDArray[np.int64]) -> NDArray[np.i
 
 def _no_coordinates(index: DatasetIndex, row: int) -> DataError:
     patch = index.patch(row)
-    place = printable(f"{index.location(patch.archive)}: {patch.member.name}")
+    place = printable(f"{patch.archive.path}: {patch.member.name}")
     return DataError(
         f"{place}: the name states no x and y in pixels. "
         f"Say where they stand with --name-pattern, or leave them out with --no-coords."

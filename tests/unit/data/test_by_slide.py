@@ -86,7 +86,7 @@ def test_coordinates_are_those_of_the_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as found:
         coordinates_of(index, np.array([0, 2]))
     assert str(found.value) == (
-        "s.zip: tile.png: the name states no x and y in pixels. "
+        f"{tmp_path / 's.zip'}: tile.png: the name states no x and y in pixels. "
         "Say where they stand with --name-pattern, or leave them out with --no-coords."
     )
 
