@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
@@ -68,7 +68,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def _read_files(source: Path, num_images: int, left_out: LeftOut) -> list[Pixels]:
-    return [_read_file(path) for path in _spread(_files(source, left_out), num_images)]
+    return [_read_file(path) for path in spread(_files(source, left_out), num_images)]
 
 
 def _files(source: Path, left_out: LeftOut) -> list[Path]:
@@ -84,7 +84,8 @@ def _files(source: Path, left_out: LeftOut) -> list[Path]:
     return [source / name for name in compress(images, ~own)]
 
 
-def _spread(items: list[T], count: int) -> list[T]:
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Some of many, evenly from the first to the last."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places]
 
@@ -107,7 +108,7 @@ def _read_archive(path: Path, num_images: int, left_out: LeftOut) -> list[Pixels
         with path.open("rb") as file:
             return [
                 decode_image(read_member(file.fileno(), members[name]))
-                for name in _spread(images, num_images)
+                for name in spread(images, num_images)
             ]
     except (OSError, CorruptPatchError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Give other images.") from error

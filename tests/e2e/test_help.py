@@ -24,6 +24,7 @@ COMMANDS = [
     ["viz"],
     ["viz", "masks"],
     ["viz", "curves"],
+    ["viz", "features"],
     ["benchmark"],
     ["benchmark", "nuclei"],
     ["benchmark", "probe"],
@@ -45,6 +46,8 @@ HEAVY = {
     "scipy",
     "sklearn",
     "h5py",
+    "umap",
+    "jinja2",
 }
 
 #: Names and defaults that users' scripts rely on.
