@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,46 +12,10 @@ from matplotlib.lines import Line2D
 
 from adios_tme.errors import DataError
 from adios_tme.files import check_suffix
-from adios_tme.run_folder.layout import METRICS
-from adios_tme.viz.figure import SUFFIXES, colour, save_figure
+from adios_tme.viz.figure import SUFFIXES, save_figure
+from adios_tme.viz.palette import colour
+from adios_tme.viz.panels import PANELS, Line, Panel, read_metrics, series_of
 
-Line = dict[str, Any]
-
-
-class Panel(NamedTuple):
-    """One plot: what it shows, and of which metrics."""
-
-    title: str
-    unit: str
-    metrics: tuple[str, ...]
-    is_log: bool = False
-
-
-PANELS = (
-    Panel("Student loss", "nats", ("student_loss",)),
-    Panel("Mask model loss", "alpha penalty - nats", ("mask_loss",)),
-    Panel("Contrastive loss that the masks cause", "nats", ("contrastive_loss_mask",)),
-    Panel("Sparsity penalty", "", ("sparsity_penalty",)),
-    Panel(
-        "Other penalties on masks",
-        "before they are weighed",
-        ("area_penalty", "reconstruction_penalty", "edge_penalty", "consistency_penalty"),
-    ),
-    Panel("Adversarial gap", "nats over misplaced masks", ("adversarial_gap",)),
-    Panel("IoU with labels", "watched images", ("eval_fixed_iou", "eval_oracle_iou")),
-    Panel("Mask coverage", "share of the image", ("mask_coverage",)),
-    Panel("Haematoxylin under the masks", "correlation", ("mask_haematoxylin_correlation",)),
-    Panel(
-        "Sharpness of the masks",
-        "share",
-        ("mask_entropy", "mask_saturation", "mask_overlap"),
-    ),
-    Panel("Gradient norms", "before clipping", ("student_grad_norm", "mask_grad_norm"), True),
-    Panel("Learning rates", "", ("lr", "mask_lr")),
-    Panel("Temperature", "", ("temperature",)),
-    Panel("Speed", "images / s", ("images_per_second",)),
-    Panel("Waiting for data", "share of the time", ("data_wait_fraction",)),
-)
 NUM_COLUMNS = 2
 STYLES = ("-", "--", ":", "-.")
 
@@ -72,35 +34,6 @@ def draw_curves(runs: Sequence[Path], path: Path) -> None:
     """
     check_suffix(path, SUFFIXES)
     save_figure(curves_figure({str(run): read_metrics(run) for run in runs}), path)
-
-
-def read_metrics(run: Path) -> list[Line]:
-    """Lines of a run's log by iteration; what a resumed run repeated counts as it was last.
-
-    Raises:
-        DataError: If there is no log, nothing in it, or something that is no line of metrics.
-    """
-    path = run / METRICS
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}). Give the output folder of a run."
-        ) from error
-    complete = text[: text.rfind("\n") + 1].splitlines()  # a killed run may end within a line
-    lines: dict[int, Line] = {}
-    for number, content in enumerate(complete, start=1):
-        try:
-            line = json.loads(content)
-            lines[line["iteration"]] = line
-        except (ValueError, LookupError, TypeError) as error:
-            raise DataError(
-                f"{path}: line {number} holds no metrics of an iteration. "
-                f"Remove the line, or give the output folder of a run."
-            ) from error
-    if not lines:
-        raise DataError(f"{path}: holds no metrics yet. Wait for the run's first log line.")
-    return [lines[iteration] for iteration in sorted(lines)]
 
 
 def curves_figure(runs: dict[str, list[Line]]) -> Figure:
@@ -140,7 +73,7 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.3)
     for run_number, lines in enumerate(runs.values()):
-        series = [item for metric in panel.metrics for item in _series(lines, metric)]
+        series = [item for metric in panel.metrics for item in series_of(lines, metric)]
         for number, (label, iterations, values) in enumerate(series):
             alone = len(runs) == 1
             ax.plot(
@@ -156,24 +89,3 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
             ax.legend(fontsize=7)
     if panel.is_log:
         ax.set_yscale("log")
-
-
-def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[float]]]:
-    """A metric over iterations; one series for each entry where it is a list."""
-    logged = [(line["iteration"], line[metric]) for line in lines if metric in line]
-    if not logged:
-        return []
-    iterations = [iteration for iteration, _ in logged]
-    values = [value for _, value in logged]
-    if not isinstance(values[0], list):
-        return [(metric, iterations, _with_gaps(values))]
-    columns = zip(*values, strict=True)
-    return [
-        (f"mask {number}", iterations, _with_gaps(column))
-        for number, column in enumerate(columns, 1)
-    ]
-
-
-def _with_gaps(values: Iterable[float | None]) -> list[float]:
-    """What is drawn: nothing where a value is not finite."""
-    return [math.nan if value is None else value for value in values]

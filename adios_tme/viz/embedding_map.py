@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from adios_tme.errors import ConfigError, DataError
-from adios_tme.viz.figure import PALETTE, colour
+from adios_tme.viz.palette import PALETTE, colour
 
 Floats = NDArray[np.floating]
 Method = Literal["tsne", "umap"]

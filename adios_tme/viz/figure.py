@@ -17,10 +17,6 @@ DOTS_PER_INCH = 120
 CELL_INCHES = 1.7
 GAP = 0.03
 
-#: Eight colours that people with colour-blindness can tell apart (Okabe and Ito 2008), the ones
-#: that contrast with pink tissue first.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#F0E442", "#56B4E9", "#D55E00", "#000000", "#CC79A7")
-
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or SVG, making its folder.
@@ -33,11 +29,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = PNG_METADATA if path.suffix.lower() == ".png" else None
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
-
-
-def colour(number: int) -> str:
-    """Colour of the n-th channel or run."""
-    return PALETTE[number % len(PALETTE)]
 
 
 def image_grid(

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adios_tme.viz.figure import colour, image_grid, save_figure
+from adios_tme.viz.figure import image_grid, save_figure
+from adios_tme.viz.palette import colour
 
 #: Share of colour in the overlay; the rest is the image in grey.
 OVERLAY_WEIGHT = 0.55

@@ -22,7 +22,8 @@ from adios_tme.benchmark.nuclei.results import (
     Scores,
 )
 from adios_tme.files import writing
-from adios_tme.viz.figure import colour, save_figure
+from adios_tme.viz.figure import save_figure
+from adios_tme.viz.palette import colour
 
 NAMES = {
     "otsu_haematoxylin": "Otsu on haematoxylin",

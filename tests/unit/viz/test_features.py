@@ -17,7 +17,7 @@ from adios_tme.models.vit import VisionTransformer
 from adios_tme.training.loop import run_training
 from adios_tme.viz.embedding_map import embedding_map, map_figure
 from adios_tme.viz.features import draw_features, nearest, principal_colours
-from adios_tme.viz.figure import PALETTE
+from adios_tme.viz.palette import PALETTE
 from tests.factories import make_dataset, run_main, tiny_config
 
 

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from adios_tme.errors import ConfigError, DataError
-from adios_tme.viz.curves import PANELS, curves_figure, draw_curves, read_metrics
-from adios_tme.viz.figure import PALETTE
+from adios_tme.viz.curves import curves_figure, draw_curves
 from adios_tme.viz.masks import OVERLAY_WEIGHT, mask_figure, overlay, plot_masks
+from adios_tme.viz.palette import PALETTE
+from adios_tme.viz.panels import PANELS, read_metrics
 
 LINE = {
     "iteration": 10,
