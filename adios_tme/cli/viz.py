@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from adios_tme.cli.options import command_group, settings_command
-from adios_tme.config.viz import VizCurvesConfig, VizFeaturesConfig, VizMasksConfig
+from adios_tme.config.viz import (
+    VizCurvesConfig,
+    VizFeaturesConfig,
+    VizMasksConfig,
+    VizReportConfig,
+)
 from adios_tme.files import check_output, writing
 from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
+
+if TYPE_CHECKING:
+    from adios_tme.viz.report.embedded import Embedded
+
+#: Images whose features a report shows.
+NUM_SHOWN = 6
 
 viz_app = command_group("viz", "Draw masks, curves and features, and write reports of runs.")
 
@@ -96,3 +109,36 @@ def features(config: VizFeaturesConfig) -> None:
     tell_left_out(left_out.lines())
     for path in written:
         terminal().print(f"Wrote {path}")
+
+
+@settings_command(viz_app, "report", VizReportConfig)
+def report(config: VizReportConfig) -> None:
+    """Write the report of one or several runs."""
+    from adios_tme.viz.report.page import SUFFIXES, report_path, write_report
+
+    output = config.output or report_path(config.runs)
+    check_output(output, SUFFIXES)
+    features = _feature_pictures(config) if config.images else []
+    with writing(output):
+        write_report(config.runs, output, config.nuclei, config.probe, features)
+    terminal().print(f"Wrote {output}")
+
+
+def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
+    """A picture of the same images for each run."""
+    from adios_tme.data.images import load_images
+    from adios_tme.distributed.world import choose_device
+    from adios_tme.models.layers import Normalise
+    from adios_tme.pretrained import load_encoder_for_scoring
+    from adios_tme.viz.features import draw_features
+    from adios_tme.viz.report.embedded import embed_figure
+
+    assert config.images is not None
+    device, pictures = choose_device(config.device), []
+    for run in config.runs:
+        trained = load_encoder_for_scoring(run, device)
+        normalise = Normalise(trained.mean, trained.std).to(device)
+        images = load_images(config.images, NUM_SHOWN, trained.img_size)
+        drawn = draw_features(trained.encoder, normalise, images, NUM_SHOWN)
+        pictures.append(embed_figure(drawn.figure))
+    return pictures

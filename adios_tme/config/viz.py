@@ -102,3 +102,45 @@ class VizFeaturesConfig(Config):
                     f"Drop it, or ask for that."
                 )
         return self
+
+
+class VizReportConfig(Config):
+    """Tell of a run in one HTML file that needs no network; of several, compare them.
+
+    Curves that zoom, the masks over iterations, diagnostics in words, scores beside baselines,
+    data, settings, and how to load the model. The file may be sent to anyone: all is inside.
+    """
+
+    runs: Annotated[tuple[Path, ...], Positional()] = Field(min_length=1)
+    """Output folders of runs, also of one that is still going; several are compared."""
+
+    output: Path | None = None
+    """HTML file to write; absent: report.html in the run's folder, or here for several runs."""
+
+    images: Path | None = None
+    """Folder of images, one image, or a zip archive, to show patch tokens and attention on."""
+
+    nuclei: tuple[Path, ...] = ()
+    """nuclei_benchmark.json of each run, in their order; absent: the one in a run's folder or in
+    its folder nuclei/, if there is one."""
+
+    probe: tuple[Path, ...] = ()
+    """probe.json of each run, in their order; absent: the one in a run's folder or in its folder
+    probe/, if there is one."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the encoder runs for --images."""
+
+    @model_validator(mode="after")
+    def _results_fit_runs(self) -> Self:
+        for name, files in (("nuclei", self.nuclei), ("probe", self.probe)):
+            if files and len(files) != len(self.runs):
+                raise ValueError(
+                    f"{len(files)} --{name} and {len(self.runs)} runs are given. "
+                    f"Give one for each run, in their order, or none."
+                )
+        if self.images is None and is_changed(self, "device"):
+            raise ValueError(
+                f"device={self.device} would be ignored without images. Drop it, or give --images."
+            )
+        return self

@@ -16,7 +16,7 @@ from torch import Tensor
 from adios_tme.config.data import PatchSelection
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels, decode_image
-from adios_tme.data.images import load_images, spread
+from adios_tme.data.images import load_images
 from adios_tme.data.index import Patch
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, printable
@@ -25,6 +25,7 @@ from adios_tme.data.reader import OpenArchives
 from adios_tme.data.resize import resize_image
 from adios_tme.data.scan import scan_source
 from adios_tme.data.sources import Source, find_sources
+from adios_tme.data.spread import spread
 from adios_tme.errors import DataError
 
 Progress = Callable[[int, int], None]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import compress
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from adios_tme.data.folder import own_pictures
 from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.resize import resize_image
+from adios_tme.data.spread import spread
 from adios_tme.errors import DataError
-
-T = TypeVar("T")
 
 _ADVICE = "Give a folder of images, an image, or a zip archive."
 
@@ -82,12 +80,6 @@ def _files(source: Path, left_out: LeftOut) -> list[Path]:
     if own.all():
         raise DataError(f"{source}: holds no image. {_ADVICE}")
     return [source / name for name in compress(images, ~own)]
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """Some of many, evenly from the first to the last."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
 
 
 def _read_file(path: Path) -> Pixels:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from adios_tme.data.images import spread
+from adios_tme.data.spread import spread
 from adios_tme.errors import CheckpointError
 from adios_tme.models.layers import Normalise
 from adios_tme.models.vit import VisionTransformer

@@ -1,0 +1,199 @@
+"""What the numbers of a run mean, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from adios_tme.masking.health import GAP_LINES, DiagnosticWarnings, NucleiNotice
+from adios_tme.viz.panels import Line
+from adios_tme.viz.report.run_files import RunFiles
+
+Level = Literal["good", "warn", "info"]
+
+#: Share of the time that training may wait for data without being told.
+MOST_WAITING = 0.1
+#: Differences of IoU below this are called none.
+NOTABLE = 0.01
+
+_DIAGNOSED = (
+    "mask_coverage",
+    "mask_overlap",
+    "adversarial_gap",
+    "mask_haematoxylin_correlation",
+)
+
+
+class Verdict(NamedTuple):
+    """A judgement, with the numbers that it rests on."""
+
+    level: Level
+    title: str
+    text: str
+
+
+def verdicts(run: RunFiles) -> list[Verdict]:
+    """Judge a run by what it has logged and by what it was scored."""
+    found = [_end(run), _losses(run), *_masks(run), *_data(run), *_restarts(run)]
+    return [*found, *_nuclei(run)]
+
+
+def _end(run: RunFiles) -> Verdict:
+    total = run.setting("optim", "total_iterations")
+    if total is None or run.iteration >= total:
+        return Verdict("good", "Finished", f"The run reached iteration {run.iteration:,}.")
+    text = f"The last line is of iteration {run.iteration:,} of {total:,}."
+    return Verdict("info", "Not finished", text)
+
+
+def _losses(run: RunFiles) -> Verdict:
+    known = [line for line in run.lines if "student_loss" in line]
+    lost = sum(line["student_loss"] is None for line in known)
+    if lost:
+        text = f"The student's loss was not finite in {lost} of {len(known)} lines. Lower --lr."
+        return Verdict("warn", "Losses are not finite", text)
+    return Verdict("good", "Losses are finite", f"In all {len(known):,} lines of the log.")
+
+
+def _masks(run: RunFiles) -> Iterator[Verdict]:
+    """The diagnostics of masks, by the rules by which the log warns."""
+    lines = [line for line in run.lines if all(line.get(key) is not None for key in _DIAGNOSED)]
+    if not lines or run.setting("mask", "mask_source", "learned") != "learned":
+        return
+    first = run.setting("optim", "warmup_iterations", 0)
+    watch, notice = DiagnosticWarnings(first), NucleiNotice()
+    told: dict[str, list[int]] = {}
+    for line in lines:
+        before = set(watch.active)
+        watch.warnings(line)
+        notice.notices(line)
+        for kind in set(watch.active) - before:
+            told.setdefault(kind.split()[0], []).append(line["iteration"])
+    last = lines[-1]
+    shares = last["mask_coverage"]
+    healthy = {
+        "collapsed": (
+            "Every mask is in use",
+            f"They cover {_percent(min(shares))} to {_percent(max(shares))} of the images.",
+        ),
+        "duplicate": (
+            "Masks differ",
+            f"The closest two overlap by {last['mask_overlap']:.2f} (1 is the same mask).",
+        ),
+        "gap": _gap([line["adversarial_gap"] for line in lines if line["iteration"] >= first]),
+    }
+    for kind, (title, text) in healthy.items():
+        faults = [words for name, words in watch.active.items() if name.split()[0] == kind]
+        if faults:
+            yield Verdict("warn", _FAULTY[kind], " ".join(faults))
+        else:
+            yield Verdict("good", title, text + _earlier(told.get(kind, [])))
+    yield _sharpness(lines)
+    yield _haematoxylin(notice, last)
+
+
+_FAULTY = {
+    "collapsed": "A mask has collapsed",
+    "duplicate": "Two masks are the same",
+    "gap": "The student has caught up with the masks",
+}
+
+
+def _gap(gaps: list[float]) -> tuple[str, str]:
+    recent = gaps[-GAP_LINES:]
+    if len(recent) < GAP_LINES:
+        return "Too early to say whether masks are hard", f"{len(recent)} lines after the warm-up."
+    mean = sum(recent) / len(recent)
+    return (
+        "Masks are hard for the student",
+        f"Their loss is {mean:.3f} nats above that of the same masks at random places "
+        f"(last {len(recent)} lines).",
+    )
+
+
+def _earlier(iterations: list[int]) -> str:
+    if not iterations:
+        return ""
+    different = list(dict.fromkeys(iterations))
+    shown = ", ".join(f"{iteration:,}" for iteration in different[:5])
+    return f" It was otherwise from iteration {shown}{' and later' if different[5:] else ''}."
+
+
+def _sharpness(lines: list[Line]) -> Verdict:
+    values = [line["mask_entropy"] for line in lines if line.get("mask_entropy") is not None]
+    if not values:
+        return Verdict("info", "Sharpness is not known", "The log has no entropy of the masks.")
+    fell = values[-1] < values[0]
+    return Verdict(
+        "good" if fell else "info",
+        "Masks have become sharper" if fell else "Masks have not become sharper",
+        f"The entropy of a pixel went from {values[0]:.2f} to {values[-1]:.2f} "
+        f"(1 is undecided, 0 is sharp).",
+    )
+
+
+def _haematoxylin(notice: NucleiNotice, last: Line) -> Verdict:
+    values = last["mask_haematoxylin_correlation"]
+    shown = ", ".join("none" if value is None else f"{value:.2f}" for value in values)
+    text = f"Correlation of the masks with haematoxylin at the end: {shown}."
+    if notice.channel is None:
+        return Verdict("info", "No mask is plainly the nuclei's", text)
+    return Verdict("good", f"Mask {notice.channel} follows the nuclei", text)
+
+
+def _data(run: RunFiles) -> Iterator[Verdict]:
+    waits = [line["data_wait_fraction"] for line in run.lines if line.get("data_wait_fraction")]
+    if waits:
+        mean = sum(waits) / len(waits)
+        text = f"Training waited for data {_percent(mean)} of the time."
+        if mean > MOST_WAITING:
+            advice = " Raise --num-workers; adios-tme benchmark data says what the loader gives."
+            yield Verdict("warn", "Data come too slowly", text + advice)
+        else:
+            yield Verdict("good", "Data come in time", text)
+    damaged = run.lines[-1].get("num_damaged")
+    if damaged or run.corrupt:
+        text = f"{max(damaged or 0, len(run.corrupt)):,} could not be read and were replaced."
+        yield Verdict("warn", "Some patches are corrupt", text + " They are listed below.")
+    elif damaged is not None:
+        yield Verdict("good", "Every patch could be read", "None had to be replaced.")
+
+
+def _restarts(run: RunFiles) -> Iterator[Verdict]:
+    count = len(run.history.starts) - 1
+    if count > 0:
+        text = f"It was resumed {count} times; causes are listed below."
+        yield Verdict("info", "The run was interrupted", text.replace("1 times", "once"))
+
+
+def _nuclei(run: RunFiles) -> Iterator[Verdict]:
+    """The newest checkpoint beside the best method without training, by the fixed protocol."""
+    if run.nuclei is None:
+        return
+    newest = run.nuclei["checkpoints"][-1]
+    model = newest["fixed"]["iou"]["mean"]
+    baselines = {name: each["fixed"]["iou"]["mean"] for name, each in _baselines(run.nuclei)}
+    if not baselines:
+        return
+    name, best = max(baselines.items(), key=lambda item: float(item[1]))
+    gap, shown = model - best, f"IoU {model:.3f}, {name_of_method(name)} {best:.3f}."
+    if abs(gap) < NOTABLE:
+        yield Verdict("good", "Nuclei are found as well as by the best baseline", shown)
+    elif gap > 0:
+        yield Verdict("good", "Nuclei are found better than by every baseline", shown)
+    else:
+        text = f"{shown} For nuclei alone, that baseline is the better tool."
+        yield Verdict("info", "A baseline finds nuclei better", text)
+
+
+def _baselines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list((results.get("baselines") or {}).items())
+
+
+def name_of_method(name: str) -> str:
+    """How a table calls what a benchmark's file calls ``otsu_haematoxylin``."""
+    return name.replace("_", " ").replace("hed", "HED").capitalize().replace(" hed", " HED")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
