@@ -14,6 +14,7 @@ from adios_tme.run_folder.layout import (
     DEMO_MASKS,
     NUCLEI,
     PARTIAL_TISSUE,
+    REPORT,
     TISSUE,
     clear_run,
 )
@@ -35,6 +36,7 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.launch.local import train
     from adios_tme.pretrained import load_mask_model
     from adios_tme.run_folder.lock import RunLock, owner_of_this_run
+    from adios_tme.training.loop import write_run_report
     from adios_tme.viz.curves import draw_curves
     from adios_tme.viz.masks import plot_masks
 
@@ -66,6 +68,8 @@ def run_demo(config: TrainConfig) -> None:
         scored = NucleiConfig(run=folder, labels=tissue.nuclei, output=scores)
         results = score_run(scored, on_progress=on_progress)
     write_report(results, scores)
+    if config.run.report:
+        write_run_report(folder)  # again, now with the scores
     console.print(results_table(results))
     console.print(summary(results))
     newest = results.newest.scores
@@ -82,6 +86,7 @@ def run_demo(config: TrainConfig) -> None:
         ("Curves", curves),
         ("Scores", scores / "nuclei_benchmark.json"),
         ("Checkpoint", checkpoint),
+        *([("Report", folder / REPORT)] if config.run.report else []),
     ):
         console.print(f"{what + ':':<12}{path}")
     preset = "single-gpu" if torch.cuda.is_available() else "laptop"

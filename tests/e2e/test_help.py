@@ -25,6 +25,7 @@ COMMANDS = [
     ["viz", "masks"],
     ["viz", "curves"],
     ["viz", "features"],
+    ["viz", "report"],
     ["benchmark"],
     ["benchmark", "nuclei"],
     ["benchmark", "probe"],
@@ -47,7 +48,6 @@ HEAVY = {
     "sklearn",
     "h5py",
     "umap",
-    "jinja2",
 }
 
 #: Names and defaults that users' scripts rely on.
@@ -148,6 +148,7 @@ def test_help_does_not_import_torch(words: list[str]) -> None:
             "adios_tme.data.synthetic",
         ),
         ("viz curves run --output curves.png", "matplotlib.figure"),
+        ("viz report run", "jinja2.environment"),
     ],
 )
 def test_what_needs_no_network_does_not_import_torch(
