@@ -61,6 +61,34 @@ def nuclei_results(model: float, otsu: float) -> dict[str, Any]:
     }
 
 
+def probe_results(difference: float, note: str = "") -> dict[str, Any]:
+    """Results of the probe of one set, with the paired difference of the last checkpoint."""
+
+    def scores(value: float) -> dict[str, Any]:
+        each = {"value": value, "low": value - 0.02, "high": value + 0.02}
+        return {name: {"balanced_accuracy": each, "auroc": each} for name in ("knn", "logistic")}
+
+    paired = {"value": difference, "low": difference - 0.05, "high": difference + 0.05}
+    return {
+        "sets": [
+            {
+                "name": "organs",
+                "protocol": {"classes": ["a", "b"]},
+                "test_images": ["1", "2"],
+                "checkpoints": [{"iteration": 200, "scores": scores(0.7 + difference)}],
+                "rivals": {
+                    "random_encoder": {"scores": scores(0.6)},
+                    "colour_statistics": {"scores": scores(0.7)},
+                },
+                "differences": [
+                    {"classifier": "knn", "rival": "colour_statistics", "difference": paired}
+                ],
+                "notes": [note],
+            }
+        ]
+    }
+
+
 def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
     """The log of metrics of a run."""
     text = "".join(json.dumps(line) + "\n" for line in lines)

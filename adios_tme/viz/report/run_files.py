@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,22 @@ def read_run(folder: Path, nuclei: Path | None = None, probe: Path | None = None
         nuclei=_results(nuclei, folder, NUCLEI, NUCLEI_RESULTS, ("protocol", "checkpoints")),
         probe=_results(probe, folder, "probe", PROBE_RESULTS, ("sets",)),
     )
+
+
+@contextmanager
+def results_read(name: str) -> Iterator[None]:
+    """Turn a file of results of another form into a message while the block reads it.
+
+    Raises:
+        DataError: If what the block looks for is not there.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{name}: is of another form than this version writes. Run that benchmark again, "
+            f"or remove the file."
+        ) from error
 
 
 def _results(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from adios_tme.errors import DataError
+from adios_tme.viz.report.run_files import NUCLEI_RESULTS, PROBE_RESULTS, results_read
 from adios_tme.viz.report.verdicts import name_of_method
 
 Row = list[str]
@@ -17,6 +17,8 @@ class Table(NamedTuple):
     caption: str
     head: Row
     rows: list[Row]
+    notes: tuple[str, ...] = ()
+    """What one has to know before quoting a number."""
 
 
 def nuclei_table(results: Mapping[str, Any] | None) -> Table | None:
@@ -27,7 +29,7 @@ def nuclei_table(results: Mapping[str, Any] | None) -> Table | None:
     """
     if results is None:
         return None
-    try:
+    with results_read(NUCLEI_RESULTS):
         protocol = results["protocol"]
         num_test = protocol["num_images"] - protocol["num_calibration"]
         rows = [
@@ -45,8 +47,6 @@ def nuclei_table(results: Mapping[str, Any] | None) -> Table | None:
             f"{protocol['num_calibration']} labelled images, scored on {num_test} others. "
             f"The oracle picks the best channel of each image, so it only says what they could do."
         )
-    except (LookupError, TypeError, ValueError) as error:
-        raise _misread("nuclei_benchmark.json") from error
     head = ["Method", "IoU [95 %]", "AJI", "PQ", "Oracle IoU", "Random channel"]
     return Table(caption, head, rows)
 
@@ -71,10 +71,8 @@ def probe_tables(results: Mapping[str, Any] | None) -> list[Table]:
     """
     if results is None:
         return []
-    try:
+    with results_read(PROBE_RESULTS):
         return [_probe_table(each) for each in results["sets"]]
-    except (LookupError, TypeError, ValueError) as error:
-        raise _misread("probe.json") from error
 
 
 def _probe_table(results: Mapping[str, Any]) -> Table:
@@ -94,7 +92,7 @@ def _probe_table(results: Mapping[str, Any]) -> Table:
         f"{results['name']}: {len(results['test_images'])} test images, {len(classes)} classes."
     )
     head = ["Features", "kNN accuracy", "kNN AUROC", "Logistic accuracy", "Logistic AUROC"]
-    return Table(caption, head, rows)
+    return Table(caption, head, rows, tuple(map(str, results.get("notes", ()))))
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -105,10 +103,3 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
-
-
-def _misread(name: str) -> DataError:
-    return DataError(
-        f"{name}: is of another form than this version writes. Run that benchmark again, "
-        f"or remove the file."
-    )

@@ -7,7 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 from adios_tme.masking.health import GAP_LINES, DiagnosticWarnings, NucleiNotice
 from adios_tme.viz.panels import Line
-from adios_tme.viz.report.run_files import RunFiles
+from adios_tme.viz.report.run_files import (
+    NUCLEI_RESULTS,
+    PROBE_RESULTS,
+    RunFiles,
+    results_read,
+)
 
 Level = Literal["good", "warn", "info"]
 
@@ -33,9 +38,17 @@ class Verdict(NamedTuple):
 
 
 def verdicts(run: RunFiles) -> list[Verdict]:
-    """Judge a run by what it has logged and by what it was scored."""
+    """Judge a run by what it has logged and by what it was scored.
+
+    Raises:
+        DataError: If its scores are of another form.
+    """
     found = [_end(run), _losses(run), *_masks(run), *_data(run), *_restarts(run)]
-    return [*found, *_nuclei(run)]
+    with results_read(NUCLEI_RESULTS):
+        found += _nuclei(run)
+    with results_read(PROBE_RESULTS):
+        found += _probe(run)
+    return found
 
 
 def _end(run: RunFiles) -> Verdict:
@@ -184,6 +197,47 @@ def _nuclei(run: RunFiles) -> Iterator[Verdict]:
     else:
         text = f"{shown} For nuclei alone, that baseline is the better tool."
         yield Verdict("info", "A baseline finds nuclei better", text)
+
+
+def _probe(run: RunFiles) -> Iterator[Verdict]:
+    """The newest checkpoint's kNN beside the best features that need no training, set by set."""
+    for each in (run.probe or {}).get("sets", []):
+        simple = {
+            name: rival["scores"]["knn"]["balanced_accuracy"]["value"]
+            for name, rival in each["rivals"].items()
+            if name in _NEEDS_NO_TRAINING
+        }
+        if not simple or not each["checkpoints"]:
+            continue
+        rival = max(simple, key=lambda name: float(simple[name]))
+        score = each["checkpoints"][-1]["scores"]["knn"]["balanced_accuracy"]["value"]
+        paired = next(
+            (
+                difference["difference"]
+                for difference in each["differences"]
+                if (difference["classifier"], difference["rival"]) == ("knn", rival)
+            ),
+            None,
+        )
+        if paired is not None:
+            text = (
+                f"{each['name']}: balanced accuracy {score:.3f} by kNN, {name_of_method(rival)} "
+                f"{simple[rival]:.3f}; the difference is {paired['value']:+.3f} "
+                f"[{paired['low']:+.3f}, {paired['high']:+.3f}]."
+            )
+            yield Verdict(*_judged(paired["low"], paired["high"]), text)
+
+
+_NEEDS_NO_TRAINING = ("random_encoder", "colour_statistics")
+
+
+def _judged(low: float, high: float) -> tuple[Level, str]:
+    """How a paired difference is called."""
+    if low > 0:
+        return "good", "Features are better than those without training"
+    if high < 0:
+        return "info", "Features without training are better"
+    return "info", "Features are not told apart from those without training"
 
 
 def _baselines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,14 @@ from adios_tme.viz.report.page import write_report
 from adios_tme.viz.report.run_files import read_run
 from adios_tme.viz.report.verdicts import verdicts
 from tests.factories import run_main
-from tests.run_folders import HOSTILE, line_of, make_run_folder, nuclei_results, write_lines
+from tests.run_folders import (
+    HOSTILE,
+    line_of,
+    make_run_folder,
+    nuclei_results,
+    probe_results,
+    write_lines,
+)
 
 
 class Read(HTMLParser):
@@ -196,6 +203,28 @@ def test_scores_are_compared_with_the_best_baseline(
     assert title in {each.title for each in verdicts(read_run(run, tmp_path / "n.json"))}
 
 
+@pytest.mark.parametrize(
+    ("difference", "title"),
+    [
+        (0.1, "Features are better than those without training"),
+        (0.0, "Features are not told apart from those without training"),
+        (-0.1, "Features without training are better"),
+    ],
+)
+def test_features_are_compared_with_those_that_need_no_training(
+    difference: float, title: str, tmp_path: Path
+) -> None:
+    run = make_run_folder(tmp_path / "run")
+    results = json.dumps(probe_results(difference, "Slides stand in both parts."))
+    (run / "probe.json").write_text(results)
+    found = {each.title: each.text for each in verdicts(read_run(run))}
+    assert "Colour statistics 0.700; the difference is" in found[title]
+    said = " ".join(written(run)[1].text.split())
+    assert "organs: 2 test images, 2 classes." in said
+    assert "Note: Slides stand in both parts." in said
+    assert f"Iteration200{0.7 + difference:.3f}[" in said.replace(" ", "")
+
+
 def test_restarts_are_told_with_what_is_known_of_their_cause() -> None:
     log = [
         "INFO Started from seed 42",
@@ -273,6 +302,8 @@ def test_a_folder_with_metrics_alone_and_data_that_are_gone_is_told(tmp_path: Pa
         (("run", "--output", "r.pdf"), 2, "r.pdf: is of no kind that can be written here"),
         (("run", "--nuclei", "none.json"), 1, "none.json: is no file"),
         (("run", "--nuclei", "run/environment.json"), 1, "environment.json: holds no results"),
+        (("run", "--probe", "odd.json"), 1, "probe.json: is of another form than this version"),
+        (("run", "--nuclei", "odd.json"), 1, "nuclei_benchmark.json: is of another form"),
         (("run", "--nuclei", "run/train.log"), 1, "train.log: is damaged"),
         (("run", "run", "--nuclei", "n.json"), 2, "1 --nuclei and 2 runs are given"),
         (("run", "--device", "cpu"), 2, "device=cpu would be ignored without images"),
@@ -287,6 +318,8 @@ def test_mistakes_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_run_folder(tmp_path / "run")
+    odd = {"sets": [{"name": "a"}], "protocol": {"x": 1}, "checkpoints": [{"fixed": 3}]}
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
     monkeypatch.chdir(tmp_path)
     assert text in run_main(capsys, code, "viz", "report", *words).err
     assert not list(tmp_path.glob("**/*.html"))
