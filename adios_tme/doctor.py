@@ -55,6 +55,7 @@ EXTRAS = {
     "slurm": ("submitit", "adios-tme train --slurm"),
     "onnx": ("onnxscript", "adios-tme export --format onnx"),
     "hdf5": ("h5py", "features in HDF5 files"),
+    "umap": ("umap", "maps of features by UMAP"),
     "probe": ("sklearn", "adios-tme benchmark probe"),
 }
 

@@ -83,26 +83,31 @@ def _masks(run: RunFiles) -> Iterator[Verdict]:
         for kind in set(watch.active) - before:
             told.setdefault(kind.split()[0], []).append(line["iteration"])
     last = lines[-1]
-    shares = last["mask_coverage"]
     healthy = {
-        "collapsed": (
-            "Every mask is in use",
-            f"They cover {_percent(min(shares))} to {_percent(max(shares))} of the images.",
-        ),
-        "duplicate": (
+        "collapsed": _coverage(last["mask_coverage"]),
+        "duplicate": Verdict(
+            "good",
             "Masks differ",
             f"The closest two overlap by {last['mask_overlap']:.2f} (1 is the same mask).",
         ),
         "gap": _gap([line["adversarial_gap"] for line in lines if line["iteration"] >= first]),
     }
-    for kind, (title, text) in healthy.items():
+    for kind, verdict in healthy.items():
         faults = [words for name, words in watch.active.items() if name.split()[0] == kind]
         if faults:
             yield Verdict("warn", _FAULTY[kind], " ".join(faults))
         else:
-            yield Verdict("good", title, text + _earlier(told.get(kind, [])))
+            yield verdict._replace(text=verdict.text + _earlier(told.get(kind, [])))
     yield _sharpness(lines)
     yield _haematoxylin(notice, last)
+
+
+def _coverage(shares: list[float | None]) -> Verdict:
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return Verdict("warn", "Masks are not finite", "The mask model has diverged. Lower --lr.")
+    text = f"They cover {_percent(min(known))} to {_percent(max(known))} of the images."
+    return Verdict("good", "Every mask is in use", text)
 
 
 _FAULTY = {
@@ -112,12 +117,14 @@ _FAULTY = {
 }
 
 
-def _gap(gaps: list[float]) -> tuple[str, str]:
+def _gap(gaps: list[float]) -> Verdict:
     recent = gaps[-GAP_LINES:]
     if len(recent) < GAP_LINES:
-        return "Too early to say whether masks are hard", f"{len(recent)} lines after the warm-up."
+        text = f"The log has {len(recent)} lines after the warm-up, and {GAP_LINES} are needed."
+        return Verdict("info", "Too early to say whether masks are hard", text)
     mean = sum(recent) / len(recent)
-    return (
+    return Verdict(
+        "good",
         "Masks are hard for the student",
         f"Their loss is {mean:.3f} nats above that of the same masks at random places "
         f"(last {len(recent)} lines).",

@@ -161,6 +161,7 @@ def test_a_healthy_run_is_called_so(tmp_path: Path) -> None:
     ("metrics", "title"),
     [
         ({"mask_coverage": [0.995, 0.003, 0.002]}, "A mask has collapsed"),
+        ({"mask_coverage": [None, None, None]}, "Masks are not finite"),
         ({"mask_overlap": 0.97}, "Two masks are the same"),
         ({"adversarial_gap": -0.1}, "The student has caught up with the masks"),
         ({"student_loss": None}, "Losses are not finite"),
@@ -185,6 +186,7 @@ def test_what_was_wrong_for_a_while_is_said_with_its_iterations(tmp_path: Path) 
     found = {each.title: each.text for each in verdicts(read_run(run))}
     assert found["Every mask is in use"].endswith("It was otherwise from iteration 50.")
     assert "iteration 60 of 200" in found["Not finished"]
+    assert "has 3 lines" in found["Too early to say whether masks are hard"]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,22 @@ def test_long_curves_are_thinned_and_keep_their_peaks() -> None:
     assert values[places.index(777)] == 55
     assert values[places.index(888)] == -7
     assert places == sorted(places)
+
+
+def test_a_long_run_fits_into_its_page(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    names = [name for name, value in line_of(1).items() if isinstance(value, float)]
+    write_lines(
+        run,
+        [
+            line_of(at, **dict(zip(names, rng.random(len(names)).tolist(), strict=True)))
+            | {"mask_coverage": rng.random(3).tolist()}
+            for at in range(10, 60_000, 10)
+        ],
+    )
+    text, _ = written(run)
+    assert len(text) + page.PICTURE_BYTES < page.MOST_BYTES
 
 
 def test_pictures_are_left_out_when_there_is_no_room(tmp_path: Path) -> None:
