@@ -94,13 +94,14 @@ def features(config: VizFeaturesConfig) -> None:
         num_neighbours=config.neighbours,
         with_classes=config.map is not None,
     )
-    with writing(config.output):
-        save_figure(drawn.figure, config.output)
+    figures = [drawn.figure]
     if config.map and drawn.classes is not None:
         places = embedding_map(drawn.classes, config.map)
         groups = gallery.slides if config.colour_by == "slide" else gallery.classes
-        with writing(config.map_path):
-            save_figure(map_figure(places, groups, str(config.checkpoint)), config.map_path)
+        figures.append(map_figure(places, groups, str(config.checkpoint)))
+    for figure, path in zip(figures, written, strict=True):
+        with writing(path):
+            save_figure(figure, path)
     if config.json_output:
         facts = {"output": [str(path) for path in written], "num_images": len(gallery.images)}
         facts |= {"explained_variance": drawn.explained, "left_out": left_out.as_json()}

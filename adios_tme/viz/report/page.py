@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from adios_tme.errors import DataError
@@ -31,7 +31,6 @@ MOST_BYTES, PICTURE_BYTES = 10_000_000, 6_500_000
 MOST_ROWS = 50
 
 _HERE = Path(__file__).parent
-_VENDOR = _HERE.parent / "vendor"
 
 
 def report_path(runs: Sequence[Path]) -> Path:
@@ -78,14 +77,26 @@ def render(runs: Sequence[RunFiles], features: Sequence[Embedded] = ()) -> str:
     """The page of some runs."""
     names = _names(runs)
     views = [_view(name, run, len(runs)) for name, run in zip(names, runs, strict=True)]
-    for number, picture in enumerate(features):
-        views[number]["features"] = picture
+    for view, picture in zip(views, features, strict=False):
+        view["features"] = picture
     lines = {name: run.lines for name, run in zip(names, runs, strict=True)}
-    shown: dict[str, Any] = {"charts": charts_of(lines), "series": [_slider(v) for v in views]}
-    licence = (_VENDOR / "uPlot.LICENSE.txt").read_text("utf-8")
-    plotting = (_VENDOR / "uPlot.iife.min.js").read_text("utf-8")
-    scripts = [f"/*\n{licence}\n*/\n{plotting}", _own("report.js")]
-    styles = [(_VENDOR / "uPlot.min.css").read_text("utf-8"), _own("report.css")]
+    settings = {name: run.settings for name, run in zip(names, runs, strict=True)}
+    scripts = [f"/*\n{_vendored('uPlot.LICENSE.txt')}\n*/\n{_vendored('uPlot.iife.min.js')}"]
+    scripts += [_own("report.js")]
+    styles = [_vendored("uPlot.min.css"), _own("report.css")]
+    return _template().render(
+        title=names[0] if len(names) == 1 else f"{len(names)} runs",
+        runs=views,
+        differing=differing_settings(settings),
+        data={"charts": charts_of(lines), "series": [_slider(view) for view in views]},
+        policy=_policy(scripts),
+        scripts=[Markup(script) for script in scripts],  # files of the package, as they are
+        styles=[Markup(style) for style in styles],
+        version=__version__,
+    )
+
+
+def _template() -> Template:
     surroundings = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,  # whatever a slide or a folder is called
@@ -94,16 +105,11 @@ def render(runs: Sequence[RunFiles], features: Sequence[Embedded] = ()) -> str:
         lstrip_blocks=True,
     )
     surroundings.filters["count"] = _count
-    return surroundings.get_template("page.html.j2").render(
-        title=names[0] if len(names) == 1 else f"{len(names)} runs",
-        runs=views,
-        differing=differing_settings(dict(zip(names, (run.settings for run in runs), strict=True))),
-        data=shown,
-        policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],  # files of the package, as they are
-        styles=[Markup(style) for style in styles],
-        version=__version__,
-    )
+    return surroundings.get_template("page.html.j2")
+
+
+def _vendored(name: str) -> str:
+    return (_HERE.parent / "vendor" / name).read_text("utf-8")
 
 
 def _own(name: str) -> str:
@@ -130,15 +136,13 @@ def _names(runs: Sequence[RunFiles]) -> list[str]:
 
 def _view(name: str, run: RunFiles, num_runs: int) -> dict[str, Any]:
     """What the template says of a run."""
-    series = embed_series(run.pictures, PICTURE_BYTES // num_runs)
-    last = run.lines[-1]
     return {
         "name": name,
         "folder": str(run.folder),
         "facts": _facts(run),
-        "last": last,
+        "last": run.lines[-1],
         "verdicts": verdicts(run),
-        "series": series,
+        "series": embed_series(run.pictures, PICTURE_BYTES // num_runs),
         "features": None,
         "nuclei": nuclei_table(run.nuclei),
         "probe": probe_tables(run.probe),

@@ -74,32 +74,53 @@ def _masks(run: RunFiles) -> Iterator[Verdict]:
     if not lines or run.setting("mask", "mask_source", "learned") != "learned":
         return
     first = run.setting("optim", "warmup_iterations", 0)
+    found = _replayed(lines, first)
+    last = lines[-1]
+    healthy = {
+        "collapsed": _coverage(last["mask_coverage"]),
+        "duplicate": _overlap(last["mask_overlap"]),
+        "gap": _gap([line["adversarial_gap"] for line in lines if line["iteration"] >= first]),
+    }
+    for kind, verdict in healthy.items():
+        if words := found.active.get(kind):
+            yield Verdict("warn", _FAULTY[kind], " ".join(words))
+        else:
+            yield verdict._replace(text=verdict.text + _earlier(found.begun.get(kind, [])))
+    yield _sharpness(lines)
+    yield _haematoxylin(found.channel, last["mask_haematoxylin_correlation"])
+
+
+_FAULTY = {
+    "collapsed": "A mask has collapsed",
+    "duplicate": "Two masks are the same",
+    "gap": "The student has caught up with the masks",
+}
+
+
+class _Replayed(NamedTuple):
+    """What the log said of masks, by kind of fault."""
+
+    active: dict[str, list[str]]
+    """Words of what is wrong as of the last line."""
+    begun: dict[str, list[int]]
+    """Iterations at which it began."""
+    channel: int | None
+    """The nuclei's, from 1 on."""
+
+
+def _replayed(lines: list[Line], first: int) -> _Replayed:
     watch, notice = DiagnosticWarnings(first), NucleiNotice()
-    told: dict[str, list[int]] = {}
+    begun: dict[str, list[int]] = {}
+    active: dict[str, list[str]] = {}
     for line in lines:
         before = set(watch.active)
         watch.warnings(line)
         notice.notices(line)
         for kind in set(watch.active) - before:
-            told.setdefault(kind.split()[0], []).append(line["iteration"])
-    last = lines[-1]
-    healthy = {
-        "collapsed": _coverage(last["mask_coverage"]),
-        "duplicate": Verdict(
-            "good",
-            "Masks differ",
-            f"The closest two overlap by {last['mask_overlap']:.2f} (1 is the same mask).",
-        ),
-        "gap": _gap([line["adversarial_gap"] for line in lines if line["iteration"] >= first]),
-    }
-    for kind, verdict in healthy.items():
-        faults = [words for name, words in watch.active.items() if name.split()[0] == kind]
-        if faults:
-            yield Verdict("warn", _FAULTY[kind], " ".join(faults))
-        else:
-            yield verdict._replace(text=verdict.text + _earlier(told.get(kind, [])))
-    yield _sharpness(lines)
-    yield _haematoxylin(notice, last)
+            begun.setdefault(kind.split()[0], []).append(line["iteration"])
+    for kind, words in watch.active.items():
+        active.setdefault(kind.split()[0], []).append(words)  # "collapsed 2" is of the second mask
+    return _Replayed(active, begun, notice.channel)
 
 
 def _coverage(shares: list[float | None]) -> Verdict:
@@ -115,6 +136,11 @@ _FAULTY = {
     "duplicate": "Two masks are the same",
     "gap": "The student has caught up with the masks",
 }
+
+
+def _overlap(overlap: float) -> Verdict:
+    text = f"The closest two overlap by {overlap:.2f} (1 is the same mask)."
+    return Verdict("good", "Masks differ", text)
 
 
 def _gap(gaps: list[float]) -> Verdict:
@@ -152,13 +178,12 @@ def _sharpness(lines: list[Line]) -> Verdict:
     )
 
 
-def _haematoxylin(notice: NucleiNotice, last: Line) -> Verdict:
-    values = last["mask_haematoxylin_correlation"]
+def _haematoxylin(channel: int | None, values: list[float | None]) -> Verdict:
     shown = ", ".join("none" if value is None else f"{value:.2f}" for value in values)
     text = f"Correlation of the masks with haematoxylin at the end: {shown}."
-    if notice.channel is None:
+    if channel is None:
         return Verdict("info", "No mask is plainly the nuclei's", text)
-    return Verdict("good", f"Mask {notice.channel} follows the nuclei", text)
+    return Verdict("good", f"Mask {channel} follows the nuclei", text)
 
 
 def _data(run: RunFiles) -> Iterator[Verdict]:
@@ -182,8 +207,9 @@ def _data(run: RunFiles) -> Iterator[Verdict]:
 def _restarts(run: RunFiles) -> Iterator[Verdict]:
     count = len(run.history.starts) - 1
     if count > 0:
-        text = f"It was resumed {count} times; causes are listed below."
-        yield Verdict("info", "The run was interrupted", text.replace("1 times", "once"))
+        times = "once" if count == 1 else f"{count} times"
+        text = f"It was resumed {times}; causes are listed below."
+        yield Verdict("info", "The run was interrupted", text)
 
 
 def _nuclei(run: RunFiles) -> Iterator[Verdict]:
@@ -210,29 +236,34 @@ def _probe(run: RunFiles) -> Iterator[Verdict]:
     """The newest checkpoint's kNN beside the best features that need no training, set by set."""
     for each in (run.probe or {}).get("sets", []):
         simple = {
-            name: rival["scores"]["knn"]["balanced_accuracy"]["value"]
+            name: _accuracy(rival)
             for name, rival in each["rivals"].items()
             if name in _NEEDS_NO_TRAINING
         }
         if not simple or not each["checkpoints"]:
             continue
-        rival = max(simple, key=lambda name: float(simple[name]))
-        score = each["checkpoints"][-1]["scores"]["knn"]["balanced_accuracy"]["value"]
-        paired = next(
-            (
-                difference["difference"]
-                for difference in each["differences"]
-                if (difference["classifier"], difference["rival"]) == ("knn", rival)
-            ),
-            None,
-        )
+        name = max(simple, key=simple.__getitem__)
+        paired = _difference(each["differences"], name)
         if paired is not None:
             text = (
-                f"{each['name']}: balanced accuracy {score:.3f} by kNN, {name_of_method(rival)} "
-                f"{simple[rival]:.3f}; the difference is {paired['value']:+.3f} "
-                f"[{paired['low']:+.3f}, {paired['high']:+.3f}]."
+                f"{each['name']}: balanced accuracy {_accuracy(each['checkpoints'][-1]):.3f} by "
+                f"kNN, {name_of_method(name)} {simple[name]:.3f}; the difference is "
+                f"{paired['value']:+.3f} [{paired['low']:+.3f}, {paired['high']:+.3f}]."
             )
             yield Verdict(*_judged(paired["low"], paired["high"]), text)
+
+
+def _accuracy(method: dict[str, Any]) -> float:
+    return float(method["scores"]["knn"]["balanced_accuracy"]["value"])
+
+
+def _difference(differences: list[dict[str, Any]], rival: str) -> dict[str, float] | None:
+    """Of the newest checkpoint to a rival, by kNN, on the same resamples."""
+    for each in differences:
+        if (each["classifier"], each["rival"]) == ("knn", rival):
+            found: dict[str, float] = each["difference"]
+            return found
+    return None
 
 
 _NEEDS_NO_TRAINING = ("random_encoder", "colour_statistics")
