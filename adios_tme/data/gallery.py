@@ -72,7 +72,10 @@ def read_gallery(
         images = load_images(source, num_images, img_size, left_out)
         names = (source.stem,) * len(images)
         return Gallery(images, names, names)
-    places = spread(_places(source, left_out), num_images)
+    found = _places(source, left_out)
+    if not found:
+        raise DataError(f"{source}: holds no image. Give a folder of images, or of archives.")
+    places = spread(found, num_images)
     archives, pixels = OpenArchives(), []
     for done, place in enumerate(places, start=1):
         pixels.append(resize_image(_read(archives, place.patch), img_size))

@@ -120,3 +120,9 @@ def test_a_gallery_knows_slides_and_classes(tmp_path: Path) -> None:
     assert read_gallery(tmp_path, 3, 16, LeftOut()).images.shape[0] == 3
     alone = read_gallery(tmp_path / "tumour" / "slide_a.zip", 5, 16, LeftOut())
     assert (alone.images.shape[0], set(alone.slides)) == (2, {"slide_a"})
+
+
+def test_a_gallery_of_nothing_but_our_own_pictures_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "masks.png", pnginfo=drawn())
+    with pytest.raises(DataError, match=r"holds no image\. Give a folder of images"):
+        read_gallery(tmp_path, 3, 16, LeftOut())
