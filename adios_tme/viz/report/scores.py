@@ -47,8 +47,8 @@ def nuclei_table(results: Mapping[str, Any] | None) -> Table | None:
             f"{protocol['num_calibration']} labelled images, scored on {num_test} others. "
             f"The oracle picks the best channel of each image, so it only says what they could do."
         )
-    head = ["Method", "IoU [95 %]", "AJI", "PQ", "Oracle IoU", "Random channel"]
-    return Table(caption, head, rows)
+    head = ["Method", "IoU [95 %]", "AJI", "PQ", "Oracle IoU", "Random channel", "No labels IoU"]
+    return Table(caption, head[: len(rows[0])], rows)
 
 
 def _nuclei_row(name: str, scores: Mapping[str, Any]) -> Row:
@@ -60,6 +60,7 @@ def _nuclei_row(name: str, scores: Mapping[str, Any]) -> Row:
         _number(fixed["pq"]["mean"]),
         _number(scores["oracle"]["iou"]["mean"]),
         _number(scores["random_channel_iou"]),
+        *([_number(scores["no_labels"]["iou"]["mean"])] if "no_labels" in scores else []),
     ]
 
 

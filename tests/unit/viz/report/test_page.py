@@ -23,6 +23,7 @@ from adios_tme.viz.report.verdicts import verdicts
 from tests.factories import run_main
 from tests.run_folders import (
     HOSTILE,
+    interval,
     line_of,
     make_run_folder,
     nuclei_results,
@@ -203,6 +204,30 @@ def test_scores_are_compared_with_the_best_baseline(
     run = make_run_folder(tmp_path / "run")
     (tmp_path / "n.json").write_text(json.dumps(nuclei_results(model, 0.6)))
     assert title in {each.title for each in verdicts(read_run(run, tmp_path / "n.json"))}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "title"),
+    [
+        (0.01, 0.05, "Nuclei are found better than by every baseline"),
+        (-0.01, 0.07, "Nuclei are found as well as by the best baseline"),
+        (-0.2, -0.1, "A baseline finds nuclei better"),
+    ],
+)
+def test_intervals_of_scores_decide_where_there_are_some(
+    low: float, high: float, title: str, tmp_path: Path
+) -> None:
+    run, results = make_run_folder(tmp_path / "run"), nuclei_results(0.5, 0.9)
+    paired = {"than": "otsu_cleaned", "mean": (low + high) / 2, "low": low, "high": high}
+    results["checkpoints"][0]["differences"] = {"fixed": {"iou": paired}}
+    for method in (results["checkpoints"][0], results["baselines"]["otsu_haematoxylin"]):
+        method["no_labels"] = {"iou": interval(0.44)}
+    (run / "nuclei_benchmark.json").write_text(json.dumps(results))
+    found = {each.title: each.text for each in verdicts(read_run(run))}
+    assert found[title].startswith("The difference of IoU from that of Otsu cleaned is ")
+    said = written(run)[1].text
+    assert "No labels IoU" in said
+    assert said.count("0.440") == 2
 
 
 @pytest.mark.parametrize(
