@@ -12,9 +12,10 @@ from matplotlib.lines import Line2D
 
 from adios_tme.errors import DataError
 from adios_tme.files import check_suffix
+from adios_tme.run_folder.metrics import Line, read_metrics
 from adios_tme.viz.figure import SUFFIXES, save_figure
 from adios_tme.viz.palette import colour
-from adios_tme.viz.panels import PANELS, Line, Panel, read_metrics, series_of
+from adios_tme.viz.panels import PANELS, Panel, series_of
 
 NUM_COLUMNS = 2
 STYLES = ("-", "--", ":", "-.")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adios_tme.viz.panels import PANELS, Line, Panel, series_of
+from adios_tme.run_folder.metrics import Line
+from adios_tme.viz.panels import PANELS, Panel, series_of
 
 #: Lines of the log that a curve shows one by one. Of more, each pair of points is the least and the
 #: greatest value of as many lines, so that no peak is lost.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from adios_tme.viz.panels import Line
+from adios_tme.run_folder.metrics import Line
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (INFO|WARNING|ERROR|CRITICAL) (.*)")
 _PROGRESS = re.compile(r"\d+/\d+  ")

@@ -13,7 +13,7 @@ import yaml
 
 from adios_tme.errors import DataError
 from adios_tme.run_folder.layout import CORRUPT, ENVIRONMENT, LOG, MASK_PICTURES, NUCLEI, SETTINGS
-from adios_tme.viz.panels import Line, last_of_each, read_lines
+from adios_tme.run_folder.metrics import Line, last_of_each, read_lines
 from adios_tme.viz.report.history import History, read_history
 
 NUCLEI_RESULTS = "nuclei_benchmark.json"

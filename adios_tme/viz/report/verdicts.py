@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from adios_tme.masking.health import GAP_LINES, DiagnosticWarnings, NucleiNotice
-from adios_tme.viz.panels import Line
+from adios_tme.run_folder.metrics import Line
 from adios_tme.viz.report.run_files import (
     NUCLEI_RESULTS,
     PROBE_RESULTS,

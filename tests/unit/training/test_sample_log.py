@@ -8,10 +8,10 @@ import pytest
 
 from adios_tme.config.load import build, nest
 from adios_tme.config.train import TrainConfig
+from adios_tme.run_folder.metrics import read_metrics
 from adios_tme.training.batches import Batches
 from adios_tme.training.loop import run_training
 from adios_tme.training.sample_log import HEADER, SampleLog, roll_back
-from adios_tme.viz.panels import read_metrics
 from tests.factories import FULL_DISK, make_dataset, tiny_settings
 
 
