@@ -57,6 +57,7 @@ EXTRAS = {
     "slides": ("openslide", "whole slides"),
     "hdf5": ("h5py", "features and coordinates in HDF5 files"),
     "probe": ("sklearn", "adios-tme benchmark probe"),
+    "umap": ("umap", "maps of features by UMAP"),
     "tensorboard": ("tensorboard", "adios-tme train --trackers tensorboard"),
     "wandb": ("wandb", "adios-tme train --trackers wandb"),
     "mlflow": ("mlflow", "adios-tme train --trackers mlflow"),

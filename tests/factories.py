@@ -81,6 +81,7 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
         "save_freq": 2,
         "log_freq": 1,
         "viz_freq": 0,
+        "report": False,
         "device": "cpu",
     } | flags
 

@@ -14,6 +14,7 @@ from adios_tme.run_folder.layout import (
     DEMO_MASKS,
     NUCLEI,
     PARTIAL_TISSUE,
+    REPORT,
     TISSUE,
     clear_run,
 )
@@ -38,6 +39,7 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.launch.local import train
     from adios_tme.pretrained import load_mask_model
     from adios_tme.run_folder.lock import RunLock, owner_of_this_run
+    from adios_tme.training.loop import write_run_report
     from adios_tme.viz.curves import draw_curves
     from adios_tme.viz.masks import plot_masks
 
@@ -71,6 +73,8 @@ def run_demo(config: TrainConfig) -> None:
         )
         results = score_run(scored, on_progress=on_progress)
     write_report(results, scores)
+    if config.run.report:
+        write_run_report(folder)  # again, now with the scores
     console.print(results_table(results))
     console.print(no_labels_table(results))
     console.print(summary(results))
@@ -90,6 +94,7 @@ def run_demo(config: TrainConfig) -> None:
         ("Curves", curves),
         ("Scores", scores / "nuclei_benchmark.json"),
         ("Checkpoint", checkpoint),
+        *([("Report", folder / REPORT)] if config.run.report else []),
     ):
         console.print(f"{what + ':':<12}{path}")
     preset = "single-gpu" if torch.cuda.is_available() else "laptop"

@@ -8,6 +8,7 @@ import typer
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.train import TrainConfig
+from adios_tme.run_folder.layout import REPORT
 from adios_tme.terminal import terminal
 from adios_tme.trackers.build import check_packages
 
@@ -36,4 +37,7 @@ def train(config: TrainConfig) -> None:
     console = terminal()
     folder = config.run.output_dir
     console.print(f"Done. Newest checkpoint: {checkpoint}")
+    report = folder / REPORT
+    if config.run.report and report.is_file():
+        console.print(f"Report: {report}")
     console.print(f"Curves: adios-tme viz curves {folder} --output {folder}/curves.png")

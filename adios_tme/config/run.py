@@ -49,6 +49,9 @@ class RunConfig(Config):
     viz_freq: int = Field(default=500, ge=0)
     """Iterations between pictures of the masks; 0 draws none."""
 
+    report: bool = True
+    """Write report.html to the output folder when the run is finished: what `viz report` writes."""
+
     @field_validator("resume", "init_from")
     @classmethod
     def _may_be_paths(cls, given: str | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import compress
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from adios_tme.data.folder import own_pictures
 from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.resize import resize_image
+from adios_tme.data.spread import spread
 from adios_tme.errors import DataError
-
-T = TypeVar("T")
 
 _ADVICE = "Give a folder of images, an image, or a zip archive."
 
@@ -68,7 +66,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def _read_files(source: Path, num_images: int, left_out: LeftOut) -> list[Pixels]:
-    return [_read_file(path) for path in _spread(_files(source, left_out), num_images)]
+    return [_read_file(path) for path in spread(_files(source, left_out), num_images)]
 
 
 def _files(source: Path, left_out: LeftOut) -> list[Path]:
@@ -82,11 +80,6 @@ def _files(source: Path, left_out: LeftOut) -> list[Path]:
     if own.all():
         raise DataError(f"{source}: holds no image. {_ADVICE}")
     return [source / name for name in compress(images, ~own)]
-
-
-def _spread(items: list[T], count: int) -> list[T]:
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
 
 
 def _read_file(path: Path) -> Pixels:
@@ -107,7 +100,7 @@ def _read_archive(path: Path, num_images: int, left_out: LeftOut) -> list[Pixels
         with path.open("rb") as file:
             return [
                 decode_image(read_member(file.fileno(), members[name]))
-                for name in _spread(images, num_images)
+                for name in spread(images, num_images)
             ]
     except (OSError, CorruptPatchError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Give other images.") from error

@@ -134,6 +134,19 @@ class PackedAttention(nn.Module):
         k, v = kv.unflatten(-1, (2, *heads)).unbind(1)
         return attention(q, k, v, packing.first_tokens(), packing, self.backend).flatten(1)
 
+    def first_weights(self, x_BTD: Tensor) -> Tensor:
+        """How much the first token of each image attends to all of its tokens, by each head.
+
+        Back ends never hold these weights, so they are computed in full here.
+
+        Returns:
+            (B, heads, T) float32, adding up to one over T.
+        """
+        q_BTHE, k_BTHE, _ = self.qkv(x_BTD).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        scale = q_BTHE.shape[-1] ** -0.5
+        scores_BHT = torch.einsum("bhe,bthe->bht", q_BTHE[:, 0] * scale, k_BTHE)
+        return scores_BHT.float().softmax(dim=-1)
+
 
 class Kept(NamedTuple):
     """Factors (n,) of each image on the branches of a block: 0 where it skips one, else above 1."""

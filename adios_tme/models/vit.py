@@ -141,6 +141,23 @@ class VisionTransformer(nn.Module):
         tokens_BTD: Tensor = self(x_BCHW)
         return self._as_map(tokens_BTD, x_BCHW)
 
+    def class_attention(self, x_BCHW: Tensor) -> Tensor:
+        """How much the class token attends to each patch in the last block, by each head.
+
+        Returns:
+            (B, heads, h, w) float32; with the weights of class token and registers, which are left
+            out, they add up to one.
+        """
+        tokens_TD, packing = self._embed([x_BCHW])
+        *earlier, last = self.blocks
+        for block in earlier:
+            tokens_TD = self._run(block, tokens_TD, packing)
+        assert isinstance(last, Block)
+        normed_BTD = last.norm1(tokens_TD).unflatten(0, (x_BCHW.shape[0], -1))
+        weights_BHP = last.attn.first_weights(normed_BTD)[..., self.num_prefix_tokens :]
+        weights_BHhw: Tensor = weights_BHP.unflatten(2, self._grid(x_BCHW))
+        return weights_BHhw
+
     def _as_map(self, tokens_BTD: Tensor, x_BCHW: Tensor) -> Tensor:
         patches_BPD = tokens_BTD[:, self.num_prefix_tokens :]
         features_BDhw: Tensor = patches_BPD.transpose(1, 2).unflatten(2, self._grid(x_BCHW))

@@ -21,6 +21,7 @@ SAMPLES = "samples"
 #: Newest checkpoint, for resuming.
 NEWEST = "checkpoint.pth"
 MASK_PICTURES = Path("visualizations", "masks")
+REPORT = "report.html"
 #: Of the demo.
 TISSUE = "tissue"
 PARTIAL_TISSUE = f".{TISSUE}.partial"
@@ -44,7 +45,7 @@ FILES_OF_A_RUN = (
     SAMPLES,
     "*dataset_index.safetensors",  # one a root, where the data cannot be written
     MASK_PICTURES.parts[0],
-    "report.html",
+    REPORT,
     TISSUE,
     NUCLEI,
     DEMO_MASKS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from adios_tme.errors import (
 )
 from adios_tme.optim.schedule import Schedule
 from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
-from adios_tme.run_folder.layout import NEWEST
+from adios_tme.run_folder.layout import NEWEST, REPORT
 from adios_tme.run_folder.lock import RunLock, owner_of_this_run
 from adios_tme.run_folder.log import run_log
 from adios_tme.run_folder.prepare import resume_source
@@ -33,6 +34,8 @@ from adios_tme.training.sample_log import SampleLog, roll_back
 from adios_tme.training.start import announce, claim, open_index, start
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report, train_step
+
+logger = logging.getLogger(__name__)
 
 Admit = Callable[[TrainConfig, World], None]
 
@@ -101,6 +104,9 @@ def run_training(
                 hang_watch.at("writing the last checkpoint")
                 if request == Request.GIVE_UP:
                     give_up(writer)
+            if run.is_finished and config.run.report and world.is_first:
+                hang_watch.at("writing the report")
+                write_run_report(config.run.output_dir)
         check_finished(run, request)
     return config.run.output_dir / NEWEST
 
@@ -208,6 +214,18 @@ def check_finished(run: Run, request: Request) -> None:
         f"Run the same command again to go on.",
         number,
     )
+
+
+def write_run_report(folder: Path) -> None:
+    """Write the report of a finished run; whatever goes wrong costs the report and a warning."""
+    from adios_tme.viz.report.page import write_report
+
+    path = folder / REPORT
+    try:
+        write_report([folder], path)
+    except Exception as error:  # the run is whole without it
+        what = str(error) or type(error).__name__
+        logger.warning("%s: was not written (%s). Try adios-tme viz report.", path, what)
 
 
 def check_soundness(run: Run, feed: Feed, writer: CheckpointWriter | None) -> None:

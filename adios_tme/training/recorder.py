@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from adios_tme.masking.health import DiagnosticWarnings, NucleiNotice
 from adios_tme.optim.schedule import Schedule
 from adios_tme.terminal import TrainingBar
 from adios_tme.trackers.base import Tracker
@@ -15,11 +16,7 @@ from adios_tme.trackers.build import build_trackers
 from adios_tme.training.embedding_diagnostics import CollapseWarnings
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
-from adios_tme.training.mask_diagnostics import (
-    DiagnosticWarnings,
-    NucleiNotice,
-    measure_diagnostics,
-)
+from adios_tme.training.mask_diagnostics import measure_diagnostics
 from adios_tme.training.metrics import Metrics, duration, summary
 from adios_tme.training.state import Run
 from adios_tme.training.step import Report

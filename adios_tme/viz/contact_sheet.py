@@ -29,6 +29,15 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path, tile_px: int
     check_suffix(path, SUFFIXES)
     if not images:
         raise DataError(f"{path}: there is no readable patch to draw. Run index with --verify.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = PngInfo()
+    for key, value in PNG_METADATA.items():
+        info.add_text(key, value)
+    contact_sheet(images, tile_px).save(path, pnginfo=info)
+
+
+def contact_sheet(images: list[NDArray[np.uint8]], tile_px: int = TILE_PX) -> Image.Image:
+    """The picture that `draw_contact_sheet` writes, of one patch (H, W, 3) or more."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     step = tile_px + GAP_PX
@@ -38,8 +47,4 @@ def draw_contact_sheet(images: list[NDArray[np.uint8]], path: Path, tile_px: int
         tile.thumbnail((tile_px, tile_px), Image.Resampling.BICUBIC)
         corner = (number % columns * step + GAP_PX, number // columns * step + GAP_PX)
         sheet.paste(tile, corner)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    info = PngInfo()
-    for key, value in PNG_METADATA.items():
-        info.add_text(key, value)
-    sheet.save(path, pnginfo=info)
+    return sheet

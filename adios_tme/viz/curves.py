@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,56 +13,10 @@ from matplotlib.lines import Line2D
 from adios_tme.errors import DataError
 from adios_tme.files import check_suffix
 from adios_tme.run_folder.metrics import Line, read_metrics
-from adios_tme.viz.figure import SUFFIXES, colour, save_figure
+from adios_tme.viz.figure import SUFFIXES, save_figure
+from adios_tme.viz.palette import colour
+from adios_tme.viz.panels import PANELS, Panel, series_of
 
-
-class Panel(NamedTuple):
-    """One plot: what it shows, and of which metrics."""
-
-    title: str
-    unit: str
-    metrics: tuple[str, ...]
-    is_log: bool = False
-
-
-PANELS = (
-    Panel("Student loss", "of the objective", ("student_loss",)),
-    Panel("Mask model loss", "penalties - objective", ("mask_loss",)),
-    Panel("Loss that the masks cause", "of the objective", ("contrastive_loss_mask",)),
-    Panel("Sparsity penalty", "", ("sparsity_penalty",)),
-    Panel(
-        "Other penalties on masks",
-        "before they are weighed",
-        (
-            "area_penalty",
-            "entropy_penalty",
-            "reconstruction_penalty",
-            "edge_penalty",
-            "consistency_penalty",
-        ),
-    ),
-    Panel("Adversarial gap", "loss over misplaced masks", ("adversarial_gap",)),
-    Panel(
-        "IoU with labels",
-        "watched images",
-        ("eval_fixed_iou", "eval_oracle_iou", "eval_no_labels_iou"),
-    ),
-    Panel("Mask coverage", "share of the image", ("mask_coverage",)),
-    Panel("Haematoxylin under the masks", "correlation", ("mask_haematoxylin_correlation",)),
-    Panel(
-        "Sharpness of the masks",
-        "share",
-        ("mask_entropy", "mask_saturation", "mask_overlap"),
-    ),
-    Panel("Spread of the embeddings", "1 is even, 0 collapsed", ("embedding_std",)),
-    Panel("Dimensions of the embeddings", "RankMe", ("rankme",)),
-    Panel("Alignment and uniformity", "", ("alignment", "uniformity")),
-    Panel("Gradient norms", "before clipping", ("student_grad_norm", "mask_grad_norm"), True),
-    Panel("Learning rates", "", ("lr", "mask_lr")),
-    Panel("Temperature", "", ("temperature",)),
-    Panel("Speed", "images / s", ("images_per_second",)),
-    Panel("Waiting for data", "share of the time", ("data_wait_fraction",)),
-)
 NUM_COLUMNS = 2
 STYLES = ("-", "--", ":", "-.")
 
@@ -121,7 +74,7 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.3)
     for run_number, lines in enumerate(runs.values()):
-        series = [item for metric in panel.metrics for item in _series(lines, metric)]
+        series = [item for metric in panel.metrics for item in series_of(lines, metric)]
         for number, (label, iterations, values) in enumerate(series):
             alone = len(runs) == 1
             ax.plot(
@@ -137,24 +90,3 @@ def _draw_panel(ax: Axes, panel: Panel, runs: dict[str, list[Line]]) -> None:
             ax.legend(fontsize=7)
     if panel.is_log:
         ax.set_yscale("log")
-
-
-def _series(lines: list[Line], metric: str) -> list[tuple[str, list[int], list[float]]]:
-    """A metric over iterations; one series for each entry where it is a list."""
-    logged = [(line["iteration"], line[metric]) for line in lines if metric in line]
-    if not logged:
-        return []
-    iterations = [iteration for iteration, _ in logged]
-    values = [value for _, value in logged]
-    if not isinstance(values[0], list):
-        return [(metric, iterations, _with_gaps(values))]
-    columns = zip(*values, strict=True)
-    return [
-        (f"mask {number}", iterations, _with_gaps(column))
-        for number, column in enumerate(columns, 1)
-    ]
-
-
-def _with_gaps(values: Iterable[float | None]) -> list[float]:
-    """What is drawn: nothing where a value is not finite."""
-    return [math.nan if value is None else value for value in values]

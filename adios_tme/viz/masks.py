@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adios_tme.viz.figure import colour, save_figure
+from adios_tme.viz.figure import image_grid, save_figure
+from adios_tme.viz.palette import colour
 
 #: Share of colour in the overlay; the rest is the image in grey.
 OVERLAY_WEIGHT = 0.55
-CELL_INCHES = 1.7
-GAP = 0.03
 
 
 def plot_masks(images_BCHW: Tensor, masks_BNHW: Tensor, path: Path, title: str = "") -> None:
@@ -50,7 +49,8 @@ def mask_figure(images_BCHW: Tensor, masks_BNHW: Tensor, title: str = "") -> Fig
     masks = masks_BNHW.float().cpu().numpy()
     num_rows, num_masks = masks.shape[:2]
     titles = ["Image", *(f"Mask {number + 1}" for number in range(num_masks)), "Overlay"]
-    figure, cells = _grid(num_rows, titles, title)
+    colours = ["black", *(colour(number) for number in range(num_masks)), "black"]
+    figure, cells = image_grid(num_rows, titles, title, colours)
     for row, (image_HWC, masks_NHW) in enumerate(zip(images_BHWC, masks, strict=True)):
         cells[row][0].imshow(image_HWC)
         for cell, mask_HW in zip(cells[row][1:-1], masks_NHW, strict=True):
@@ -69,22 +69,3 @@ def overlay(
     mixed = (1 - OVERLAY_WEIGHT) * grey_HWC + OVERLAY_WEIGHT * tint_HWC
     clipped: NDArray[np.floating] = mixed.clip(0, 1)
     return clipped
-
-
-def _grid(num_rows: int, titles: list[str], title: str) -> tuple[Figure, NDArray[np.object_]]:
-    """Square cells without axes, each column under its title."""
-    head_inches = 0.62 if title else 0.3
-    height = num_rows * CELL_INCHES + head_inches
-    figure = Figure(figsize=(len(titles) * CELL_INCHES, height))
-    cells = figure.subplots(num_rows, len(titles), squeeze=False)
-    figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.01, top=1 - head_inches / height, wspace=GAP, hspace=GAP
-    )
-    for cell in cells.flat:
-        cell.set_axis_off()
-    for number, (cell, name) in enumerate(zip(cells[0], titles, strict=True)):
-        is_mask = 0 < number < len(titles) - 1
-        cell.set_title(name, fontsize=9, color=colour(number - 1) if is_mask else "black")
-    if title:
-        figure.suptitle(title, fontsize=11, y=1 - 0.1 / height)
-    return figure, cells

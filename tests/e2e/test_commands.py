@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with archives and a finished run of four iterations."""
     folder = tmp_path_factory.mktemp("trained")
     make_dataset(folder / "data")
-    flags = tiny_settings(folder / "data", folder / "run", num_workers=2, viz_freq=2)
+    flags = tiny_settings(folder / "data", folder / "run", num_workers=2, viz_freq=2, report=True)
     said = succeed("train", *as_flags(flags), run=run_installed_command)
     assert "Indexed 3 archives" in said
     return folder
@@ -63,6 +63,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         "checkpoint_iter_00000004.pth",
         "visualizations/masks/iter_00000002.png",
         "visualizations/masks/iter_00000004.png",
+        "report.html",
     ):
         assert (run / name).is_file(), name
     lines = metrics(run)
@@ -179,6 +180,9 @@ def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     picture = tmp_path / "masks.png"
     succeed("viz", "masks", "--checkpoint", run, "--images", archive, "--output", picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    succeed("viz", "features", run, "--images", archive, "--output", tmp_path / "features.png")
+    succeed("viz", "report", run, run, "--images", archive, "--output", tmp_path / "two.html")
+    assert "Images, patch tokens as colours" in (tmp_path / "two.html").read_text()
     assert "<svg" in (tmp_path / "curves.svg").read_text()[:600]
 
 

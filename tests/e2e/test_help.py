@@ -26,6 +26,8 @@ COMMANDS = [
     ["viz"],
     ["viz", "masks"],
     ["viz", "curves"],
+    ["viz", "features"],
+    ["viz", "report"],
     ["benchmark"],
     ["benchmark", "nuclei"],
     ["benchmark", "probe"],
@@ -48,6 +50,7 @@ HEAVY = {
     "scipy",
     "sklearn",
     "h5py",
+    "umap",
 }
 
 #: Names and defaults that users' scripts rely on.
@@ -148,6 +151,7 @@ def test_help_does_not_import_torch(words: list[str]) -> None:
             "adios_tme.data.synthetic",
         ),
         ("viz curves run --output curves.png", "matplotlib.figure"),
+        ("viz report run", "jinja2.environment"),
     ],
 )
 def test_what_needs_no_network_does_not_import_torch(

@@ -50,3 +50,25 @@ def test_swiglu_has_the_promised_width(dim: int, hidden: int) -> None:
     assert swiglu_width(dim) == hidden
     block = VisionTransformer(32, 16, dim, 1, 8).blocks[0]
     assert block.mlp.fc2.in_features == hidden  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [64, 80])
+def test_the_class_token_attends_as_in_timms_last_block(size: int) -> None:
+    ours = VisionTransformer(64, 16, 128, 3, 2, num_register_tokens=4).eval()
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    stock = stock_vit(128, 3, 2, 16, 64, registers=4)
+    stock.load_state_dict(ours.state_dict())
+    last = stock.blocks[-1].attn  # type: ignore[union-attr,index]
+    seen: list[torch.Tensor] = []
+    last.fused_attn = False  # so that the weights exist
+    last.attn_drop.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        stock.forward_features(images)  # type: ignore[operator]
+        attended = ours.class_attention(images)
+    side = size // 16
+    expected = seen[0][:, :, 0, 5:].unflatten(2, (side, side))
+    torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-6)
+    assert attended.std() > 1e-3  # else any order of patches would do

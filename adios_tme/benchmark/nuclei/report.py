@@ -26,7 +26,8 @@ from adios_tme.benchmark.nuclei.results import (
 )
 from adios_tme.benchmark.nuclei.verdict import IN_WORDS, NAMES
 from adios_tme.files import writing
-from adios_tme.viz.figure import colour, save_figure
+from adios_tme.viz.figure import save_figure
+from adios_tme.viz.palette import colour
 
 SHOWN = ("iou", "dice", "aji", "pq")
 #: What baselines are called in tables; a cleaned one stands below its own raw one.

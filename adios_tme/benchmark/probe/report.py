@@ -28,7 +28,8 @@ from adios_tme.benchmark.probe.results import (
 )
 from adios_tme.files import writing
 from adios_tme.terminal import table
-from adios_tme.viz.figure import colour, save_figure
+from adios_tme.viz.figure import save_figure
+from adios_tme.viz.palette import colour
 
 CLASSIFIER_NAMES = {"knn": "kNN", "logistic": "logistic regression"}
 _METHOD_NAMES = {

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from adios_tme.data.gallery import read_gallery
 from adios_tme.data.images import load_images
 from adios_tme.data.left_out import LeftOut
 from adios_tme.errors import DataError
@@ -101,3 +102,27 @@ def test_a_broken_link_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(DataError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
         load_images(tmp_path, 3, 16)
+
+
+def test_a_gallery_knows_slides_and_classes(tmp_path: Path) -> None:
+    for name in ("tumour", "stroma"):
+        make_archive(tmp_path / name / "slide_a.zip", num_patches=2)
+        (tmp_path / name / "TCGA-A2-A0CM-01Z-00-DX1").mkdir()
+        (tmp_path / name / "TCGA-A2-A0CM-01Z-00-DX1" / "x0_y0.png").write_bytes(png(20))
+    account = LeftOut()
+    (tmp_path / "notes.txt").touch()
+    gallery = read_gallery(tmp_path, 99, 16, account)
+    assert gallery.images.shape == (6, 3, 16, 16)
+    assert sorted(set(gallery.classes)) == ["stroma", "tumour"]
+    assert len(set(gallery.slides)) == 4
+    assert "stroma/slide_a" in gallery.slides
+    assert account.count("not_an_image") == 1
+    assert read_gallery(tmp_path, 3, 16, LeftOut()).images.shape[0] == 3
+    alone = read_gallery(tmp_path / "tumour" / "slide_a.zip", 5, 16, LeftOut())
+    assert (alone.images.shape[0], set(alone.slides)) == (2, {"slide_a"})
+
+
+def test_a_gallery_of_nothing_but_our_own_pictures_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "masks.png", pnginfo=drawn())
+    with pytest.raises(DataError, match=r"holds no image\. Give a folder of images"):
+        read_gallery(tmp_path, 3, 16, LeftOut())

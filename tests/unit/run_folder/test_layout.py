@@ -44,7 +44,7 @@ def test_a_cleared_folder_keeps_what_is_not_the_runs(tmp_path: Path) -> None:
 
 def test_a_finished_run_can_be_cleared_to_nothing(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    shape = {"viz_freq": 2, "log_samples": True}
+    shape = {"viz_freq": 2, "log_samples": True, "report": True}
     run_training(tiny_config(tmp_path / "data", tmp_path / "run", **shape))
     assert len(list((tmp_path / "run").iterdir())) > 6
     clear_run(tmp_path / "run")

@@ -12,9 +12,10 @@ from PIL import Image
 
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.run_folder.metrics import read_metrics
-from adios_tme.viz.curves import PANELS, curves_figure, draw_curves
-from adios_tme.viz.figure import PALETTE
+from adios_tme.viz.curves import curves_figure, draw_curves
 from adios_tme.viz.masks import OVERLAY_WEIGHT, mask_figure, overlay, plot_masks
+from adios_tme.viz.palette import PALETTE
+from adios_tme.viz.panels import PANELS
 
 LINE = {
     "iteration": 10,

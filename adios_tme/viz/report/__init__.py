@@ -1,0 +1,1 @@
+"""One HTML file that tells of a run, or compares several."""
