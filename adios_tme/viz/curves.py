@@ -16,8 +16,12 @@ from adios_tme.run_folder.metrics import Line, read_metrics
 from adios_tme.viz.figure import SUFFIXES, save_figure
 from adios_tme.viz.palette import colour
 from adios_tme.viz.panels import PANELS, Panel, series_of
+from adios_tme.viz.report.run_files import read_settings
+from adios_tme.viz.report.settings import differing_settings
 
 NUM_COLUMNS = 2
+#: Settings that differ between runs, in the names of their curves.
+MOST_SETTINGS = 3
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -34,7 +38,19 @@ def draw_curves(runs: Sequence[Path], path: Path) -> None:
         OSError: If the file cannot be written.
     """
     check_suffix(path, SUFFIXES)
-    save_figure(curves_figure({str(run): read_metrics(run) for run in runs}), path)
+    lines = [read_metrics(run) for run in runs]
+    save_figure(curves_figure(dict(zip(_names(runs), lines, strict=True))), path)
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Runs with what differs between their settings."""
+    differing = differing_settings({str(run): read_settings(run) for run in runs})
+    names = []
+    for number, run in enumerate(runs):
+        told = [f"{flag} {values[number]}" for flag, values in differing[:MOST_SETTINGS]]
+        more = f" and {len(differing) - len(told)} more" if len(differing) > len(told) else ""
+        names.append(f"{run}: {', '.join(told)}{more}" if told else str(run))
+    return names
 
 
 def curves_figure(runs: dict[str, list[Line]]) -> Figure:

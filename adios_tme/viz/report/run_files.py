@@ -62,10 +62,9 @@ def read_run(folder: Path, nuclei: Path | None = None, probe: Path | None = None
         DataError: If it has no metrics, or a file is damaged.
     """
     written = read_lines(folder)
-    settings = folder / SETTINGS
     return RunFiles(
         folder=folder,
-        settings=_mapping(settings, yaml.safe_load) if settings.is_file() else {},
+        settings=read_settings(folder),
         environment=_optional(folder / ENVIRONMENT) or {},
         lines=last_of_each(written),
         history=read_history(folder / LOG, written),
@@ -74,6 +73,16 @@ def read_run(folder: Path, nuclei: Path | None = None, probe: Path | None = None
         nuclei=_results(nuclei, folder, NUCLEI, NUCLEI_RESULTS, ("protocol", "checkpoints")),
         probe=_results(probe, folder, "probe", PROBE_RESULTS, ("sets",)),
     )
+
+
+def read_settings(folder: Path) -> Tree:
+    """Settings of a run by section; empty where they are not kept.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    path = folder / SETTINGS
+    return _mapping(path, yaml.safe_load) if path.is_file() else {}
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def _gap(gaps: list[float]) -> Verdict:
     return Verdict(
         "good",
         "Masks are hard for the student",
-        f"Their loss is {mean:.3f} nats above that of the same masks at random places "
+        f"Their loss is {mean:.3f} above that of the same masks at random places "
         f"(last {len(recent)} lines).",
     )
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.run_folder.metrics import read_metrics
+from adios_tme.viz import curves
 from adios_tme.viz.curves import curves_figure, draw_curves
 from adios_tme.viz.masks import OVERLAY_WEIGHT, mask_figure, overlay, plot_masks
 from adios_tme.viz.palette import PALETTE
@@ -105,6 +107,18 @@ def test_every_metric_has_its_panel(tmp_path: Path) -> None:
     assert len(panels["Mask coverage"].lines) == 4  # two masks of two runs
     draw_curves([tmp_path / "a", tmp_path / "b"], tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+def test_runs_are_named_with_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        write_log(tmp_path / name, LINE)
+        text = f"optim:\n  lr: {lr}\nrun:\n  seed: 1\n  output_dir: {name}\n"
+        (tmp_path / name / "config.yaml").write_text(text)
+    draw_curves([tmp_path / "a", tmp_path / "b"], tmp_path / "c.svg")
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert names == [f"{tmp_path / 'a'}: --lr 0.1", f"{tmp_path / 'b'}: --lr 0.2"]
 
 
 def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
