@@ -172,8 +172,8 @@ def build(config: type[SomeConfig], *layers: Mapping[str, Any], source: str = ""
     """
     try:
         return config.model_validate(merge(*layers))
-    except ValidationError as error:
-        message = explain(error, config)
+    except (ValidationError, ConfigError) as error:
+        message = explain(error, config) if isinstance(error, ValidationError) else str(error)
         raise ConfigError(f"{source}: {message}" if source else message) from error
 
 

@@ -90,6 +90,20 @@ def test_python_takes_the_names_of_flags_too() -> None:
     assert (config.optim.lr, config.data.img_size, config.model.embed_dim) == (0.25, 96, 96)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lrr": 1}, "lrr: unknown setting. Did you mean optim.lr?"),
+        ({"lr": -1}, "optim.lr: expected more than 0.0, got -1."),
+        ({"num_heads": 5}, "model: num_heads=5 does not divide embed_dim=768."),
+    ],
+)
+def test_python_is_answered_in_our_words(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        TrainConfig(data_path="x", **given)
+    assert str(told.value).startswith(message)
+
+
 def test_values_with_several_parts(app: typer.Typer, seen: list[TrainConfig]) -> None:
     config = given(app, seen, "--demo", "--mean", "0.1", "0.2", "0.3")
     assert config.data.mean == (0.1, 0.2, 0.3)
