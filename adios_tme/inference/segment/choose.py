@@ -1,0 +1,84 @@
+"""Which mask is that of nuclei, and from which value on, without a label.
+
+Shape legend: N masks, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adios_tme.data.stain import haematoxylin, image_correlation
+from adios_tme.errors import ConfigError
+from adios_tme.inference.clean import counts_at, levels_of, otsu_level
+from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
+from adios_tme.inference.segment.nuclei import Chosen, cleaning_of
+from adios_tme.inference.segment.view import View
+from adios_tme.inference.sliding_window import Predict
+
+#: Least correlation with the haematoxylin of a mask that is taken for that of nuclei.
+LEAST_CORRELATION = 0.2
+#: Blocks of a slide that are looked at: those with the most tissue.
+BLOCKS_PER_VIEW = 2
+
+
+def choose(
+    views: Iterable[View], grid: Grid, predict: Predict, channel: int | None
+) -> tuple[Chosen, float | None]:
+    """Channel by its correlation with the haematoxylin, threshold by Otsu.
+
+    Args:
+        views: Some of the images.
+        grid: Of windows.
+        predict: The model.
+        channel: From 0 on, if the user has said it.
+
+    Returns:
+        The choice, and the mean correlation of its channel where it was looked for.
+
+    Raises:
+        ConfigError: If no channel goes with the haematoxylin, or there is no such channel.
+        CorruptPatchError: If an image cannot be read.
+    """
+    correlations: list[NDArray[np.float64]] = []
+    counts: list[NDArray[np.int64]] = []
+    for block, view in _some_blocks(views, grid, predict):
+        check_channel(channel, len(block.masks))
+        correlations.append(image_correlation(block.masks, haematoxylin(block.pixels)))
+        smooth = cleaning_of(view).smooth
+        counts.append(np.stack([counts_at(levels_of(smooth(mask))) for mask in block.masks]))
+    mean_N = np.mean(correlations, axis=0)
+    found = int(mean_N.argmax()) if channel is None else channel
+    if channel is None and mean_N[found] < LEAST_CORRELATION:
+        said = ", ".join(f"{value:.2f}" for value in mean_N)
+        raise ConfigError(
+            f"channel: no mask goes with the haematoxylin (correlations {said}; at least "
+            f"{LEAST_CORRELATION} is expected). Look at the masks with adios-tme viz masks, and "
+            f"give --channel."
+        )
+    threshold = otsu_level(np.sum(counts, axis=0)[found])
+    return Chosen(found, threshold), None if channel is not None else float(mean_N[found])
+
+
+def check_channel(channel: int | None, num_masks: int) -> None:
+    """Raise unless the model has a channel (from 0 on).
+
+    Raises:
+        ConfigError: If it has not.
+    """
+    if channel is not None and channel >= num_masks:
+        raise ConfigError(
+            f"channel={channel + 1} is beyond the {num_masks} masks of the model. "
+            f"Give 1 to {num_masks}."
+        )
+
+
+def _some_blocks(
+    views: Iterable[View], grid: Grid, predict: Predict
+) -> Iterable[tuple[Block, View]]:
+    for view in views:
+        cores = sorted(cores_of(view, grid), key=view.share_of_tissue, reverse=True)
+        for block in blocks_of(view, cores[:BLOCKS_PER_VIEW], grid, predict):
+            yield block, view
