@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.data.colour import Pixels
-from adios_tme.inference.segment.view import Box, View
+from adios_tme.inference.segment.view import Box, View, share_of_tissue
 from adios_tme.inference.sliding_window import Predict
 
 #: Least side of a core in pixels and in windows; the larger one counts.
@@ -68,7 +68,7 @@ def cores_of(view: View, grid: Grid) -> list[Box]:
         for top in range(0, height, grid.core)
         for left in range(0, width, grid.core)
     ]
-    return [core for core in cores if view.share_of_tissue(core) > 0]
+    return [core for core in cores if share_of_tissue(view, core) > 0]
 
 
 def blocks_of(view: View, cores: list[Box], grid: Grid, predict: Predict) -> Iterator[Block]:

@@ -6,6 +6,7 @@ Shape legend: N masks, L levels.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from adios_tme.errors import ConfigError
 from adios_tme.inference.clean import counts_at, levels_of, otsu_level
 from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
 from adios_tme.inference.segment.nuclei import Chosen, cleaning_of
-from adios_tme.inference.segment.view import View
+from adios_tme.inference.segment.view import View, share_of_tissue
 from adios_tme.inference.sliding_window import Predict
 
 #: Least correlation with the haematoxylin of a mask that is taken for that of nuclei.
@@ -79,6 +80,6 @@ def _some_blocks(
     views: Iterable[View], grid: Grid, predict: Predict
 ) -> Iterable[tuple[Block, View]]:
     for view in views:
-        cores = sorted(cores_of(view, grid), key=view.share_of_tissue, reverse=True)
+        cores = sorted(cores_of(view, grid), key=partial(share_of_tissue, view), reverse=True)
         for block in blocks_of(view, cores[:BLOCKS_PER_VIEW], grid, predict):
             yield block, view

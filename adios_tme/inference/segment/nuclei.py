@@ -16,7 +16,7 @@ from adios_tme.inference.clean import USUAL_SCALE, Cleaning
 from adios_tme.inference.geojson import Rings, rings_of
 from adios_tme.inference.nuclei import split_nuclei
 from adios_tme.inference.segment.blocks import Block
-from adios_tme.inference.segment.view import View
+from adios_tme.inference.segment.view import View, is_tissue
 
 
 class Nucleus(NamedTuple):
@@ -66,7 +66,7 @@ def nuclei_of(block: Block, view: View, chosen: Chosen) -> Iterator[Nucleus]:
         corner = np.array([place[1].start + left, place[0].start + top])
         x, y = np.array([columns.mean(), rows.mean()]) + corner + 0.5
         is_own = block.core.left <= x < block.core.right and block.core.top <= y < block.core.bottom
-        if not is_own or not view.is_tissue(x, y):
+        if not is_own or not is_tissue(view, x, y):
             continue
         rings = [(ring + corner) * view.zoom + view.origin for ring in rings_of(mask_HW)]
         um2 = None if view.microns_per_pixel is None else len(rows) * view.microns_per_pixel**2

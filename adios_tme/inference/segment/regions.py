@@ -8,17 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from adios_tme.inference.geojson import feature_of, rings_of
 from adios_tme.inference.segment.blocks import Block
 from adios_tme.inference.segment.nuclei import Chosen
-from adios_tme.inference.segment.view import View
+from adios_tme.inference.segment.view import View, is_tissue
 
 #: Pixels of the view to one of the map.
 COARSENESS = 8
 #: Smaller regions are left out, in pixels of the map.
 SMALLEST_PX = 16
+#: Standard deviation of the Gaussian by which borders are smoothed, in pixels of the map.
+SMOOTHING_PX = 2.0
 #: Of masks in QuPath, in turn.
 COLORS = ((0, 120, 200), (230, 160, 0), (0, 150, 60), (150, 80, 200), (120, 120, 120))
 #: In the map: no block has been there.
@@ -60,11 +63,12 @@ class RegionMap:
     def features(self) -> list[dict[str, Any]]:
         """Connected regions of each other mask."""
         found = []
+        map_HW = self._smooth()
         zoom = np.array(self._view.zoom) * COARSENESS
         for channel in range(self._num_masks):
             if channel == self._chosen.channel:
                 continue
-            parts_HW, _ = ndimage.label(self._map_HW == channel)
+            parts_HW, _ = ndimage.label(map_HW == channel)
             for number, place in enumerate(ndimage.find_objects(parts_HW), start=1):
                 mask_HW = parts_HW[place] == number
                 if mask_HW.sum() < SMALLEST_PX:
@@ -75,3 +79,13 @@ class RegionMap:
                 identity = f"{self._view.origin}/{name}/{number}"
                 found.append(feature_of(rings, "annotation", name, color, {}, identity))
         return found
+
+    def _smooth(self) -> NDArray[np.uint8]:
+        """The map, each pixel as most around it are, and nothing where there is no tissue."""
+        shares = [
+            ndimage.gaussian_filter((self._map_HW == channel).astype(np.float32), SMOOTHING_PX)
+            for channel in range(self._num_masks)
+        ]
+        y, x = (np.indices(self._map_HW.shape) + 0.5) * COARSENESS
+        is_known = (self._map_HW != _NOWHERE) & is_tissue(self._view, x, y)
+        return np.where(is_known, np.argmax(shares, axis=0), _NOWHERE).astype(np.uint8)

@@ -14,6 +14,9 @@ from PIL import Image
 from adios_tme.data.colour import Pixels
 from adios_tme.data.slides.slide import Slide
 
+#: Of a view that is all tissue.
+EVERYWHERE = np.ones((1, 1), bool)
+
 
 class Box(NamedTuple):
     """A part of a view, in its pixels; right and bottom are beyond it."""
@@ -41,6 +44,8 @@ class View(Protocol):
     """X and y of the upper left corner in the pixels that are written."""
     zoom: tuple[float, float]
     """Pixels that are written to one of the view, across and down."""
+    tissue: NDArray[np.bool_]
+    """Over the whole view at any scale, (H, W)."""
 
     def read(self, box: Box) -> Pixels:
         """The pixels of a part that lies inside (H, W, 3).
@@ -49,15 +54,27 @@ class View(Protocol):
             CorruptPatchError: If they cannot be read.
         """
 
-    def share_of_tissue(self, box: Box) -> float:
-        """How much of a part (0 to 1) is tissue."""
-
-    def is_tissue(self, x: float, y: float) -> bool:
-        """Whether a place in pixels of the view is tissue."""
-
     @property
     def area_mm2(self) -> float | None:
         """Tissue; of images, all of them."""
+
+
+def share_of_tissue(view: View, box: Box) -> float:
+    """How much of a part (0 to 1) is tissue."""
+    height, width = view.tissue.shape
+    across, down = width / view.size[0], height / view.size[1]
+    rows = slice(int(box.top * down), int(np.ceil(box.bottom * down)))
+    columns = slice(int(box.left * across), int(np.ceil(box.right * across)))
+    return float(view.tissue[rows, columns].mean())
+
+
+def is_tissue(view: View, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether places in pixels of the view are tissue."""
+    height, width = view.tissue.shape
+    rows = (y / view.size[1] * height).astype(int).clip(0, height - 1)
+    columns = (x / view.size[0] * width).astype(int).clip(0, width - 1)
+    found: NDArray[np.bool_] = view.tissue[rows, columns]
+    return found
 
 
 class ImageView:
@@ -82,32 +99,28 @@ class ImageView:
         height, width = pixels.shape[:2]
         factor = 1.0 if scale is None or not microns_per_pixel else microns_per_pixel / scale
         self.size = max(1, round(width * factor)), max(1, round(height * factor))
-        self.microns_per_pixel = microns_per_pixel and microns_per_pixel / factor
+        self.microns_per_pixel: float | None = None
+        if microns_per_pixel is not None:
+            self.microns_per_pixel = microns_per_pixel / factor
         self.origin = float(origin[0]), float(origin[1])
         self.zoom = width / self.size[0] * level0_zoom, height / self.size[1] * level0_zoom
         if self.size != (width, height):
             image = Image.fromarray(pixels).resize(self.size, Image.Resampling.BICUBIC)
             pixels = np.asarray(image)
         self._pixels = pixels
+        self.tissue = EVERYWHERE
 
     def read(self, box: Box) -> Pixels:
         """See `View`."""
         return self._pixels[box.top : box.bottom, box.left : box.right]
-
-    def share_of_tissue(self, box: Box) -> float:
-        """See `View`."""
-        return 1.0
-
-    def is_tissue(self, x: float, y: float) -> bool:
-        """See `View`."""
-        return True
 
     @property
     def area_mm2(self) -> float | None:
         """See `View`."""
         if self.microns_per_pixel is None:
             return None
-        return self.size[0] * self.size[1] * float(self.microns_per_pixel) ** 2 / 1e6
+        side = self.microns_per_pixel
+        return self.size[0] * side * self.size[1] * side / 1e6
 
 
 class SlideView:
@@ -142,7 +155,7 @@ class SlideView:
         self.size = max(1, int(width / zoom)), max(1, int(height / zoom))
         self.microns_per_pixel: float | None = mpp * zoom
         self.origin, self.zoom = (0.0, 0.0), (zoom, zoom)
-        self._tissue = np.ones((1, 1), bool) if tissue is None else tissue
+        self.tissue = EVERYWHERE if tissue is None else tissue
         self._level0_mm2 = width * height * mpp**2 / 1e6
 
     def read(self, box: Box) -> Pixels:
@@ -159,21 +172,7 @@ class SlideView:
         left, top = (edge * self._step for edge in first)
         return pixels[box.top - top : box.bottom - top, box.left - left : box.right - left]
 
-    def share_of_tissue(self, box: Box) -> float:
-        """See `View`."""
-        height, width = self._tissue.shape
-        across, down = width / self.size[0], height / self.size[1]
-        rows = slice(int(box.top * down), int(np.ceil(box.bottom * down)))
-        columns = slice(int(box.left * across), int(np.ceil(box.right * across)))
-        return float(self._tissue[rows, columns].mean())
-
-    def is_tissue(self, x: float, y: float) -> bool:
-        """See `View`."""
-        height, width = self._tissue.shape
-        row, column = int(y / self.size[1] * height), int(x / self.size[0] * width)
-        return bool(self._tissue[min(row, height - 1), min(column, width - 1)])
-
     @property
     def area_mm2(self) -> float | None:
         """See `View`."""
-        return float(self._tissue.mean()) * self._level0_mm2
+        return float(self.tissue.mean()) * self._level0_mm2
