@@ -87,7 +87,7 @@ def test_a_changed_image_is_segmented_again(place: Path) -> None:
 
 
 def test_slides_get_nuclei_and_regions_of_tissue(place: Path) -> None:
-    run(f"segment run slides --mpp 2 --output out {GIVEN} --regions --gzip")
+    run("segment run slides --mpp 2 --output out --channel 3 --threshold 0.34 --regions --gzip")
     found = features("out/a.geojson.gz")
     kinds = {each["properties"]["objectType"] for each in found}
     assert kinds == {"detection", "annotation"}
@@ -124,9 +124,11 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
     ("words", "code", "message"),
     [
         ("segment run images --channel 4", 2, "channel=4 is beyond the 3 masks of the model."),
-        ("segment run images", 2, "channel: no mask goes with the haematoxylin (correlations"),
+        ("segment run white.png", 2, "channel: no mask goes with the haematoxylin (correlations"),
         ("segment run images --scale 0.5", 2, "image_0.png: the scale of the image is unknown."),
-        ("segment run slides --channel 1", 1, "which are read at a stated scale alone"),
+        ("segment run scans", 1, "scans: holds no zip archive, no tar and no image."),
+        ("segment run scans/a.svs", 2, "a.svs: is a whole slide, which is read at a stated scale"),
+        ("segment run unscaled --mpp 2", 1, "a.tif: does not state its microns per pixel."),
         ("segment run slides --tissue hsv", 2, "tissue=hsv would be ignored: slides are read with"),
         ("segment run slides --mpp 2 --scale 2", 2, "scale=2.0 would be ignored: slides are read"),
         ("segment run images --mpp 2", 1, "images: holds no whole slide."),
@@ -146,6 +148,10 @@ def test_mistakes_get_one_message(
     words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.png").write_bytes(b"no image")
+    Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save("white.png")
+    Path("scans").mkdir()
+    Path("scans/a.svs").write_bytes(Path("slides/a.tif").read_bytes())
+    make_slide(Path("unscaled/a.tif"), stained(64, 64), mpp=None)
     if "used" in words:
         untrained_run(Path("other"), seed=7)
         run(f"segment run images/image_0.png --output used {GIVEN}")

@@ -5,19 +5,22 @@ Shape legend: N masks, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.stain import haematoxylin, image_correlation
-from adios_tme.errors import ConfigError
+from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.clean import counts_at, levels_of, otsu_level
 from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
 from adios_tme.inference.segment.nuclei import Chosen, cleaning_of
 from adios_tme.inference.segment.view import View, share_of_tissue
 from adios_tme.inference.sliding_window import Predict
+
+Views = Callable[[], Iterator[View]]
 
 #: Least correlation with the haematoxylin of a mask that is taken for that of nuclei.
 LEAST_CORRELATION = 0.2
@@ -26,12 +29,12 @@ BLOCKS_PER_VIEW = 2
 
 
 def choose(
-    views: Iterable[View], grid: Grid, predict: Predict, channel: int | None
+    views: Iterable[Views], grid: Grid, predict: Predict, channel: int | None
 ) -> tuple[Chosen, float | None]:
     """Channel by its correlation with the haematoxylin, threshold by Otsu.
 
     Args:
-        views: Some of the images.
+        views: Of some of the inputs; the first view of each counts.
         grid: Of windows.
         predict: The model.
         channel: From 0 on, if the user has said it.
@@ -41,7 +44,8 @@ def choose(
 
     Raises:
         ConfigError: If no channel goes with the haematoxylin, or there is no such channel.
-        CorruptPatchError: If an image cannot be read.
+        CorruptPatchError: If no image can be read.
+        DataError: If no slide can be used.
     """
     correlations: list[NDArray[np.float64]] = []
     counts: list[NDArray[np.int64]] = []
@@ -77,9 +81,19 @@ def check_channel(channel: int | None, num_masks: int) -> None:
 
 
 def _some_blocks(
-    views: Iterable[View], grid: Grid, predict: Predict
-) -> Iterable[tuple[Block, View]]:
-    for view in views:
-        cores = sorted(cores_of(view, grid), key=partial(share_of_tissue, view), reverse=True)
-        for block in blocks_of(view, cores[:BLOCKS_PER_VIEW], grid, predict):
-            yield block, view
+    views: Iterable[Views], grid: Grid, predict: Predict
+) -> Iterator[tuple[Block, View]]:
+    """Blocks of the first view of each; what cannot be read is told when its turn comes."""
+    errors: list[CorruptPatchError | DataError] = []
+    num_blocks = 0
+    for each in views:
+        try:
+            view = next(each())
+            cores = sorted(cores_of(view, grid), key=partial(share_of_tissue, view), reverse=True)
+            for block in blocks_of(view, cores[:BLOCKS_PER_VIEW], grid, predict):
+                num_blocks += 1
+                yield block, view
+        except (CorruptPatchError, DataError) as error:
+            errors.append(error)
+    if not num_blocks:
+        raise errors[0] if errors else DataError("the slides have no tissue. Give --tissue none.")

@@ -18,7 +18,7 @@ from adios_tme.data.index_builder import index_archives
 from adios_tme.data.names import NameFacts, parse_name
 from adios_tme.data.patch import ArchiveEntry, unique_names
 from adios_tme.data.reader import PatchReader
-from adios_tme.data.slides.files import check_tiling
+from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling
 from adios_tme.data.slides.plan import tissue_of
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
@@ -58,6 +58,11 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
         return _slides(config, step)
     if config.input.is_file() and is_image_name(config.input.name):
         return [_image(config)], []
+    if config.input.is_file() and config.input.suffix.lower() in SLIDE_SUFFIXES:
+        raise ConfigError(
+            f"{config.input}: is a whole slide, which is read at a stated scale alone. "
+            f"Give the scale at which the model was trained, such as --mpp 0.5."
+        )
     report = index_archives(
         config.input, config.patches, config.output / INDEX, own=[config.output]
     )

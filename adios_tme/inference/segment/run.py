@@ -97,11 +97,11 @@ class _Segmenter:
         config = self._config
         channel = None if config.channel is None else config.channel - 1
         some = np.unique(np.linspace(0, len(inputs) - 1, NUM_SAMPLED, dtype=int)).tolist()
-        views = (view for number in some for view in _first_views(inputs[number]))
+        views = [inputs[number].views for number in some]
         try:
             found, correlation = choose(views, self._grid, self._predict, channel)
         except CorruptPatchError as error:
-            raise DataError(f"{config.input}: {error}. Replace or remove that image.") from error
+            raise DataError(f"{config.input}: {error}. Replace or remove it.") from error
         if config.threshold is not None:
             found = Chosen(found.channel, config.threshold)
         how = (
@@ -187,13 +187,6 @@ class _Segmenter:
             on_progress(number, len(cores))
         if regions is not None:
             features.add(regions.features())
-
-
-def _first_views(each: Input) -> Iterator[View]:
-    """The slide or image, or the first patch of many."""
-    for view in each.views():
-        yield view
-        return
 
 
 def _feature(nucleus: Nucleus, identity: str) -> dict[str, Any]:

@@ -96,9 +96,12 @@ class ImageView:
         origin: tuple[int, int] = (0, 0),
         level0_zoom: float = 1.0,
     ) -> None:
-        height, width = pixels.shape[:2]
+        height, width = map(int, pixels.shape[:2])
         factor = 1.0 if scale is None or not microns_per_pixel else microns_per_pixel / scale
-        self.size = max(1, round(width * factor)), max(1, round(height * factor))
+        self.size: tuple[int, int] = (
+            max(1, round(width * factor)),
+            max(1, round(height * factor)),
+        )
         self.microns_per_pixel: float | None = None
         if microns_per_pixel is not None:
             self.microns_per_pixel = microns_per_pixel / factor

@@ -107,7 +107,7 @@ def test_a_file_holds_all_features(tmp_path: Path, name: str, count: int) -> Non
 
 
 def test_a_file_that_was_not_finished_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), feature_file(tmp_path / "a.geojson") as writer:
-        writer.add([feature(disc(3))])
-        raise KeyError
+    broken = {"geometry": object()}
+    with pytest.raises(TypeError), feature_file(tmp_path / "a.geojson") as writer:
+        writer.add([feature(disc(3)), broken])
     assert list(tmp_path.iterdir()) == []
