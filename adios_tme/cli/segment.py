@@ -33,8 +33,10 @@ def segment(config: SegmentConfig) -> None:
     console.print(_table(done.records), "")
     if len(done.records) > NUM_SHOWN:
         console.print(f"{len(done.records) - NUM_SHOWN:,} more are in {config.output / SUMMARY}.")
-    for fault in done.faults:
+    for fault in done.faults[:NUM_SHOWN]:
         console.print(f"Left out: {fault}", style="bold red")
+    if len(done.faults) > NUM_SHOWN:
+        console.print(f"Left out: {len(done.faults) - NUM_SHOWN:,} more.", style="bold red")
     if done.num_kept:
         console.print(f"Finished before, and skipped: {done.num_kept:,} of {len(done.records):,}.")
     console.print(f"Files: {config.output}/{SUMMARY}, and NAME.geojson and NAME.csv of each")

@@ -73,7 +73,7 @@ class SegmentConfig(Config):
     """Write the regions of the other masks as well, as annotations: where each is the highest."""
 
     gzip: bool = False
-    """Write NAME.geojson.gz, a tenth as large; QuPath opens it as it is."""
+    """Write NAME.geojson.gz instead, a tenth as large."""
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the mask model runs."""

@@ -112,6 +112,19 @@ def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
     assert max(float(row["x"]) % 448 for row in rows("out/slide_000.csv")) > 32  # 64 px wide
 
 
+def test_one_damaged_patch_does_not_cost_the_others(place: Path) -> None:
+    make_dataset(Path("zips"), num_archives=1)
+    path = Path("zips/slide_000.zip")
+    content = bytearray(path.read_bytes())
+    content[300] ^= 0xFF  # in the pixels of the first patch
+    path.write_bytes(content)
+    said = run(f"segment run zips --output out {GIVEN}")
+    assert "Left out: slide_000: patch_000_448_x0_y0.png: " in said
+    (row,) = rows("out/summary.csv")
+    assert row["num_left_out"] == "1"
+    assert {int(float(row["x"]) // 448) for row in rows("out/slide_000.csv")} <= {1, 2, 3}
+
+
 def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
     Path("images/image_0.png").write_bytes(Path("images/image_0.png").read_bytes()[:200])
     said = run(f"segment run images --output out {GIVEN}")

@@ -6,19 +6,20 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from adios_tme.config.segment import SegmentConfig
 from adios_tme.data.by_slide import SlidePatches, digest_of, file_names, patches_by_slide
+from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import decode_file, is_image_name
 from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.index_builder import index_archives
 from adios_tme.data.names import NameFacts, parse_name
 from adios_tme.data.patch import ArchiveEntry, unique_names
 from adios_tme.data.reader import PatchReader
-from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling
+from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling, tiling_digest
 from adios_tme.data.slides.plan import tissue_of
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
@@ -41,6 +42,8 @@ class Input:
     num_views: int
     views: Callable[[], Iterator[View]]
     """The slide, the image or the patches; raises CorruptPatchError or DataError."""
+    unread: list[str] = field(default_factory=list)
+    """Patches that could not be read so far, and why."""
 
 
 def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str]]:
@@ -75,10 +78,11 @@ def _slides(config: SegmentConfig, step: int) -> tuple[list[Input], list[str]]:
     found = only_slides(find_sources(config.input, [config.output], slides=True), config.input)
     paths = [source.path for source in found.sources]
     check_tiling(config.slides, paths)
+    how = tiling_digest(config.slides)
     root = config.input if config.input.is_dir() else config.input.parent
     names = unique_names([ArchiveEntry(str(path), 0, 0, root=str(root)) for path in paths])
     inputs = [
-        Input(name, _state(path), 1, partial(_slide_views, config, path, step))
+        Input(name, _state(path, how), 1, partial(_slide_views, config, path, step))
         for name, path in zip(names, paths, strict=True)
     ]
     return inputs, [fault.message for fault in found.faults]
@@ -109,15 +113,12 @@ def _patches(config: SegmentConfig, index: DatasetIndex) -> Iterator[Input]:
     for slide in slides:
         patches = index.patches(slide.rows)
         if all(patch.coordinates is not None for patch in patches):
-            digest = digest_of(index, slide)
-            views = _views(config, index, reader, patches)
-            yield Input(names[slide.name], digest, len(patches), views)
+            yield _input(config, index, reader, names[slide.name], slide)
             continue
         stems = _file_names(patches, "" if len(slides) == 1 else names[slide.name])
-        for number, (name, patch) in enumerate(zip(stems, patches, strict=True)):
-            row = int(slide.rows[number])
-            digest = digest_of(index, SlidePatches(slide.name, ((row, row + 1),)))
-            yield Input(name, digest, 1, _views(config, index, reader, [patch]))
+        for name, row in zip(stems, slide.rows.tolist(), strict=True):
+            own = SlidePatches(slide.name, ((row, row + 1),))
+            yield _input(config, index, reader, name, own)
 
 
 def _file_names(patches: list[Patch], folder: str) -> list[str]:
@@ -131,9 +132,11 @@ def _file_names(patches: list[Patch], folder: str) -> list[str]:
     return ["/".join([*filter(None, [folder]), *each]) for each in parts]
 
 
-def _views(
-    config: SegmentConfig, index: DatasetIndex, reader: PatchReader, patches: list[Patch]
-) -> Callable[[], Iterator[View]]:
+def _input(
+    config: SegmentConfig, index: DatasetIndex, reader: PatchReader, name: str, slide: SlidePatches
+) -> Input:
+    """Patches with one file; one of many that cannot be read is left out, and noted."""
+    patches = index.patches(slide.rows)
     facts = [
         parse_name(patch.member.name, config.name_pattern, index.location(patch.archive))
         for patch in patches
@@ -142,14 +145,24 @@ def _views(
         _microns(config, each, patch.member.name)
         for each, patch in zip(facts, patches, strict=True)
     ]
+    zooms = [_level0_zoom(config, *each) for each in zip(facts, microns, strict=True)]
+    unread: list[str] = []
 
     def views() -> Iterator[View]:
-        for patch, each, its in zip(patches, facts, microns, strict=True):
-            zoom = _level0_zoom(config, each, its) if patch.coordinates else 1.0
-            pixels = reader.read_patch(patch)
-            yield ImageView(pixels, its, config.scale, patch.coordinates or (0, 0), zoom)
+        for patch, its, zoom in zip(patches, microns, zooms, strict=True):
+            try:
+                pixels = reader.read_patch(patch)
+            except CorruptPatchError as error:
+                unread.append(f"{patch.member.name}: {error}")
+                if len(unread) == len(patches):
+                    raise
+                continue
+            if patch.coordinates is None:
+                yield ImageView(pixels, its, config.scale)
+            else:
+                yield ImageView(pixels, its, config.scale, patch.coordinates, zoom)
 
-    return views
+    return Input(name, digest_of(index, slide), len(patches), views, unread)
 
 
 def _microns(config: SegmentConfig, facts: NameFacts, name: str) -> float | None:
@@ -181,10 +194,11 @@ def _level0_zoom(config: SegmentConfig, facts: NameFacts, microns: float | None)
     return 1.0
 
 
-def _state(path: Path) -> str:
+def _state(path: Path, how: str = "") -> str:
+    """What tells a file, and how it is read, from others."""
     try:
         found = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be looked at ({error.strerror}). Give another.") from error
-    facts = f"{os.fspath(path.resolve())} {found.st_size} {found.st_mtime_ns}"
+    facts = f"{os.fspath(path.resolve())} {found.st_size} {found.st_mtime_ns} {how}"
     return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -30,6 +30,8 @@ class Record(NamedTuple):
     area_mm2: float | None
     """Tissue of a slide; of images, all that they show."""
     per_mm2: float | None
+    num_left_out: int
+    """Patches that could not be read."""
     microns_per_pixel: float | None
     """At which the model looked."""
     digest: str
@@ -116,8 +118,9 @@ def _parse(row: Mapping[str, str]) -> Record:
         float(row[name]) if row[name] else None
         for name in ("area_mm2", "per_mm2", "microns_per_pixel")
     )
-    count, mean = int(row["num_nuclei"]), float(row["mean_area"])
-    return Record(row["name"], count, mean, area, density, microns, row["digest"])
+    count, left_out = int(row["num_nuclei"]), int(row["num_left_out"])
+    mean = float(row["mean_area"])
+    return Record(row["name"], count, mean, area, density, left_out, microns, row["digest"])
 
 
 def write_summary(folder: Path, records: Iterable[Record]) -> None:

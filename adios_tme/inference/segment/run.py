@@ -128,11 +128,12 @@ class _Segmenter:
                 done.num_kept += 1
                 done.records.append(record)
                 continue
-            single = on_progress if len(inputs) == 1 else lambda done, total: None
+            single = on_progress if len(inputs) == 1 else _no_progress
             try:
                 with writing(folder):
                     done.records.append(self._segment(each, chosen, single))
                     known[each.name] = done.records[-1]
+                    done.faults.extend(f"{each.name}: {fault}" for fault in each.unread)
                     write_summary(folder, known.values())
             except (CorruptPatchError, DataError) as error:
                 done.faults.append(
@@ -153,7 +154,9 @@ class _Segmenter:
         path = self._path(each)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = self._config.output / f"{each.name}.csv"
+        each.unread.clear()
         count, area, area_mm2, microns = 0, 0.0, 0.0, None
+        of_blocks = on_progress if each.num_views == 1 else _no_progress
         with (
             feature_file(path) as features,
             replacing(table) as partial,
@@ -161,18 +164,29 @@ class _Segmenter:
         ):
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(("id", "x", "y", "area_px", "area_um2", "mask_mean"))
-            for view in each.views():
+            for number, view in enumerate(each.views(), start=1):
                 microns = view.microns_per_pixel
                 area_mm2 += view.area_mm2 or 0.0
-                for nucleus in self._nuclei(view, chosen, features, on_progress):
+                for nucleus in self._nuclei(view, chosen, features, of_blocks):
                     count += 1
                     area += nucleus.area_px if nucleus.area_um2 is None else nucleus.area_um2
                     feature = _feature(nucleus, f"{each.name}/{count}")
                     features.add([feature])
                     rows.writerow(_row(feature["id"], nucleus))
+                if each.num_views > 1:
+                    on_progress(number, each.num_views)
         per_mm2 = count / area_mm2 if area_mm2 else None
         mean = area / count if count else 0.0
-        return Record(each.name, count, mean, area_mm2 or None, per_mm2, microns, each.digest)
+        return Record(
+            each.name,
+            count,
+            mean,
+            area_mm2 or None,
+            per_mm2,
+            len(each.unread),
+            microns,
+            each.digest,
+        )
 
     def _nuclei(
         self, view: View, chosen: Chosen, features: FeatureWriter, on_progress: Progress
@@ -187,6 +201,10 @@ class _Segmenter:
             on_progress(number, len(cores))
         if regions is not None:
             features.add(regions.features())
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Nobody looks."""
 
 
 def _feature(nucleus: Nucleus, identity: str) -> dict[str, Any]:
