@@ -18,8 +18,9 @@ from adios_tme.data.colour import Pixels
 from adios_tme.inference.segment.view import Box, View, share_of_tissue
 from adios_tme.inference.sliding_window import Predict
 
-#: Least side of a core in pixels and in windows; the larger one counts.
-CORE_PX, CORE_WINDOWS = 1024, 8
+#: Side of a core in pixels, or in windows if that is more. A larger one has less margin for its
+#: area, and takes more memory.
+CORE_PX, CORE_WINDOWS = 2048, 8
 #: How far an object may reach from its core and still be seen whole, in microns, or in pixels where
 #: nobody knows the scale.
 REACH_UM, REACH_PX = 25.0, 50
@@ -32,6 +33,10 @@ class Grid(NamedTuple):
     """From one window to the next: half of one."""
     core: int
     margin: int
+
+    def with_core(self, core: int) -> Grid:
+        """The same windows, in blocks of another size."""
+        return self._replace(core=_up(core, self.step))
 
     @classmethod
     def of(cls, side: int, microns_per_pixel: float | None) -> Grid:
@@ -61,14 +66,15 @@ class Block(NamedTuple):
 
 
 def cores_of(view: View, grid: Grid) -> list[Box]:
-    """The cores that have tissue, row by row; together they cover it, and none overlap."""
+    """The cores that have tissue, row by row, no larger than it takes; none overlap."""
     width, height = view.size
     cores = [
         Box(left, top, left + grid.core, top + grid.core).within(view.size)
         for top in range(0, height, grid.core)
         for left in range(0, width, grid.core)
     ]
-    return [core for core in cores if share_of_tissue(view, core) > 0]
+    shrunk = (_around_tissue(view, core, grid.step) for core in cores)
+    return [core for core in shrunk if core is not None]
 
 
 def blocks_of(view: View, cores: list[Box], grid: Grid, predict: Predict) -> Iterator[Block]:
@@ -90,6 +96,21 @@ def blocks_of(view: View, cores: list[Box], grid: Grid, predict: Predict) -> Ite
         top, left = padding[0][0], padding[1][0]
         height, width = pixels.shape[:2]
         yield Block(core, box, pixels, masks[:, top : top + height, left : left + width])
+
+
+def _around_tissue(view: View, core: Box, step: int) -> Box | None:
+    """What of a core holds all its tissue, in whole steps; None: it has none."""
+    columns = range(core.left, core.right, step)
+    rows = range(core.top, core.bottom, step)
+    lefts = [x for x in columns if _has_tissue(view, core._replace(left=x, right=x + step))]
+    tops = [y for y in rows if _has_tissue(view, core._replace(top=y, bottom=y + step))]
+    if not lefts or not tops:
+        return None
+    return Box(lefts[0], tops[0], lefts[-1] + step, tops[-1] + step).within(view.size)
+
+
+def _has_tissue(view: View, box: Box) -> bool:
+    return share_of_tissue(view, box) > 0
 
 
 def _shown(core: Box, size: tuple[int, int], grid: Grid) -> Box:

@@ -6,7 +6,6 @@ Shape legend: N masks, L levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,17 @@ from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.clean import counts_at, levels_of, otsu_level
 from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
 from adios_tme.inference.segment.nuclei import Chosen, cleaning_of
-from adios_tme.inference.segment.view import View, share_of_tissue
+from adios_tme.inference.segment.view import Box, View, share_of_tissue
 from adios_tme.inference.sliding_window import Predict
 
 Views = Callable[[], Iterator[View]]
 
 #: Least correlation with the haematoxylin of a mask that is taken for that of nuclei.
 LEAST_CORRELATION = 0.2
-#: Blocks of a slide that are looked at: those with the most tissue.
-BLOCKS_PER_VIEW = 2
+#: Blocks of a slide or large image that are looked at, and their side in pixels.
+BLOCKS_PER_VIEW, BLOCK_PX = 4, 512
+#: Share of the blocks among which they are, those with the most tissue.
+BEST_SHARE = 0.5
 
 
 def choose(
@@ -84,16 +85,25 @@ def _some_blocks(
     views: Iterable[Views], grid: Grid, predict: Predict
 ) -> Iterator[tuple[Block, View]]:
     """Blocks of the first view of each; what cannot be read is told when its turn comes."""
+    grid = grid.with_core(BLOCK_PX)
     errors: list[CorruptPatchError | DataError] = []
     num_blocks = 0
     for each in views:
         try:
             view = next(each())
-            cores = sorted(cores_of(view, grid), key=partial(share_of_tissue, view), reverse=True)
-            for block in blocks_of(view, cores[:BLOCKS_PER_VIEW], grid, predict):
+            for block in blocks_of(view, _some_cores(view, grid), grid, predict):
                 num_blocks += 1
                 yield block, view
         except (CorruptPatchError, DataError) as error:
             errors.append(error)
     if not num_blocks:
         raise errors[0] if errors else DataError("the slides have no tissue. Give --tissue none.")
+
+
+def _some_cores(view: View, grid: Grid) -> list[Box]:
+    """Some with much tissue, spread over the view."""
+    cores = cores_of(view, grid)
+    shares = np.array([share_of_tissue(view, core) * core.area for core in cores])
+    best = np.sort(np.argsort(-shares, kind="stable")[: max(1, round(BEST_SHARE * len(cores)))])
+    places = np.unique(np.linspace(0, len(best) - 1, BLOCKS_PER_VIEW).astype(int))
+    return [cores[number] for number in best[places]] if cores else []

@@ -56,9 +56,8 @@ class RegionMap:
         )
         highest_HW = cells.mean(axis=(2, 4)).argmax(axis=0)
         top, left = core.top // COARSENESS, core.left // COARSENESS
-        self._map_HW[top : top + highest_HW.shape[0], left : left + highest_HW.shape[1]] = (
-            highest_HW
-        )
+        there_HW = self._map_HW[top : top + highest_HW.shape[0], left : left + highest_HW.shape[1]]
+        there_HW[:] = highest_HW[: there_HW.shape[0], : there_HW.shape[1]]
 
     def features(self) -> list[dict[str, Any]]:
         """Connected regions of each other mask."""

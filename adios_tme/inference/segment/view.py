@@ -26,6 +26,11 @@ class Box(NamedTuple):
     right: int
     bottom: int
 
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
     def within(self, size: tuple[int, int]) -> Box:
         """What of it lies inside a view."""
         width, height = size

@@ -126,6 +126,10 @@ def test_glass_is_not_looked_at(tmp_path: Path) -> None:
     tissue[:, :2] = True
     view = SlideView(Slide(path), 0.25, 0.25, GRID.step, tissue)
     assert max(core.right for core in cores_of(view, GRID)) == 256
+    tissue[:] = False
+    tissue[1, 1] = True
+    assert cores_of(view, GRID) == [Box(128, 64, 256, 128), Box(128, 128, 256, 160)]
+    tissue[:, :2] = True
     assert_each_is_found_once(nuclei(view), places[places[:, 0] < 256])
     assert view.area_mm2 == pytest.approx(300 * 256 * 0.25**2 / 1e6)
 
@@ -171,5 +175,5 @@ def test_no_such_channel_is_refused() -> None:
 
 def test_margins_hold_objects_of_the_stated_reach() -> None:
     grid = Grid.of(224, 0.5)
-    assert grid == Grid(step=112, core=1792, margin=224)
+    assert grid == Grid(step=112, core=2128, margin=224)
     assert Grid.of(64, 0.25).margin - 32 >= 100  # 25 microns beyond half a window
