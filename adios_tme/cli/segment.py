@@ -24,6 +24,7 @@ NUM_SHOWN = 20
 def segment(config: SegmentConfig) -> None:
     """Find nuclei, say how they were chosen and how many there are."""
     from adios_tme.distributed.world import choose_device
+    from adios_tme.inference.clean import USUAL_SCALE
     from adios_tme.inference.segment.records import SUMMARY
     from adios_tme.inference.segment.run import segment_all
 
@@ -33,6 +34,12 @@ def segment(config: SegmentConfig) -> None:
     console.print(_table(done.records), "")
     if len(done.records) > NUM_SHOWN:
         console.print(f"{len(done.records) - NUM_SHOWN:,} more are in {config.output / SUMMARY}.")
+    unscaled = sum(record.microns_per_pixel is None for record in done.records)
+    if unscaled:
+        console.print(
+            f"The scale of {unscaled:,} is unknown: areas are in pixels, and masks were cleaned as "
+            f"at {USUAL_SCALE} microns per pixel. Give --input-scale if it is known."
+        )
     for fault in done.faults[:NUM_SHOWN]:
         console.print(f"Left out: {fault}", style="bold red")
     if len(done.faults) > NUM_SHOWN:

@@ -79,7 +79,9 @@ def test_a_changed_image_is_segmented_again(place: Path) -> None:
     words = f"segment run images/image_0.png --output out {GIVEN}"
     run(words)
     Image.fromarray(stained(50, 60, 5)).save("images/image_0.png")
-    assert "skipped" not in run(words)
+    said = run(words)
+    assert "skipped" not in said
+    assert "The scale of 1 is unknown: areas are in pixels" in said
     points = np.concatenate([each["geometry"]["coordinates"][0] for each in features(
         "out/image_0.geojson"
     )])  # fmt: skip
@@ -145,7 +147,8 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
         ("segment run slides --tissue hsv", 2, "tissue=hsv would be ignored: slides are read with"),
         ("segment run slides --mpp 2 --scale 2", 2, "scale=2.0 would be ignored: slides are read"),
         ("segment run images --mpp 2", 1, "images: holds no whole slide."),
-        ("segment run none", 2, "data_path: none does not exist."),
+        ("segment run none", 2, "input: none does not exist. Give an image,"),
+        ("segment run notes.txt", 2, "input: notes.txt is no image and no folder."),
         ("segment none images", 1, "none"),
         ("segment run bad.png --channel 1", 1, "bad.png: "),
         (
@@ -160,6 +163,7 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
 def test_mistakes_get_one_message(
     words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("notes.txt").touch()
     Path("bad.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save("white.png")
     Path("scans").mkdir()

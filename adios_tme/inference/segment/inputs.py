@@ -23,12 +23,13 @@ from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling, tiling_dig
 from adios_tme.data.slides.plan import tissue_of
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
-from adios_tme.data.sources import check_data_path, find_sources, only_slides
+from adios_tme.data.sources import can_be_seen, find_sources, is_listing, only_slides
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.segment.view import ImageView, SlideView, View
 
 #: Index of the patches, kept for the next time.
 INDEX = "patches_dataset_index.safetensors"
+_ADVICE = "Give an image, a folder of images or of zip archives, or with --mpp a slide."
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
         ConfigError: If it is missing, or its scale is unknown and asked for.
         DataError: If there is nothing.
     """
+    if not can_be_seen(config.input):
+        raise ConfigError(f"input: {config.input} does not exist. {_ADVICE}")
     if config.mpp is not None:
         return _slides(config, step)
     if config.input.is_file() and is_image_name(config.input.name):
@@ -66,6 +69,8 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
             f"{config.input}: is a whole slide, which is read at a stated scale alone. "
             f"Give the scale at which the model was trained, such as --mpp 0.5."
         )
+    if not config.input.is_dir() and not is_listing(config.input):
+        raise ConfigError(f"input: {config.input} is no image and no folder. {_ADVICE}")
     report = index_archives(
         config.input, config.patches, config.output / INDEX, own=[config.output]
     )
@@ -74,7 +79,6 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
 
 
 def _slides(config: SegmentConfig, step: int) -> tuple[list[Input], list[str]]:
-    check_data_path(config.input, slides=True)
     found = only_slides(find_sources(config.input, [config.output], slides=True), config.input)
     paths = [source.path for source in found.sources]
     check_tiling(config.slides, paths)

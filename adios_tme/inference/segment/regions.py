@@ -59,8 +59,8 @@ class RegionMap:
         there_HW = self._map_HW[top : top + highest_HW.shape[0], left : left + highest_HW.shape[1]]
         there_HW[:] = highest_HW[: there_HW.shape[0], : there_HW.shape[1]]
 
-    def features(self) -> list[dict[str, Any]]:
-        """Connected regions of each other mask."""
+    def features(self, identity: str) -> list[dict[str, Any]]:
+        """Connected regions of each other mask, with ids that follow from the input's name."""
         found = []
         map_HW = self._smooth()
         zoom = np.array(self._view.zoom) * COARSENESS
@@ -75,8 +75,8 @@ class RegionMap:
                 corner = np.array([place[1].start, place[0].start])
                 rings = [(ring + corner) * zoom + self._view.origin for ring in rings_of(mask_HW)]
                 name, color = f"Mask {channel + 1}", COLORS[channel % len(COLORS)]
-                identity = f"{self._view.origin}/{name}/{number}"
-                found.append(feature_of(rings, "annotation", name, color, {}, identity))
+                own = f"{identity}/{self._view.origin}/{name}/{number}"
+                found.append(feature_of(rings, "annotation", name, color, {}, own))
         return found
 
     def _smooth(self) -> NDArray[np.uint8]:

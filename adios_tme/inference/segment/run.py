@@ -16,7 +16,7 @@ from adios_tme.config.segment import SegmentConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.errors import DataError
 from adios_tme.files import replacing, writing
-from adios_tme.inference.geojson import FeatureWriter, feature_file, feature_of
+from adios_tme.inference.geojson import feature_file, feature_of
 from adios_tme.inference.segment.blocks import Grid, blocks_of, cores_of
 from adios_tme.inference.segment.choose import choose
 from adios_tme.inference.segment.inputs import Input, find_inputs
@@ -129,16 +129,16 @@ class _Segmenter:
                 done.records.append(record)
                 continue
             single = on_progress if len(inputs) == 1 else _no_progress
-            try:
-                with writing(folder):
+            with writing(folder):
+                try:
                     done.records.append(self._segment(each, chosen, single))
                     known[each.name] = done.records[-1]
                     done.faults.extend(f"{each.name}: {fault}" for fault in each.unread)
                     write_summary(folder, known.values())
-            except (CorruptPatchError, DataError) as error:
-                done.faults.append(
-                    str(error) if isinstance(error, DataError) else f"{each.name}: {error}"
-                )
+                except CorruptPatchError as error:
+                    done.faults.append(f"{each.name}: {error}")
+                except DataError as error:
+                    done.faults.append(str(error))
             if len(inputs) > 1:
                 on_progress(number + 1, len(inputs))
         if not done.records:
@@ -166,41 +166,40 @@ class _Segmenter:
             rows.writerow(("id", "x", "y", "area_px", "area_um2", "mask_mean"))
             for number, view in enumerate(each.views(), start=1):
                 microns = view.microns_per_pixel
+                regions = RegionMap(view, chosen) if self._config.regions else None
                 area_mm2 += view.area_mm2 or 0.0
-                for nucleus in self._nuclei(view, chosen, features, of_blocks):
+                for nucleus in self._nuclei(view, chosen, of_blocks, regions):
                     count += 1
                     area += nucleus.area_px if nucleus.area_um2 is None else nucleus.area_um2
                     feature = _feature(nucleus, f"{each.name}/{count}")
                     features.add([feature])
                     rows.writerow(_row(feature["id"], nucleus))
+                if regions is not None:
+                    features.add(regions.features(each.name))
                 if each.num_views > 1:
                     on_progress(number, each.num_views)
-        per_mm2 = count / area_mm2 if area_mm2 else None
-        mean = area / count if count else 0.0
         return Record(
             each.name,
             count,
-            mean,
-            area_mm2 or None,
-            per_mm2,
+            round(area / count, 3) if count else 0.0,
+            round(area_mm2, 6) or None,
+            round(count / area_mm2, 2) if area_mm2 else None,
             len(each.unread),
             microns,
             each.digest,
         )
 
     def _nuclei(
-        self, view: View, chosen: Chosen, features: FeatureWriter, on_progress: Progress
+        self, view: View, chosen: Chosen, on_progress: Progress, regions: RegionMap | None
     ) -> Iterator[Nucleus]:
+        """The nuclei of a view, while its regions are taken in."""
         cores = cores_of(view, self._grid)
-        regions = RegionMap(view, chosen) if self._config.regions else None
         blocks = blocks_of(view, cores, self._grid, self._predict)
         for number, block in enumerate(blocks, start=1):
             if regions is not None:
                 regions.add(block)
             yield from nuclei_of(block, view, chosen)
             on_progress(number, len(cores))
-        if regions is not None:
-            features.add(regions.features())
 
 
 def _no_progress(done: int, total: int) -> None:
