@@ -97,7 +97,14 @@ def _some_blocks(
         except (CorruptPatchError, DataError) as error:
             errors.append(error)
     if not num_blocks:
-        raise errors[0] if errors else DataError("the slides have no tissue. Give --tissue none.")
+        raise (
+            errors[0]
+            if errors
+            else DataError(
+                "tissue: none was found in the slides. Look at adios-tme index --previews, or give "
+                "--tissue none."
+            )
+        )
 
 
 def _some_cores(view: View, grid: Grid) -> list[Box]:

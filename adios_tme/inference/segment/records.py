@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import write_whole, writing
 from adios_tme.inference.segment.nuclei import Chosen
+from adios_tme.run_folder.layout import PARTIAL_FILES
 
 SUMMARY = "summary.csv"
 #: Says of which model, and with which settings, the nuclei of a folder are.
@@ -49,7 +50,7 @@ def identity_of(settings: Mapping[str, Any], weights: str) -> dict[str, Any]:
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any]) -> Chosen | None:
-    """See that a folder is empty or that of one model with one set of settings.
+    """See that a folder is empty or that of one model; what a killed process left goes.
 
     Returns:
         What was chosen when it was begun; None for a new one.
@@ -61,6 +62,8 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> Chosen | None:
     path = folder / IDENTITY
     if not path.exists():
         return None
+    for partial in folder.glob(f"**/{PARTIAL_FILES}"):
+        partial.unlink(missing_ok=True)
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         chosen = Chosen(int(there["chosen"]["channel"]) - 1, float(there["chosen"]["threshold"]))
