@@ -14,6 +14,7 @@ from adios_tme.cli.index import index_app
 from adios_tme.cli.options import command_group
 from adios_tme.cli.presets import presets_app
 from adios_tme.cli.sample import sample_app
+from adios_tme.cli.segment import segment_app
 from adios_tme.cli.tile import tile_app
 from adios_tme.cli.train import train_app
 from adios_tme.cli.viz import viz_app
@@ -30,6 +31,7 @@ for part in (
     index_app,
     embed_app,
     tile_app,
+    segment_app,
     export_app,
     viz_app,
     benchmark_app,

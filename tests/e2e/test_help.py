@@ -20,6 +20,7 @@ COMMANDS = [
     ["index"],
     ["index-dataset"],
     ["tile"],
+    ["segment"],
     ["export"],
     ["doctor"],
     ["embed"],

@@ -86,9 +86,7 @@ def _plan(slide: Slide, tiling: SlideTiling, size_px: int) -> SlidePlan:
     assert tiling.mpp is not None
     scale = scale_of(slide.path.name, slide.facts.properties, read_mpp_csv(tiling.mpp_csv))
     side = max(1, round(size_px * tiling.mpp / scale.mpp))
-    overview = slide.overview(
-        max(OVERVIEW_MPP / scale.mpp, max(slide.facts.size) / MAX_OVERVIEW_SIDE)
-    )
+    overview = _overview(slide, scale.mpp)
     level = min(slide.level_for(side / size_px), MAX_LEVELS - 1)
     tissue = None
     if tiling.coordinates is not None:
@@ -105,6 +103,25 @@ def _plan(slide: Slide, tiling: SlideTiling, size_px: int) -> SlidePlan:
     if side < MOST_ENLARGED * size_px:
         plan.notices.add("too_coarse", [printable(slide.path.name)])
     return plan
+
+
+def tissue_of(slide: Slide, rule: str, mpp: float) -> NDArray[np.bool_] | None:
+    """Tissue (H, W) of a whole slide at a coarse scale; None where the rule takes all of it.
+
+    Args:
+        slide: Open.
+        rule: See `SlideTiling.tissue`.
+        mpp: Microns per pixel of level 0.
+
+    Raises:
+        CorruptPatchError: If it cannot be read.
+        DataError: If its regions cannot be used.
+    """
+    return None if rule == "none" else _tissue(slide, rule, _overview(slide, mpp))
+
+
+def _overview(slide: Slide, mpp: float) -> Pixels:
+    return slide.overview(max(OVERVIEW_MPP / mpp, max(slide.facts.size) / MAX_OVERVIEW_SIDE))
 
 
 def _tissue(slide: Slide, rule: str, overview: Pixels) -> NDArray[np.bool_] | None:

@@ -1,0 +1,1 @@
+"""``adios-tme segment``: nuclei and regions of slides, images and patches."""

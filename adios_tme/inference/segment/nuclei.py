@@ -1,0 +1,80 @@
+"""From the masks of blocks to nuclei, each found once.
+
+Shape legend: H x W pixels of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from adios_tme.inference.clean import USUAL_SCALE, Cleaning
+from adios_tme.inference.geojson import Rings, rings_of
+from adios_tme.inference.nuclei import split_nuclei
+from adios_tme.inference.segment.blocks import Block
+from adios_tme.inference.segment.view import View, is_tissue
+
+
+class Nucleus(NamedTuple):
+    """One nucleus, in the pixels that are written."""
+
+    x: float
+    """Of the centre of mass, as y is."""
+    y: float
+    rings: Rings
+    area_px: float
+    """In pixels that are written."""
+    area_um2: float | None
+    mask_mean: float
+    """Of the mask over the nucleus, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What makes a pixel nucleus."""
+
+    channel: int
+    """Number of the mask, from 0 on."""
+    threshold: float
+
+
+def cleaning_of(view: View) -> Cleaning:
+    """How masks of a view are cleaned; as at the usual scale where nobody knows it."""
+    return Cleaning(view.microns_per_pixel or USUAL_SCALE)
+
+
+def nuclei_of(block: Block, view: View, chosen: Chosen) -> Iterator[Nucleus]:
+    """The nuclei of a block whose centres lie in its core and on tissue.
+
+    A nucleus on the border of two cores is seen by both, alike, and kept by the one that holds its
+    centre.
+    """
+    cleaning = cleaning_of(view)
+    soft_HW = block.masks[chosen.channel]
+    labels_HW = split_nuclei(cleaning.above(chosen.threshold, cleaning.smooth(soft_HW)))
+    left, top = block.box.left, block.box.top
+    pixel_area = view.zoom[0] * view.zoom[1]
+    for number, place in enumerate(ndimage.find_objects(labels_HW), start=1):
+        if place is None:
+            continue
+        mask_HW = labels_HW[place] == number
+        rows, columns = np.nonzero(mask_HW)
+        corner = np.array([place[1].start + left, place[0].start + top])
+        x, y = np.array([columns.mean(), rows.mean()]) + corner + 0.5
+        is_own = block.core.left <= x < block.core.right and block.core.top <= y < block.core.bottom
+        if not is_own or not is_tissue(view, x, y):
+            continue
+        rings = [(ring + corner) * view.zoom + view.origin for ring in rings_of(mask_HW)]
+        um2 = None if view.microns_per_pixel is None else len(rows) * view.microns_per_pixel**2
+        yield Nucleus(
+            x * view.zoom[0] + view.origin[0],
+            y * view.zoom[1] + view.origin[1],
+            rings,
+            len(rows) * pixel_area,
+            um2,
+            float(soft_HW[place][mask_HW].mean()),
+        )
