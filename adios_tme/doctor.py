@@ -22,8 +22,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from adios_tme.config.commands.doctor import DoctorConfig
 from adios_tme.config.data import DataConfig, cores_at_hand
-from adios_tme.config.doctor import DoctorConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.data.corrupt import CorruptPatchError

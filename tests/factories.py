@@ -18,9 +18,9 @@ from PIL import Image
 from adios_tme.benchmark.throughput.results import CaseResult, RunStepResult
 from adios_tme.cli.app import main
 from adios_tme.config.base import Config
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build, nest
-from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World
 from adios_tme.run_folder.checkpoints import write_checkpoint

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.cli.options import command_group, settings_command
-from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
+from adios_tme.config.commands.embed import EmbedSpeedConfig
+from adios_tme.config.commands.loading import LoadingConfig
+from adios_tme.config.commands.probe import ProbeConfig
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.data import cores_at_hand
-from adios_tme.config.embed import EmbedSpeedConfig
-from adios_tme.config.loading import LoadingConfig
-from adios_tme.config.probe import ProbeConfig
-from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError
 from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import TrainConfig
 from adios_tme.files import writing

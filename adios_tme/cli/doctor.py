@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.doctor import DoctorConfig
+from adios_tme.config.commands.doctor import DoctorConfig
 from adios_tme.terminal import print_json, progress_bar, terminal
 
 doctor_app = typer.Typer()

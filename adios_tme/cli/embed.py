@@ -7,7 +7,7 @@ import os
 import typer
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.terminal import terminal
 
 embed_app = typer.Typer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.export import FOLDERS, ExportConfig
+from adios_tme.config.commands.export import FOLDERS, ExportConfig
 from adios_tme.errors import ConfigError
 from adios_tme.files import check_output, writing
 from adios_tme.terminal import progress_bar, tell_left_out, terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.sample import SampleConfig
+from adios_tme.config.commands.sample import SampleConfig
 from adios_tme.files import writing
 from adios_tme.terminal import progress_bar, terminal
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.segment import SegmentConfig
+from adios_tme.config.commands.segment import SegmentConfig
 from adios_tme.terminal import progress_bar, table, terminal
 
 if TYPE_CHECKING:

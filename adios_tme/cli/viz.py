@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adios_tme.cli.options import command_group, settings_command
-from adios_tme.config.viz import (
+from adios_tme.config.commands.viz import (
     VizCurvesConfig,
     VizFeaturesConfig,
     VizMasksConfig,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adios_tme.config.embed import Pool
+from adios_tme.config.commands.embed import Pool
 
 
 def pool_tokens(tokens_BTD: Tensor, how: Pool, num_prefix_tokens: int) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.worker_channel import WorkerChannel

@@ -21,7 +21,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig as ElasticConfig
 from torch.distributed.launcher.api import elastic_launch
 
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import ECHO_SECONDS, STOPPING, handling, signals_blocked

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from adios_tme import load_encoder
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.load import build, nest
 from adios_tme.export.timm import ExportedEncoder, write_timm
 from adios_tme.inference.embed.features_file import read_features

@@ -18,7 +18,7 @@ import pytest
 
 from adios_tme import build_index, doctor
 from adios_tme.cli.app import main
-from adios_tme.config.doctor import DoctorConfig
+from adios_tme.config.commands.doctor import DoctorConfig
 from adios_tme.config.tracking import TrackerName
 from adios_tme.doctor import CHECKS, Finding, examine
 from adios_tme.errors import ConfigError

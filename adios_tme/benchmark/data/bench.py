@@ -17,7 +17,7 @@ from PIL import Image
 
 from adios_tme.benchmark.data.results import Patches
 from adios_tme.benchmark.interleave import Cost, Timed
-from adios_tme.config.loading import LoadingConfig
+from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.decode import Pixels, decode_image

@@ -34,7 +34,7 @@ from adios_tme.benchmark.interleave import (
     speed_ratio,
     wall,
 )
-from adios_tme.config.loading import LoadingConfig
+from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.data.decode import decode_image
 from adios_tme.data.order import shuffled_rows
 from adios_tme.data.reader import OpenArchives

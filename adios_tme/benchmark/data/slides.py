@@ -17,7 +17,7 @@ from rich.table import Table
 
 from adios_tme.benchmark.data.bench import reads
 from adios_tme.benchmark.interleave import cpu_ratio, each, interleave, rounded, speed_ratio, wall
-from adios_tme.config.loading import LoadingConfig
+from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex, Patch
 from adios_tme.data.index_builder import index_archives

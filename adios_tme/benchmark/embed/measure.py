@@ -30,8 +30,8 @@ from adios_tme.benchmark.interleave import (
     speed_ratio,
     wall,
 )
+from adios_tme.config.commands.embed import EmbedSpeedConfig
 from adios_tme.config.data import cores_at_hand
-from adios_tme.config.embed import EmbedSpeedConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex
 from adios_tme.data.index_builder import index_archives

@@ -38,7 +38,7 @@ class EmbedResult:
     largest_difference: float
     """Between a feature of embed and of the plain loop, on the same patches."""
     largest_feature: float
-    """Largest absolute value of a feature, to judge that by."""
+    """Largest absolute value of a feature, to compare that with."""
 
     def as_json(self) -> dict[str, Any]:
         """The values that are written."""

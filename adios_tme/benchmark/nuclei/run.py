@@ -37,7 +37,7 @@ from adios_tme.benchmark.nuclei.results import (
 from adios_tme.benchmark.nuclei.scorer import Scorer, scoring_pool
 from adios_tme.benchmark.nuclei.verdict import course_of, differences
 from adios_tme.benchmark.results_file import ResultsFile
-from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import ConfigError
 from adios_tme.inference.clean import USUAL_SCALE, Cleaning

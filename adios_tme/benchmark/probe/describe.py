@@ -18,8 +18,8 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from adios_tme.benchmark.probe.class_folders import ImageReader
-from adios_tme.config.embed import Pool
-from adios_tme.config.probe import TIMM_PREFIX
+from adios_tme.config.commands.embed import Pool
+from adios_tme.config.commands.probe import TIMM_PREFIX
 from adios_tme.data.decode import Pixels
 from adios_tme.data.resize import resize_image
 from adios_tme.data.stain import stain_amounts

@@ -17,7 +17,7 @@ from adios_tme.benchmark.probe.classifiers import (
 from adios_tme.benchmark.probe.metrics import Floats, Ints, group_numbers, score
 from adios_tme.benchmark.probe.results import ClassifierScores, MethodScores, as_text
 from adios_tme.benchmark.probe.samples import Parts
-from adios_tme.config.probe import ProbeConfig
+from adios_tme.config.commands.probe import ProbeConfig
 
 Features = NDArray[np.floating[Any]]
 

@@ -32,7 +32,7 @@ from adios_tme.benchmark.probe.results import (
 from adios_tme.benchmark.probe.set_scores import Progress, Rival, SetScores
 from adios_tme.benchmark.probe.sets import ProbeSet, open_sets
 from adios_tme.benchmark.results_file import ResultsFile
-from adios_tme.config.probe import ProbeConfig
+from adios_tme.config.commands.probe import ProbeConfig
 from adios_tme.errors import CheckpointError
 from adios_tme.pretrained import TrainedEncoder, load_encoder_for_scoring, untrained_encoder
 from adios_tme.terminal import Count

@@ -27,7 +27,7 @@ from adios_tme.benchmark.probe.results import (
     as_text,
 )
 from adios_tme.benchmark.probe.sets import ProbeSet
-from adios_tme.config.probe import ProbeConfig
+from adios_tme.config.commands.probe import ProbeConfig
 
 Progress = Callable[[int, int], None]
 

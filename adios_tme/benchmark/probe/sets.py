@@ -10,7 +10,7 @@ from typing import Any
 from adios_tme.benchmark.probe.class_folders import read_class_folders
 from adios_tme.benchmark.probe.feature_files import holds_features, read_features
 from adios_tme.benchmark.probe.samples import Parts, Samples, held_out_by, parts_of
-from adios_tme.config.probe import ProbeConfig
+from adios_tme.config.commands.probe import ProbeConfig
 from adios_tme.data.left_out import LeftOut
 from adios_tme.errors import ConfigError
 

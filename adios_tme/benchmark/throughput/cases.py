@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.load import build, leaves, nest, shapes
 from adios_tme.config.model import MaskConfig
-from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
 

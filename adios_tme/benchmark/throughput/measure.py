@@ -28,8 +28,8 @@ from adios_tme.benchmark.throughput.results import (
     RunStepResult,
     VariantResult,
 )
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.data import DataConfig
-from adios_tme.config.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import describe_machine
 from adios_tme.models.resolve import resolve

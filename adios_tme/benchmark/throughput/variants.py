@@ -9,7 +9,7 @@ from adios_tme.benchmark.throughput.measure import FAST, OnProgress, OnResults, 
 from adios_tme.benchmark.throughput.phases import BuildVariant, StepVariant
 from adios_tme.benchmark.throughput.plain_step import PlainNetworks, plain_step
 from adios_tme.benchmark.throughput.results import Measurement
-from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import ConfigError

@@ -18,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from adios_tme.config.embed import FeatureConfig, Pool
+from adios_tme.config.commands.embed import FeatureConfig, Pool
 from adios_tme.config.run import ComputeConfig
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.folder import is_exported, is_mask_folder

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from adios_tme.config.embed import FeatureFormat
+from adios_tme.config.commands.embed import FeatureFormat
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import replacing
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.data.names import NameFacts
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import write_whole, writing

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.data.corrupt import CorruptLog, CorruptPatch
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import index_archives, index_path

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.data.by_slide import coordinates_of
 from adios_tme.data.corrupt import CorruptLog
 from adios_tme.data.index import DatasetIndex

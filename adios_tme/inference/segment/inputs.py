@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from adios_tme.config.segment import SegmentConfig
+from adios_tme.config.commands.segment import SegmentConfig
 from adios_tme.data.by_slide import SlidePatches, digest_of, file_names, patches_by_slide
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import decode_file, is_image_name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adios_tme.config.segment import SegmentConfig
+from adios_tme.config.commands.segment import SegmentConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.errors import DataError
 from adios_tme.files import replacing, writing

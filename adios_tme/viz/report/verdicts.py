@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(run: RunFiles) -> list[Verdict]:
-    """Judge a run by what it has logged and by what it was scored.
+    """Say how a run is by what it has logged and by what it was scored.
 
     Raises:
         DataError: If its scores are of another form.

@@ -16,8 +16,8 @@ from adios_tme.benchmark.throughput import variants
 from adios_tme.benchmark.throughput.measure import measure
 from adios_tme.benchmark.throughput.results import Measurement
 from adios_tme.cli import benchmark
-from adios_tme.config.loading import LoadingConfig
-from adios_tme.config.throughput import ThroughputConfig
+from adios_tme.config.commands.loading import LoadingConfig
+from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.errors import ConfigError, DataError
 from tests.factories import measured_case, speed_settings
 

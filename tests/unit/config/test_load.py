@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from adios_tme.config.base import Config
+from adios_tme.config.commands.export import ExportConfig
+from adios_tme.config.commands.viz import VizCurvesConfig
 from adios_tme.config.data import DataRoot, IndexConfig
-from adios_tme.config.export import ExportConfig
 from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
 from adios_tme.config.train import DEMO, TrainConfig
-from adios_tme.config.viz import VizCurvesConfig
 from adios_tme.errors import ConfigError
 
 

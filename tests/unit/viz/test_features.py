@@ -168,7 +168,7 @@ def test_an_image_that_cannot_be_read_is_named(
 
 
 def test_a_setting_that_would_be_ignored_is_refused() -> None:
-    from adios_tme.config.viz import VizFeaturesConfig
+    from adios_tme.config.commands.viz import VizFeaturesConfig
 
     with pytest.raises(ValueError, match="colour_by=class would be ignored without map"):
         VizFeaturesConfig(checkpoint=Path("r"), images=Path("i"), colour_by="class")

@@ -14,8 +14,8 @@ from adios_tme.benchmark.data import bench
 from adios_tme.benchmark.data.bench import Bench
 from adios_tme.benchmark.data.measure import measure_loading
 from adios_tme.benchmark.data.report import STAGES, loading_summary, loading_tables
+from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.config.load import build
-from adios_tme.config.loading import LoadingConfig
 from adios_tme.errors import ConfigError
 from tests.factories import make_archive, png
 

@@ -16,7 +16,7 @@ from adios_tme.benchmark.embed.measure import measure_embedding
 from adios_tme.benchmark.embed.report import embed_summary, embed_tables
 from adios_tme.benchmark.embed.results import EmbedRatios, EmbedResult
 from adios_tme.benchmark.embed.timm_loop import TimmLoop
-from adios_tme.config.embed import EmbedSpeedConfig, FeatureConfig, Pool
+from adios_tme.config.commands.embed import EmbedSpeedConfig, FeatureConfig, Pool
 from adios_tme.data.index_builder import build_index
 from adios_tme.data.reader import PatchReader
 from adios_tme.inference.embed.encoder import load_feature_encoder

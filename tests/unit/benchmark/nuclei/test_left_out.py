@@ -16,8 +16,8 @@ from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.benchmark.nuclei.results import RESULTS_NAME
 from adios_tme.benchmark.nuclei.run import score_run
 from adios_tme.cli import benchmark, viz
-from adios_tme.config.benchmark import NucleiConfig
-from adios_tme.config.viz import VizMasksConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
+from adios_tme.config.commands.viz import VizMasksConfig
 from adios_tme.data.left_out import REASONS, LeftOut, from_json
 from adios_tme.data.synthetic import render_tissue
 from adios_tme.distributed.world import World

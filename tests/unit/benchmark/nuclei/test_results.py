@@ -25,7 +25,7 @@ from adios_tme.benchmark.nuclei.results import (
     read_finished,
 )
 from adios_tme.benchmark.nuclei.run import score_run
-from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.data.synthetic import render_tissue
 from adios_tme.distributed.world import World
 from adios_tme.errors import DataError

@@ -39,7 +39,7 @@ from adios_tme.benchmark.nuclei.report import (
 from adios_tme.benchmark.nuclei.results import RESULTS_NAME, SCORES, Results
 from adios_tme.benchmark.nuclei.run import score_run
 from adios_tme.benchmark.nuclei.verdict import NAMES, summary
-from adios_tme.config.benchmark import NucleiConfig
+from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.data.synthetic import write_sample
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError, ConfigError, DataError

@@ -18,7 +18,7 @@ from adios_tme.benchmark.probe import classifiers
 from adios_tme.benchmark.probe.report import notes, results_tables, summary, write_report
 from adios_tme.benchmark.probe.results import COLOUR, GIVEN, RANDOM, RESULTS_NAME, Results
 from adios_tme.benchmark.probe.run import probe_run
-from adios_tme.config.probe import ProbeConfig
+from adios_tme.config.commands.probe import ProbeConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.export.timm import ExportedEncoder, write_timm

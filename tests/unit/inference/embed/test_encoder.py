@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adios_tme import load_encoder
-from adios_tme.config.embed import FeatureConfig, Pool
+from adios_tme.config.commands.embed import FeatureConfig, Pool
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.timm import ExportedEncoder, write_timm
 from adios_tme.inference.embed import encoder as encoders

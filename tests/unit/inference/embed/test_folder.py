@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adios_tme.config.embed import EmbedConfig
+from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.data.names import NameFacts
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.embed.folder import IDENTITY, Layout, claim_folder
