@@ -31,6 +31,8 @@ def line_of(iteration: int, **metrics: Any) -> dict[str, Any]:
         "mask_saturation": 0.2,
         "mask_overlap": 0.25,
         "adversarial_gap": 0.05,
+        "embedding_std": 0.6,
+        "rankme": 12.0,
         "student_grad_norm": 10.0,
         "mask_grad_norm": 1.0,
         "lr": 1e-3,

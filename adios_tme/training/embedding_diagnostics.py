@@ -6,9 +6,7 @@ Shape legend: B images of this rank, A images of all ranks, V masked views of ea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +18,6 @@ from adios_tme.distributed.collectives import gather_batch
 MAX_IMAGES = 1024
 #: Added to the share of a singular value, as Garrido et al. 2023 have it.
 EPSILON = 1e-7
-#: Spread of embeddings, relative to those that point everywhere, below which they have collapsed.
-COLLAPSED = 0.05
-#: Number of directions that embeddings use, below which they have collapsed.
-FEW_DIRECTIONS = 1.1
-#: Lines of the log over which both are averaged before they are complained about.
-COLLAPSE_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -71,49 +63,3 @@ def rankme(embeddings_AD: Tensor) -> Tensor:
     shares = values / values.sum() + EPSILON
     rank = (-(shares * shares.log()).sum()).exp()
     return torch.where(embeddings_AD.isfinite().all(), rank, math.nan)
-
-
-class CollapseWarnings:
-    """Says in words that embeddings have collapsed, once until it has passed.
-
-    Args:
-        first_iteration: Lines count from here on; first embeddings are much alike.
-    """
-
-    def __init__(self, first_iteration: int) -> None:
-        self._first_iteration = first_iteration
-        self._lines: list[tuple[float, float]] = []
-        self._active: set[str] = set()
-
-    def warnings(self, line: dict[str, Any]) -> list[str]:
-        """What is wrong now and was not before; ``line`` is a line of metrics."""
-        spread, rank = line["embedding_std"], line["rankme"]
-        if line["iteration"] < self._first_iteration or spread is None or rank is None:
-            return []
-        self._lines = [*self._lines, (spread, rank)][-COLLAPSE_LINES:]
-        if len(self._lines) < COLLAPSE_LINES:
-            return []
-        means = (sum(column) / COLLAPSE_LINES for column in zip(*self._lines, strict=True))
-        found = dict(self._faults(*means))
-        new = [text for kind, text in found.items() if kind not in self._active]
-        self._active = set(found)
-        return new
-
-    def _faults(self, spread: float, rank: float) -> Iterator[tuple[str, str]]:
-        advice = (
-            "Compare with --objective simclr, or try a lower --lr, a longer --warmup-iterations "
-            "or more images per update."
-        )
-        if spread < COLLAPSED:
-            yield (
-                "alike",
-                f"The student has collapsed: the embeddings of different images are nearly the "
-                f"same (embedding_std {spread:.3f}, where 1 is spread evenly, over "
-                f"{COLLAPSE_LINES} log lines). {advice}",
-            )
-        elif rank < FEW_DIRECTIONS:
-            yield (
-                "few",
-                f"The student has collapsed to few dimensions: its embeddings use {rank:.1f} of "
-                f"them (rankme over {COLLAPSE_LINES} log lines). {advice}",
-            )

@@ -8,12 +8,11 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from adios_tme.masking.health import DiagnosticWarnings, NucleiNotice
 from adios_tme.optim.schedule import Schedule
+from adios_tme.run_folder.health import CollapseWarnings, DiagnosticWarnings, NucleiNotice
 from adios_tme.terminal import TrainingBar
 from adios_tme.trackers.base import Tracker
 from adios_tme.trackers.build import build_trackers
-from adios_tme.training.embedding_diagnostics import CollapseWarnings
 from adios_tme.training.evaluation import Evaluate, draw_masks, evaluate_masks
 from adios_tme.training.feed import Feed, Pass
 from adios_tme.training.mask_diagnostics import measure_diagnostics

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from adios_tme.masking.health import GAP_LINES, DiagnosticWarnings, NucleiNotice
+from adios_tme.run_folder.health import (
+    GAP_LINES,
+    CollapseWarnings,
+    DiagnosticWarnings,
+    NucleiNotice,
+)
 from adios_tme.run_folder.metrics import Line
 from adios_tme.viz.report.run_files import (
     NUCLEI_RESULTS,
@@ -43,7 +48,8 @@ def verdicts(run: RunFiles) -> list[Verdict]:
     Raises:
         DataError: If its scores are of another form.
     """
-    found = [_end(run), _losses(run), *_masks(run), *_data(run), *_restarts(run)]
+    found = [_end(run), _losses(run), *_embeddings(run), *_masks(run)]
+    found += [*_data(run), *_restarts(run)]
     with results_read(NUCLEI_RESULTS):
         found += _nuclei(run)
     with results_read(PROBE_RESULTS):
@@ -66,6 +72,23 @@ def _losses(run: RunFiles) -> Verdict:
         text = f"The student's loss was not finite in {lost} of {len(known)} lines. Lower --lr."
         return Verdict("warn", "Losses are not finite", text)
     return Verdict("good", "Losses are finite", f"In all {len(known):,} lines of the log.")
+
+
+def _embeddings(run: RunFiles) -> Iterator[Verdict]:
+    """Whether the student tells images apart, by the rules by which the log warns."""
+    keys = ("embedding_std", "rankme")
+    lines = [line for line in run.lines if all(line.get(key) is not None for key in keys)]
+    if not lines:
+        return
+    watch = CollapseWarnings(run.setting("optim", "warmup_iterations", 0))
+    for line in lines:
+        watch.warnings(line)
+    if watch.active:
+        yield Verdict("warn", "The student has collapsed", " ".join(watch.active.values()))
+        return
+    spread, rank = (lines[-1][key] for key in keys)
+    text = f"Embeddings spread {spread:.2f} (1 is evenly) over {rank:.1f} dimensions at the end."
+    yield Verdict("good", "Images are told apart", text)
 
 
 def _masks(run: RunFiles) -> Iterator[Verdict]:

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from adios_tme.distributed.world import process_group
+from adios_tme.run_folder.health import COLLAPSE_LINES, CollapseWarnings
 from adios_tme.training.embedding_diagnostics import (
-    COLLAPSE_LINES,
-    CollapseWarnings,
     EmbeddingDiagnostics,
     measure_embeddings,
     rankme,

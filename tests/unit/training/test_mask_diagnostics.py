@@ -12,8 +12,8 @@ from skimage.color import rgb2hed
 
 from adios_tme.distributed.world import World
 from adios_tme.masking.controls import misplaced, random_partition
-from adios_tme.masking.health import GAP_LINES, STEADY_LINES, DiagnosticWarnings, NucleiNotice
 from adios_tme.models.ema import MovingAverage
+from adios_tme.run_folder.health import GAP_LINES, STEADY_LINES, DiagnosticWarnings, NucleiNotice
 from adios_tme.training.mask_diagnostics import measure_diagnostics
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step

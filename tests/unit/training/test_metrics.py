@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from adios_tme.distributed.world import World
-from adios_tme.masking.health import DiagnosticWarnings, NucleiNotice
+from adios_tme.run_folder.health import DiagnosticWarnings, NucleiNotice
 from adios_tme.training.mask_diagnostics import measure_diagnostics
 from adios_tme.training.metrics import Metrics, summary
 from adios_tme.training.state import Run

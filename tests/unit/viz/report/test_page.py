@@ -165,6 +165,8 @@ def test_a_healthy_run_is_called_so(tmp_path: Path) -> None:
         ({"mask_coverage": [None, None, None]}, "Masks are not finite"),
         ({"mask_overlap": 0.97}, "Two masks are the same"),
         ({"adversarial_gap": -0.1}, "The student has caught up with the masks"),
+        ({"embedding_std": 0.001, "rankme": 1.0}, "The student has collapsed"),
+        ({"rankme": 1.02}, "The student has collapsed"),
         ({"student_loss": None}, "Losses are not finite"),
         ({"data_wait_fraction": 0.4}, "Data come too slowly"),
         ({"num_damaged": 3}, "Some patches are corrupt"),

@@ -1,8 +1,9 @@
-"""Whether masks are healthy, from the lines of metrics of a run; needs no network."""
+"""Whether a run is healthy, from its lines of metrics; needs no network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 #: Share of the image below which, and above whose complement, a channel counts as collapsed.
@@ -14,19 +15,24 @@ DUPLICATE = 0.9
 FOLLOWS, CLEARLY, STEADY_LINES = 0.5, 0.2, 3
 #: Lines of the log over which the adversarial gap is averaged before it is complained about.
 GAP_LINES = 10
+#: Spread of embeddings, relative to those that point everywhere, below which they have collapsed.
+ALIKE = 0.05
+#: Number of directions that embeddings use, below which they have collapsed.
+FEW_DIRECTIONS = 1.1
+#: Lines of the log over which both are averaged before they are complained about.
+COLLAPSE_LINES = 5
 
 
-class DiagnosticWarnings:
+class Warnings(ABC):
     """Turns facts into warnings, each once until it has passed.
 
     Args:
-        first_iteration: The gap counts from here on; before it both networks have hardly begun.
+        first_iteration: What networks that have hardly begun are like is no fault before it.
     """
 
     def __init__(self, first_iteration: int) -> None:
         self._first_iteration = first_iteration
         self._active: dict[str, str] = {}
-        self._gaps: list[float] = []
 
     def warnings(self, line: dict[str, Any]) -> list[str]:
         """What is wrong now and was not before, in words; ``line`` is a line of metrics."""
@@ -39,6 +45,18 @@ class DiagnosticWarnings:
     def active(self) -> dict[str, str]:
         """What is wrong as of the last line: kinds of fault, with their words."""
         return self._active
+
+    @abstractmethod
+    def _faults(self, line: dict[str, Any]) -> Iterable[tuple[str, str]]:
+        """Kinds of fault as of a line, with their words."""
+
+
+class DiagnosticWarnings(Warnings):
+    """What is wrong with masks; the gap counts from the first iteration on."""
+
+    def __init__(self, first_iteration: int) -> None:
+        super().__init__(first_iteration)
+        self._gaps: list[float] = []
 
     def _faults(self, line: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for number, share in enumerate(line["mask_coverage"], start=1):
@@ -64,6 +82,41 @@ class DiagnosticWarnings:
                     f"ones at random places (adversarial gap {mean:.3f} over {GAP_LINES} log "
                     f"lines). If pictures show no structure either, raise --mask-lr-ratio.",
                 )
+
+
+class CollapseWarnings(Warnings):
+    """Whether embeddings have collapsed, from the first iteration on."""
+
+    def __init__(self, first_iteration: int) -> None:
+        super().__init__(first_iteration)
+        self._lines: list[tuple[float, float]] = []
+
+    def _faults(self, line: dict[str, Any]) -> Iterable[tuple[str, str]]:
+        spread, rank = line["embedding_std"], line["rankme"]
+        if line["iteration"] < self._first_iteration or spread is None or rank is None:
+            return self._active.items()  # nothing is known anew
+        self._lines = [*self._lines, (spread, rank)][-COLLAPSE_LINES:]
+        if len(self._lines) < COLLAPSE_LINES:
+            return ()
+        spread, rank = (sum(column) / COLLAPSE_LINES for column in zip(*self._lines, strict=True))
+        advice = (
+            "Compare with --objective simclr, or try a lower --lr, a longer --warmup-iterations "
+            "or more images per update."
+        )
+        if spread < ALIKE:
+            text = (
+                f"The student has collapsed: the embeddings of different images are nearly the "
+                f"same (embedding_std {spread:.3f}, where 1 is spread evenly, over "
+                f"{COLLAPSE_LINES} log lines). {advice}"
+            )
+            return [("alike", text)]
+        if rank < FEW_DIRECTIONS:
+            text = (
+                f"The student has collapsed to few dimensions: its embeddings use {rank:.1f} of "
+                f"them (rankme over {COLLAPSE_LINES} log lines). {advice}"
+            )
+            return [("few", text)]
+        return ()
 
 
 class NucleiNotice:
