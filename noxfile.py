@@ -88,6 +88,14 @@ def downstream(session: nox.Session) -> None:
 
 
 @nox.session
+def extras(session: nox.Session) -> None:
+    """What needs extras that are too heavy for every run of the tests."""
+    install(session, "test", "heavy")
+    where = ("trackers/test_mlflow.py", "trackers/test_trackio.py", "viz/test_features.py")
+    session.run("pytest", *(session.posargs or (f"tests/unit/{place}" for place in where)))
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """All that reads files under atheris; arguments after -- go to libFuzzer."""
     install(session, "test", "fuzz")

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, write_whole, writing
 
 logger = logging.getLogger(__name__)
+
+
+SomeResults = TypeVar("SomeResults")
+Write = Callable[[SomeResults, Path], None]
+
+
+def write_beside(
+    path: Path, results: SomeResults, table: Write[SomeResults], picture: Write[SomeResults]
+) -> None:
+    """Write a measurement as ``.csv``, ``.png`` and ``.svg`` beside its JSON file.
+
+    Raises:
+        DataError: If one cannot be written.
+    """
+    for suffix, write in ((".csv", table), (".png", picture), (".svg", picture)):
+        with writing(path.with_suffix(suffix)):
+            write(results, path.with_suffix(suffix))
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,7 @@ def data(config: LoadingConfig) -> None:
     from adios_tme.benchmark.data.measure import measure_loading
     from adios_tme.benchmark.data.report import loading_summary, loading_tables
 
-    output = ResultsFile.checked(config.output)
-    with progress_bar("Measuring") as on_progress:
-        results = measure_loading(config, on_progress)
-    _tell(results, loading_tables, loading_summary, as_json=config.json_output)
-    output.write(results.as_json())
+    _measured(config, measure_loading, loading_tables, loading_summary)
 
 
 def embed(config: EmbedSpeedConfig) -> None:
@@ -119,21 +115,13 @@ def embed(config: EmbedSpeedConfig) -> None:
     from adios_tme.benchmark.embed.measure import measure_embedding
     from adios_tme.benchmark.embed.report import embed_summary, embed_tables
 
-    output = ResultsFile.checked(config.output)
-    with progress_bar("Measuring") as on_progress:
-        results = measure_embedding(config, on_progress)
-    _tell(results, embed_tables, embed_summary, as_json=config.json_output)
-    output.write(results.as_json())
+    _measured(config, measure_embedding, embed_tables, embed_summary)
 
 
 def _data_of_slides(config: LoadingConfig) -> None:
     from adios_tme.benchmark.data.slides import measure_slides, slides_summary, slides_tables
 
-    output = ResultsFile.checked(config.output)
-    with progress_bar("Measuring") as on_progress:
-        results = measure_slides(config, on_progress)
-    _tell(results, slides_tables, slides_summary, as_json=config.json_output)
-    output.write(results.as_json())
+    _measured(config, measure_slides, slides_tables, slides_summary)
 
 
 class Results(Protocol):
@@ -144,6 +132,21 @@ class Results(Protocol):
 
 
 SomeResults = TypeVar("SomeResults", bound=Results)
+SomeConfig = TypeVar("SomeConfig", LoadingConfig, EmbedSpeedConfig)
+
+
+def _measured(
+    config: SomeConfig,
+    measure: Callable[[SomeConfig, Callable[[int, int], None]], SomeResults],
+    tables: Callable[[SomeResults], Iterable[Table]],
+    summary: Callable[[SomeResults], str],
+) -> None:
+    """Measure with a progress bar, print, and write where the settings ask for it."""
+    output = ResultsFile.checked(config.output)
+    with progress_bar("Measuring") as on_progress:
+        results = measure(config, on_progress)
+    _tell(results, tables, summary, as_json=config.json_output)
+    output.write(results.as_json())
 
 
 def _tell(

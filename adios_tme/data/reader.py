@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict
 
 from adios_tme.data.corrupt import CorruptPatchError, unforeseen
 from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
 from adios_tme.data.members import OPEN_FLAGS, Kind, printable
 from adios_tme.data.mixture import PatchMixture
-from adios_tme.data.slides.slide import NO_HANDLES_LEFT, OPEN_SLIDES, OpenSlides
+from adios_tme.data.open_files import NO_HANDLES_LEFT, OpenFiles
+from adios_tme.data.slides.slide import OPEN_SLIDES, OpenSlides
 from adios_tme.data.slides.tiles import tile_of
 from adios_tme.data.sources import READERS
 from adios_tme.errors import AdiosError
@@ -20,13 +20,11 @@ from adios_tme.errors import AdiosError
 MAX_OPEN_ARCHIVES = 128
 
 
-class OpenArchives:
-    """The archives a process has open, least recently used first; not inherited across fork."""
+class OpenArchives(OpenFiles[int]):
+    """The archives that a process has open, by their file descriptors."""
 
     def __init__(self, max_open: int = MAX_OPEN_ARCHIVES) -> None:
-        self.max_open = max_open
-        self._handles: OrderedDict[str, int] = OrderedDict()
-        self._owner = os.getpid()
+        super().__init__(max_open)
 
     def read(self, patch: Patch) -> bytes:
         """The file of a patch, checked as far as its archive allows.
@@ -50,49 +48,27 @@ class OpenArchives:
     def _read(self, patch: Patch) -> bytes:
         return READERS[patch.archive.kind](self.handle(patch.archive), patch.member)
 
-    def handle(self, archive: ArchiveEntry) -> int:
-        """A file descriptor of an archive that is still what was indexed.
+    def _open(self, archive: ArchiveEntry) -> int:
+        """Open an archive that is still what was indexed.
 
         Raises:
             CorruptPatchError: If it has changed.
             OSError: If it is gone or cannot be opened.
         """
-        if self._owner != os.getpid():
-            self.close()  # a forked child closes its copies and opens its own
-            self._owner = os.getpid()
-        key = archive.full_path
-        if key in self._handles:
-            self._handles.move_to_end(key)
-            return self._handles[key]
-        while len(self._handles) >= self.max_open:
-            os.close(self._handles.popitem(last=False)[1])
-        self._handles[key] = _open(archive)
-        return self._handles[key]
+        handle = os.open(archive.full_path, OPEN_FLAGS)
+        found = os.fstat(handle)
+        if archive.kind == Kind.FOLDER:
+            # A folder changes with every file in it; each file is held against the index by itself.
+            unchanged = stat.S_ISDIR(found.st_mode)
+        else:
+            unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
+        if not unchanged:
+            os.close(handle)
+            raise CorruptPatchError("archive has changed since it was indexed")
+        return handle
 
-    def close(self) -> None:
-        """Close all of them."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
-
-    def __getstate__(self) -> dict[str, int]:
-        return {"max_open": self.max_open}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["max_open"])  # type: ignore[misc]
-
-
-def _open(archive: ArchiveEntry) -> int:
-    handle = os.open(archive.full_path, OPEN_FLAGS)
-    found = os.fstat(handle)
-    if archive.kind == Kind.FOLDER:
-        # A folder changes with every file in it; each file is held against the index by itself.
-        unchanged = stat.S_ISDIR(found.st_mode)
-    else:
-        unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
-    if not unchanged:
+    def _close(self, handle: int) -> None:
         os.close(handle)
-        raise CorruptPatchError("archive has changed since it was indexed")
-    return handle
 
 
 class PatchReader:

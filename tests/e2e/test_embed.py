@@ -309,11 +309,14 @@ def test_what_was_stopped_or_killed_goes_on(run: Path, tmp_path: Path) -> None:
     def written() -> set[Path]:
         return set(out.glob("448px/features_run/*.h5"))
 
+    def wait_for_two_beside(before: set[Path]) -> None:
+        wait_for(lambda: len(written() - before) > 1)
+
     codes = []
     for number in (signal.SIGTERM, signal.SIGKILL):
         before = written()
         process = start_command(*slow, log=log)
-        wait_for(lambda before=before: len(written() - before) > 1)  # type: ignore[misc]
+        wait_for_two_beside(before)
         os.kill(process.pid, number)
         codes.append(process.wait(60))
         finished = {path: path.stat().st_mtime_ns for path in written()}

@@ -35,7 +35,9 @@ def plain_predictor(predictor: Predictor) -> nn.Sequential:
     assert isinstance(norm, WholeBatchNorm)
     assert isinstance(last, nn.Linear)
     stock = nn.BatchNorm1d(first.out_features, track_running_stats=False)
-    stock.weight, stock.bias = norm.weight, norm.bias  # type: ignore[assignment]
+    assert isinstance(norm.weight, nn.Parameter)
+    assert isinstance(norm.bias, nn.Parameter)
+    stock.weight, stock.bias = norm.weight, norm.bias
     return nn.Sequential(first, stock, nn.ReLU(), last)
 
 

@@ -73,6 +73,6 @@ def test_a_checkpoint_of_the_first_release_loads_and_fits_stock_timm(tmp_path: P
     stock = stock_vit(32, 2, 2, 8, 16, registers=4)
     stock.load_state_dict(encoder.state_dict(), strict=True)
     with torch.no_grad():
-        expected = stock.forward_features(images)  # type: ignore[operator]
+        expected = stock.forward_features(images)
         torch.testing.assert_close(encoder(images), expected, rtol=0, atol=1e-5)
     assert masks(images).shape == (2, 3, 16, 16)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
-from torch import nn
 
 from adios_tme.models.layers import swiglu_width
 from adios_tme.models.vit import VisionTransformer
 
 
-def stock_vit(dim: int, depth: int, heads: int, patch: int, size: int, registers: int) -> nn.Module:
-    network: nn.Module = timm.create_model(
+def stock_vit(dim: int, depth: int, heads: int, patch: int, size: int, registers: int) -> Any:
+    """timm's own, whose attributes it does not annotate."""
+    network = timm.create_model(
         "vit_giant_patch14_reg4_dinov2",
         pretrained=False,
         num_classes=0,
@@ -39,7 +41,7 @@ def test_same_weights_give_the_same_tokens(size: int) -> None:
     stock.load_state_dict(ours.state_dict())  # strict: the same names and shapes
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        expected = stock.forward_features(images)  # type: ignore[operator]
+        expected = stock.forward_features(images)
         torch.testing.assert_close(ours(images), expected, rtol=1e-5, atol=1e-5)
         pooled = ours.class_tokens([images])
         torch.testing.assert_close(pooled, expected[:, 0], rtol=1e-5, atol=1e-5)
@@ -60,13 +62,13 @@ def test_the_class_token_attends_as_in_timms_last_block(size: int) -> None:
             weight.add_(torch.randn_like(weight) * 0.1)
     stock = stock_vit(128, 3, 2, 16, 64, registers=4)
     stock.load_state_dict(ours.state_dict())
-    last = stock.blocks[-1].attn  # type: ignore[union-attr,index]
+    last = stock.blocks[-1].attn
     seen: list[torch.Tensor] = []
     last.fused_attn = False  # so that the weights exist
     last.attn_drop.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        stock.forward_features(images)  # type: ignore[operator]
+        stock.forward_features(images)
         attended = ours.class_attention(images)
     side = size // 16
     expected = seen[0][:, :, 0, 5:].unflatten(2, (side, side))

@@ -25,7 +25,7 @@ from adios_tme.benchmark.nuclei.results import (
     Scores,
 )
 from adios_tme.benchmark.nuclei.verdict import IN_WORDS, NAMES
-from adios_tme.files import writing
+from adios_tme.benchmark.results_file import write_beside
 from adios_tme.viz.figure import save_figure
 from adios_tme.viz.palette import colour
 
@@ -70,11 +70,7 @@ def write_report(results: Results, output: Path) -> None:
     Raises:
         DataError: If one cannot be written.
     """
-    stem = output / Path(RESULTS_NAME).stem
-    for suffix, write in ((".csv", write_csv), (".png", draw_results), (".svg", draw_results)):
-        path = stem.with_suffix(suffix)
-        with writing(path):
-            write(results, path)
+    write_beside(output / RESULTS_NAME, results, write_csv, draw_results)
 
 
 def results_table(results: Results) -> Table:

@@ -26,7 +26,7 @@ from adios_tme.benchmark.probe.results import (
     Results,
     SetResults,
 )
-from adios_tme.files import writing
+from adios_tme.benchmark.results_file import write_beside
 from adios_tme.terminal import table
 from adios_tme.viz.figure import save_figure
 from adios_tme.viz.palette import colour
@@ -51,11 +51,7 @@ def write_report(results: Results, output: Path) -> None:
     Raises:
         DataError: If one cannot be written.
     """
-    stem = output / Path(RESULTS_NAME).stem
-    for suffix, write in ((".csv", write_csv), (".png", draw_results), (".svg", draw_results)):
-        path = stem.with_suffix(suffix)
-        with writing(path):
-            write(results, path)
+    write_beside(output / RESULTS_NAME, results, write_csv, draw_results)
 
 
 def results_tables(results: Results) -> list[Table]:

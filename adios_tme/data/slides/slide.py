@@ -5,12 +5,9 @@ Shape legend: H x W pixels, 3 channels.
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import logging
-import os
-from collections import OrderedDict
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from PIL import Image, ImageCms
 from adios_tme.data.colour import Pixels
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import MAX_PIXELS
+from adios_tme.data.open_files import NO_HANDLES_LEFT, OpenFiles
 from adios_tme.data.patch import ArchiveEntry
 from adios_tme.data.slides.reader import OpenReader, OpenSlideReader, SlideFacts
 from adios_tme.data.slides.tiles import Tile
@@ -28,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: Slides that a process keeps open, unless told otherwise.
 OPEN_SLIDES = 32
-#: Errors of a process that has too many files open.
-NO_HANDLES_LEFT = (errno.EMFILE, errno.ENFILE)
 #: How much a level may be coarser than what is asked for: levels are rounded to whole pixels.
 LEVEL_TOLERANCE = 1.005
 #: Pixels that are read at once where an overview is made from a fine level.
@@ -165,17 +161,11 @@ class Slide:
             logger.warning("%s: %s; a finer level is read in its place.", self.path, error)
 
 
-class OpenSlides:
-    """The slides that a process has open, least recently used first; not inherited across fork.
-
-    Args:
-        max_open: How many.
-    """
+class OpenSlides(OpenFiles[Slide]):
+    """The slides that a process has open."""
 
     def __init__(self, max_open: int = OPEN_SLIDES) -> None:
-        self.max_open = max_open
-        self._slides: OrderedDict[str, Slide] = OrderedDict()
-        self._owner = os.getpid()
+        super().__init__(max_open)
 
     def read(self, archive: ArchiveEntry, tile: Tile) -> Pixels:
         """The pixels of a tile (H, W, 3).
@@ -185,45 +175,28 @@ class OpenSlides:
             CorruptPatchError: If it cannot be read, or the slide is not what was indexed.
         """
         try:
-            unchanged = archive.matches(os.stat(archive.full_path))  # noqa: PTH116
+            unchanged = archive.matches(archive.path.stat())
         except (OSError, ValueError) as error:
-            self._slides.pop(archive.full_path, None)
+            self.forget(archive)
             raise CorruptPatchError(f"cannot be opened or read ({error})") from error
         if not unchanged:
-            self._slides.pop(archive.full_path, None)
+            self.forget(archive)
             raise CorruptPatchError("slide has changed since it was indexed")
-        return self._slide(archive).tile(tile)
+        return self.handle(archive).tile(tile)
 
-    def _slide(self, archive: ArchiveEntry) -> Slide:
-        if self._owner != os.getpid():
-            self.close()
-            self._owner = os.getpid()
-        key = archive.full_path
-        if key in self._slides:
-            self._slides.move_to_end(key)
-            return self._slides[key]
-        while len(self._slides) >= self.max_open:
-            self._slides.popitem(last=False)
+    def _open(self, archive: ArchiveEntry) -> Slide:
         try:
-            slide = Slide(archive.path)
+            return Slide(archive.path)
         except CorruptPatchError as error:
             cause = error.__cause__
-            if not (isinstance(cause, OSError) and cause.errno in NO_HANDLES_LEFT and self._slides):
+            taken = isinstance(cause, OSError) and cause.errno in NO_HANDLES_LEFT
+            if not (taken and self._handles):
                 raise
             self.close()  # the open ones have taken the file descriptors; begin again
-            slide = Slide(archive.path)
-        self._slides[key] = slide
-        return slide
+            return Slide(archive.path)
 
-    def close(self) -> None:
-        """Close all of them."""
-        self._slides.clear()
-
-    def __getstate__(self) -> dict[str, int]:
-        return {"max_open": self.max_open}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["max_open"])  # type: ignore[misc]
+    def _close(self, handle: Slide) -> None:
+        """Its reader closes it once nobody has it."""
 
 
 def _on_white(region: Image.Image) -> Image.Image:

@@ -17,8 +17,8 @@ from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError
 from adios_tme.objectives.byol import BYOL
+from adios_tme.run_folder import health
 from adios_tme.run_folder.checkpoints import read_checkpoint
-from adios_tme.training import embedding_diagnostics
 from adios_tme.training.loop import run_training
 from adios_tme.training.start import take_weights
 from adios_tme.training.state import Run
@@ -73,7 +73,7 @@ def test_a_student_is_loaded_without_its_teacher(tmp_path: Path) -> None:
 def test_a_run_says_what_befalls_its_student_and_mask_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_diagnostics, "COLLAPSED", 100.0)
+    monkeypatch.setattr(health, "ALIKE", 100.0)
     make_dataset(tmp_path / "data")
     flags = TINY | {"objective": "byol", "train_mask_until": 0.4, "total_iterations": 7}
     run_training(tiny_config(tmp_path / "data", tmp_path / "run", **flags))

@@ -134,7 +134,6 @@ def ranks_that_train(data: str, run: str) -> None:
 
 
 def test_only_the_first_of_two_ranks_writes(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     make_dataset(tmp_path / "data")
     run_on_ranks(ranks_that_train, 2, str(tmp_path / "data"), str(tmp_path / "run"))
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1

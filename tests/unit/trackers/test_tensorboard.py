@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from adios_tme.run_folder.layout import checkpoint_name
 from adios_tme.training.loop import run_training
 from tests.factories import make_dataset, tiny_config
 
-reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+reader: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
 
 
 def read_back(run: Path) -> Any:

@@ -15,7 +15,7 @@ from adios_tme.trackers.trackio import TrackioTracker
 from tests.fork_server import run_forked
 from tests.unit.trackers.fakes import run_to_track
 
-pytest.importorskip("trackio")
+pytest.importorskip("trackio", reason="trackio is heavy and is not installed; nox -s extras")
 
 
 def track_twice(place: str) -> None:

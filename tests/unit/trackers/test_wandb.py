@@ -18,8 +18,6 @@ from adios_tme.trackers.wandb import WandbTracker
 from tests.fork_server import run_forked
 from tests.unit.trackers.fakes import run_to_track
 
-pytest.importorskip("wandb")
-
 BLOCK_BYTES = 32_768
 
 

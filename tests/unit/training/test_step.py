@@ -124,8 +124,8 @@ def test_a_frozen_mask_model_draws_masks_and_nothing_of_it_moves(tmp_path: Path)
     assert len(tensors) == len(still) > 0
 
 
-def test_one_mask_drawn_is_one_view_in_each_half(tmp_path: Path) -> None:
-    run = make_run(tmp_path, variant="adios_s", crops_per_mask=1, crop_size=16)
+def shapes_seen_by_the_student(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Size]]:
+    """A list that gets the shapes of the views of each call."""
     calls: list[list[torch.Size]] = []
     real = run.bare_student.forward
 
@@ -133,7 +133,15 @@ def test_one_mask_drawn_is_one_view_in_each_half(tmp_path: Path) -> None:
         calls.append([view.shape for view in views])
         return real(views)
 
-    run.bare_student.forward = counting  # type: ignore[method-assign]
+    monkeypatch.setattr(run.bare_student, "forward", counting)
+    return calls
+
+
+def test_one_mask_drawn_is_one_view_in_each_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, variant="adios_s", crops_per_mask=1, crop_size=16)
+    calls = shapes_seen_by_the_student(run, monkeypatch)
     report = train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
     assert calls == [[(8, 3, 32, 32), (4, 3, 16, 16)], [(4, 3, 32, 32)], [(4, 3, 32, 32)]]
     assert report.masks.shape == (4, 3, 32, 32)
@@ -141,17 +149,12 @@ def test_one_mask_drawn_is_one_view_in_each_half(tmp_path: Path) -> None:
     torch.testing.assert_close(report.penalties["sparsity_penalty"], expected)
 
 
-def test_crops_add_a_term_for_each_mask_and_crop(tmp_path: Path) -> None:
+def test_crops_add_a_term_for_each_mask_and_crop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(tmp_path, crops_per_mask=2, crop_size=16)
     images, masks = torch.randn(4, 3, 32, 32), torch.rand(4, 3, 32, 32).softmax(1)
-    calls: list[list[torch.Size]] = []
-    real = run.bare_student.forward
-
-    def counting(views: Any) -> Any:
-        calls.append([view.shape for view in views])
-        return real(views)
-
-    run.bare_student.forward = counting  # type: ignore[method-assign]
+    calls = shapes_seen_by_the_student(run, monkeypatch)
     embed_with_crops(run, run.bare_student, images, masks)
     assert calls == [[(16, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
 

@@ -82,10 +82,11 @@ def test_the_slower_one_is_the_limit() -> None:
 
 
 def test_the_table_has_every_way() -> None:
-    console = Console(file=StringIO(), width=80)
+    written = StringIO()
+    console = Console(file=written, width=80)
     for table in embed_tables(RESULT):
         console.print(table)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = written.getvalue()
     for text in ("adios-tme embed", "plain timm loop", "encoder alone", "loader alone", "600.0"):
         assert text in shown
 

@@ -206,13 +206,13 @@ def test_open_slides_give_back_their_files_when_none_are_left(
     original = Path.open
 
     def full(self: Path, *arguments: Any) -> Any:
-        if slides._slides:
+        if slides._handles:
             raise OSError(errno.EMFILE, "Too many open files")
         return original(self, *arguments)
 
     monkeypatch.setattr(Path, "open", full)
     np.testing.assert_array_equal(slides.read(entry(paths[1]), tile), pixels[:64, :64])
-    assert list(slides._slides) == [str(paths[1])]
+    assert list(slides._handles) == [str(paths[1])]
 
 
 def test_a_slide_that_changes_while_it_is_open_is_damaged(tmp_path: Path) -> None:

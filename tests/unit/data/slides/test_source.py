@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ SIDE = 64
 TILING = SlideTiling(mpp=0.25, tissue="none")
 
 
-def build(folder: Path, tiling: SlideTiling = TILING, **options: object) -> BuildReport:
-    return index_archives(folder, PatchSelection(patch_size_px=SIDE), tiling=tiling, **options)  # type: ignore[arg-type]
+def build(folder: Path, tiling: SlideTiling = TILING, **options: Any) -> BuildReport:
+    return index_archives(folder, PatchSelection(patch_size_px=SIDE), tiling=tiling, **options)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -145,7 +146,8 @@ def test_after_a_failure_the_file_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "S.h5"
     write_features(path, SlideFeatures(FEATURES, COORDS, None, ATTRIBUTES))
     before = path.read_bytes()
+    unknown: dict[str, Any] = {"name": json}
     with pytest.raises(TypeError):
-        write_features(path, SlideFeatures(FEATURES, None, None, {"name": json}))  # type: ignore[dict-item]
+        write_features(path, SlideFeatures(FEATURES, None, None, unknown))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
