@@ -10,7 +10,9 @@ from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
 from adios_tme.config.train import TrainConfig
+from adios_tme.data.sources import check_data_path
 from adios_tme.distributed.worker_channel import WorkerChannel
+from adios_tme.distributed.world import World
 from adios_tme.inference.embed.run import run_embedding
 from adios_tme.launch.memory import check_memory
 from adios_tme.training.loop import run_training
@@ -33,6 +35,17 @@ class Job(Protocol):
 
     def run(self, channel: WorkerChannel | None = None) -> Path:
         """One process's part; what it returns is the same on all of them."""
+
+
+def admit(config: TrainConfig, world: World) -> None:
+    """Refuse a run that cannot begin, the plainest reason first.
+
+    Raises:
+        ConfigError: If there is nothing to train on, or a step does not fit into the memory.
+    """
+    for root in config.data.roots:
+        check_data_path(root.path, slides=config.data.slides.mpp is not None)
+    check_memory(config, world)
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Training:
     def run(self, channel: WorkerChannel | None = None) -> Path:
         """Train; see `adios_tme.training.loop.run_training`."""
         evaluate = evaluator(self.config.watch)
-        return run_training(self.config, channel=channel, evaluate=evaluate, admit=check_memory)
+        return run_training(self.config, channel=channel, evaluate=evaluate, admit=admit)
 
 
 @dataclass(frozen=True)

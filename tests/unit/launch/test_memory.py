@@ -81,6 +81,10 @@ def test_no_batch_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_written_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_hand(monkeypatch, 1000)
     folder = tmp_path / "run"
+    with pytest.raises(ConfigError, match="patches does not exist"):  # told before the memory
+        train(config(run={"output_dir": folder}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "patches").mkdir()
     with pytest.raises(ConfigError, match="--ignore-memory"):
         train(config(run={"output_dir": folder}))
     assert not folder.exists()
