@@ -124,7 +124,8 @@ def _locate(handle: int, tail: bytes, size: int, path: Path) -> _Place:
 
 def _end_record(tail: bytes) -> int:
     """Where the end record begins: the last one whose comment ends with the file, else the last."""
-    last = at = tail.rfind(b"PK\5\6", 0, len(tail) - _END.size + 4)
+    # A file shorter than the record holds none; a negative end would count from the back.
+    last = at = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
     while at >= 0:
         (comment_length,) = struct.unpack_from("<H", tail, at + _END.size - 2)
         if at + _END.size + comment_length == len(tail):

@@ -30,6 +30,14 @@ def read(path: Path, member: Member) -> bytes:
         os.close(handle)
 
 
+@pytest.mark.parametrize("length", [15, 21])
+def test_a_file_shorter_than_an_end_record_is_named(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "short.zip"
+    path.write_bytes(b"......PK\5\6".ljust(length, b"\0"))
+    with pytest.raises(DataError, match=r"short\.zip: .*it has no end-of-directory record"):
+        read_directory(path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_every_member_reads_as_zipfile_reads_it(method: int, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
