@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adios_tme.viz.panels import PANELS
 from adios_tme.viz.report.page import write_report
 from tests.browser import CHROMIUM, Page, browser
 from tests.run_folders import HOSTILE, line_of, make_run_folder, nuclei_results, write_lines
@@ -115,7 +116,9 @@ def test_it_can_be_read_at_any_width_in_both_themes(
     assert page.js("document.documentElement.scrollWidth") <= width  # nothing sticks out
     dark = page.js("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert dark == (theme == "dark")
-    assert page.js("document.querySelectorAll('.u-wrap canvas').length") == 10
+    logged = line_of(10).keys()
+    drawn = [panel for panel in PANELS if not logged.isdisjoint(panel.metrics)]
+    assert page.js("document.querySelectorAll('.u-wrap canvas').length") == len(drawn) > 10
     assert page.js("window.hit === undefined")
     assert page.errors == []
     assert {url for url in page.requests if not url.startswith("data:")} <= {
