@@ -36,10 +36,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-#: Keeps the tests that use one run in one process, so that it is trained once.
-of_trained = pytest.mark.xdist_group("trained")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with archives and a finished run of four iterations."""
@@ -51,7 +47,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@of_trained
 def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     run = trained / "run"
     for name in (
@@ -93,7 +88,6 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     }
 
 
-@of_trained
 def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     state = torch.load(trained / "run" / "checkpoint.pth", weights_only=True)
     assert set(state) == {
@@ -115,7 +109,6 @@ def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     assert not any(name.startswith("module.") for name in state["student"])
 
 
-@of_trained
 def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     succeed("train", "--config", trained / "run" / "config.yaml", "--output-dir", again)
@@ -123,7 +116,6 @@ def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) ->
     assert all(torch.equal(one["student"][name], other["student"][name]) for name in one["student"])
 
 
-@of_trained
 def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=6)
     succeed("train", *as_flags(flags))
@@ -132,7 +124,6 @@ def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path
     assert [line["iteration"] for line in metrics(tmp_path)] == list(range(1, 9))
 
 
-@of_trained
 def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=1, lr=1e-12, min_lr=0)
     said = succeed(
@@ -145,7 +136,6 @@ def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -
         torch.testing.assert_close(state["student"][name], weight, rtol=0, atol=1e-6)
 
 
-@of_trained
 @pytest.mark.slow
 def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, nproc_per_node=2, batch_size_per_gpu=2)
@@ -155,7 +145,6 @@ def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "checkpoint.pth")["world_size"] == 2
 
 
-@of_trained
 @pytest.mark.elastic
 def test_a_mistake_in_two_processes_is_one_message(trained: Path) -> None:
     flags = tiny_settings(trained / "data", trained / "run", nproc_per_node=2, embed_dim=64)
@@ -165,14 +154,12 @@ def test_a_mistake_in_two_processes_is_one_message(trained: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-@of_trained
 def test_indexes_are_built_and_written_as_older_trainers_read_them(trained: Path) -> None:
     said = succeed("index-dataset", trained / "data", "--format", "pickle")
     assert "12" in said
     assert (trained / "data" / "dataset_index.pkl").is_file()
 
 
-@of_trained
 def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     run = trained / "run"
     succeed("viz", "curves", run, run, "--output", tmp_path / "curves.svg")
@@ -186,7 +173,6 @@ def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curves.svg").read_text()[:600]
 
 
-@of_trained
 @pytest.mark.parametrize("words", [["benchmark", "nuclei"], ["benchmark-nuclei"]])
 def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> None:
     small = ["--num-slides", "1", "--patches-per-slide", "1", "--num-labelled", "4"]
@@ -256,7 +242,6 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-@of_trained
 def test_another_run_in_the_folder_is_kept(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +251,6 @@ def test_another_run_in_the_folder_is_kept(
     assert (trained / "run" / "config.yaml").read_bytes() == before
 
 
-@of_trained
 def test_a_corrupt_checkpoint_is_named_by_every_command(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
