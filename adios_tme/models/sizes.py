@@ -10,7 +10,7 @@ from torch import nn
 from adios_tme.models.layers import Block
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.models.vit_unet import DECODER_WIDTH, ViTUNet
 
 
 def encoder_sizes(encoder: VisionTransformer) -> dict[str, int]:
@@ -47,6 +47,7 @@ def mask_network_sizes(network: nn.Module) -> dict[str, Any]:
         return {
             "mask_model_type": "vit_unet",
             "num_masks": network.head.out_channels,
+            "decoder_width": network.decoder_width,
             "sizes": encoder_sizes(network.encoder),
         }
     raise ValueError(
@@ -67,5 +68,7 @@ def mask_network_of(settings: Mapping[str, Any]) -> AdiosUNet | ViTUNet:
     if kind == "adios":
         return AdiosUNet(num_masks=num_masks, **sizes)
     if kind == "vit_unet":
-        return ViTUNet(VisionTransformer(**sizes), sizes["patch_size"], num_masks)
+        encoder = VisionTransformer(**sizes)
+        width = settings.get("decoder_width", DECODER_WIDTH)  # the first folders do not state it
+        return ViTUNet(encoder, sizes["patch_size"], num_masks, decoder_width=width)
     raise ValueError(f"mask_model_type {kind!r}")
