@@ -308,7 +308,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
     data.mkdir()
     for archive in (real_data / "tiles").glob("*.zip"):
         (data / archive.name).symlink_to(archive.resolve())
-    # Most of the time goes into windows of labelled images: of one checkpoint, on half their side.
+    # Most of the time goes into windows of labelled images: of one checkpoint, on a quarter of their side.
     flags = tiny_settings(data, tmp_path / "run", img_size=64, batch_size_per_gpu=8, save_freq=4)
     said = succeed("train", *as_flags(flags))
     assert "151 patches in 26 archives" in said
@@ -318,7 +318,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
         "--label-scale",
         "0.25",
         "--scale",
-        "0.5",
+        "0.25",
     )
     succeed("benchmark", "nuclei", tmp_path / "run", *scoring, "--output", tmp_path / "s")
     saved = json.loads((tmp_path / "s" / "nuclei_benchmark.json").read_text())

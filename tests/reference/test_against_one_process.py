@@ -207,7 +207,7 @@ def tolerances(case: Case, network: str) -> tuple[float, float]:
     [
         pytest.param(2, 1, QUICK, id="2-quick"),
         pytest.param(2, 1, WITH_OPTIONS, id="2-options", marks=pytest.mark.elastic),
-        pytest.param(1, 2, WITH_OPTIONS, id="1-options-in-passes"),
+        pytest.param(1, 2, WITH_OPTIONS, id="1-options-in-passes", marks=pytest.mark.elastic),
         pytest.param(2, 2, WITH_OPTIONS, id="2-options-in-passes", marks=pytest.mark.elastic),
         pytest.param(2, 1, CASES, id="2-all", marks=pytest.mark.thorough),
         pytest.param(4, 2, CASES, id="4-all-in-passes", marks=pytest.mark.thorough),
