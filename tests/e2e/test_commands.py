@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from adios_tme.cli import demo
 from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import (
     as_flags,
@@ -20,8 +22,10 @@ from tests.factories import (
     run_command,
     run_installed_command,
     run_main,
+    surroundings,
     tiny_settings,
 )
+from tests.fork_server import run_forked, run_script
 
 
 def succeed(*arguments: str | Path, run: Callable[..., Any] = run_command) -> str:
@@ -190,12 +194,25 @@ def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> Non
     assert json.loads(printed) == saved
 
 
+def with_little_tissue(*words: str) -> None:
+    """Be the command, with fewer patches in the demo than are worth training on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in (("NUM_SLIDES", 3), ("PATCHES_PER_SLIDE", 16), ("NUM_LABELLED", 12)):
+            patch.setattr(demo, name, number)
+        run_script(*words)
+
+
+def run_demo(*words: str) -> subprocess.CompletedProcess[str]:
+    return run_forked(with_little_tissue, *words, environment=surroundings())
+
+
 def test_the_demo_ends_with_pictures_and_scores(tmp_path: Path) -> None:
     short = ("--total-iterations", "2", "--save-freq", "2")
     interrupted = tmp_path / "demo" / ".tissue.partial" / "patches"
     interrupted.mkdir(parents=True)
     (tmp_path / "demo" / "config.yaml").write_text("model: {embed_dim: 7}")
-    said = succeed("train", "--demo", *short, "--overwrite", "--output-dir", tmp_path / "demo")
+    flags = ("--demo", *short, "--overwrite", "--output-dir", str(tmp_path / "demo"))
+    said = succeed("train", *flags, run=run_demo)
     assert not interrupted.parent.exists()
     assert "A randomly chosen channel reaches" in said
     for name in ("masks.png", "curves.png", "nuclei/nuclei_benchmark.json", "checkpoint.pth"):
@@ -308,7 +325,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
     data.mkdir()
     for archive in (real_data / "tiles").glob("*.zip"):
         (data / archive.name).symlink_to(archive.resolve())
-    # Most of the time goes into windows of labelled images: of one checkpoint, on a quarter of their side.
+    # Most of the time goes into windows of labelled images: one checkpoint, on a quarter of a side.
     flags = tiny_settings(data, tmp_path / "run", img_size=64, batch_size_per_gpu=8, save_freq=4)
     said = succeed("train", *as_flags(flags))
     assert "151 patches in 26 archives" in said
@@ -318,7 +335,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
         "--label-scale",
         "0.25",
         "--scale",
-        "0.25",
+        "1",
     )
     succeed("benchmark", "nuclei", tmp_path / "run", *scoring, "--output", tmp_path / "s")
     saved = json.loads((tmp_path / "s" / "nuclei_benchmark.json").read_text())
