@@ -62,7 +62,9 @@ def settings(folder: Path, run: str, **flags: Any) -> list[str]:
     return as_flags(tiny_settings(folder / "data", folder / run, **random | flags))
 
 
-@pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
+@pytest.mark.parametrize(
+    "mask_model", ["adios", pytest.param("vit_unet", marks=pytest.mark.elastic)]
+)
 def test_killed_and_resumed_is_the_same_as_straight(mask_model: str, tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     networks = VIT_UNET if mask_model == "vit_unet" else {}
