@@ -27,6 +27,7 @@ from adios_tme.export.run_facts import RunFacts, run_facts
 from adios_tme.export.timm import WEIGHTS_NAME, Channels, ExportedEncoder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
@@ -59,6 +60,9 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
 def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransformer:
     """Load the student's encoder from a checkpoint, a run folder or an exported folder.
+
+    ``encoder.encode(images)`` takes images as they are read, and ``encoder(images)`` those that
+    ``encoder.normalise`` has normalised.
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
@@ -199,6 +203,7 @@ def _mask_generator(
 def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -> Student:
     student = build_student(config.model, config.data.img_size, resolve(config, device))
     _load_weights(student, state["student"], state)
+    student.encoder.normalise = Normalise(config.data.mean, config.data.std).to(device)
     return student.eval()
 
 

@@ -96,6 +96,7 @@ def test_more_iterations_at_a_lower_rate(folder: Path, tmp_path: Path) -> None:
 def test_masks_of_a_large_image(folder: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
     masks = adios_tme.load_mask_model(folder / "run")(Image.fromarray(pixels))
+    assert masks.shape == (3, 1000, 1000)
     Image.fromarray((masks[0] * 255).astype(np.uint8)).save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as mask:
         assert mask.size == (1000, 1000)
