@@ -175,7 +175,7 @@ def test_a_damaged_archive_is_left_out_and_named(tmp_path: Path) -> None:
     ("prepare", "error", "text"),
     [
         (lambda path: None, ConfigError, "does not exist"),
-        (lambda path: path.write_text("x"), ConfigError, "is not a folder"),
+        (lambda path: path.write_text("x"), ConfigError, "is neither a folder nor an archive"),
         (lambda path: path.mkdir(), DataError, "holds no zip archive"),
     ],
 )

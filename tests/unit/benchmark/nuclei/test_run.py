@@ -42,7 +42,7 @@ from adios_tme.benchmark.nuclei.verdict import NAMES, summary
 from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.data.synthetic import write_sample
 from adios_tme.distributed.world import World
-from adios_tme.errors import CheckpointError, ConfigError, DataError
+from adios_tme.errors import AdiosError, CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.windows import window_starts
@@ -168,17 +168,19 @@ def test_the_calibration_part_is_seeded_and_never_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "chosen", "text"),
+    ("parts", "chosen", "kind", "text"),
     [
-        (["a"], "0.5", "cannot be split"),
-        (["a", "b"], "c", "no part of this data set.*one of a, b"),
-        (["a", "a"], "a", "the only part"),
-        (["", ""], "a", r"such as 0\.2\.$"),
-        (["a", "b"], "1.5", "no share"),
+        (["a"], "0.5", DataError, "cannot be split"),
+        (["a", "b"], "c", ConfigError, "no part of this data set.*one of a, b"),
+        (["a", "a"], "a", ConfigError, "the only part"),
+        (["", ""], "a", ConfigError, r"such as 0\.2\.$"),
+        (["a", "b"], "7", ConfigError, "7 is no share"),
     ],
 )
-def test_an_impossible_calibration_is_named(parts: list[str], chosen: str, text: str) -> None:
-    with pytest.raises(DataError, match=text):
+def test_an_impossible_calibration_is_named(
+    parts: list[str], chosen: str, kind: type[AdiosError], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
         calibration_part(parts, chosen, 0)
 
 
