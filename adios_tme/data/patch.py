@@ -56,7 +56,7 @@ class Patch(NamedTuple):
 
     @property
     def slide(self) -> str:
-        """The slide: where the patch lies, and what its name states; see `slide_of`."""
+        """The slide, by where the patch lies and what its name states; see `slide_of`."""
         if self.archive.kind == Kind.SLIDE:
             return self.archive.slide
         return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
