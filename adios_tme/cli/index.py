@@ -158,7 +158,7 @@ def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
 
 
 def _tables(results: dict[str, Any]) -> Iterator[Table]:
-    found = table(results["path"], "Archives", "Scanned now", "Patches", "Slides", "Index")
+    found = table(results["path"], "Sources", "Scanned now", "Patches", "Slides", "Index")
     counts = (results[f"num_{what}"] for what in ("archives", "scanned", "patches", "slides"))
     found.add_row(*(f"{count:,}" for count in counts), f"{results['num_bytes'] / 1024:.1f} KiB")
     yield found
@@ -212,7 +212,7 @@ def _damage_in_words(verify: dict[str, Any], num_left_out: int) -> str:
     reasons = ", ".join(f"{reason} ({count})" for reason, count in verify["reasons"].items())
     return (
         f"{verify['num_damaged']} of {verify['num_patches']} patches in "
-        f"{verify['num_archives_damaged']} archives cannot be read ({reasons or 'none'}), and "
-        f"{num_left_out} archives cannot be listed. "
-        f"Write those archives again; training goes on without them."
+        f"{verify['num_archives_damaged']} archives or folders cannot be read ({reasons or 'none'}), "
+        f"and {num_left_out} archives or folders cannot be listed. "
+        f"Write those again; training goes on without them."
     )

@@ -21,7 +21,7 @@ from adios_tme.data.index import (
     has_old_format,
 )
 from adios_tme.data.index_writer import IndexWriter
-from adios_tme.data.members import Directory, Kind, printable
+from adios_tme.data.members import Directory, Kind, kinds_in_words, printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.names import has_group
 from adios_tme.data.pickle_list import Listing, Metadata, write_listing
@@ -349,7 +349,8 @@ def _nothing_found(
         if listed
         else "Take every image with --all, or choose with --patch-size-px or --pattern."
     )
+    sources = kinds_in_words(source.kind for source in found.sources)
     return DataError(
-        f"{data_path}: no patch among {images} images in {len(found.sources)} archives. "
+        f"{data_path}: no patch among {images} images in {sources}. "
         f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}{unread}"
     )

@@ -51,7 +51,7 @@ def training(folder: Path, run: Path, *more: str) -> list[str | Path]:
 def test_a_folder_of_jpegs_trains(folder: Path) -> None:
     log = (folder / "run" / "train.log").read_text()
     assert "No name in these folders states a size, so all 8 images are taken." in log
-    assert "8 patches in 1 archives" in log
+    assert "8 patches in 1 folder;" in log
 
 
 def test_which_mask_is_the_nuclei_is_known_without_labels(folder: Path) -> None:
