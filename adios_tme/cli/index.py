@@ -212,7 +212,7 @@ def _damage_in_words(verify: dict[str, Any], num_left_out: int) -> str:
     reasons = ", ".join(f"{reason} ({count})" for reason, count in verify["reasons"].items())
     return (
         f"{verify['num_damaged']} of {verify['num_patches']} patches in "
-        f"{verify['num_archives_damaged']} archives or folders cannot be read ({reasons or 'none'}), "
-        f"and {num_left_out} archives or folders cannot be listed. "
+        f"{verify['num_archives_damaged']} archives or folders cannot be read "
+        f"({reasons or 'none'}), and {num_left_out} archives or folders cannot be listed. "
         f"Write those again; training goes on without them."
     )
