@@ -22,7 +22,7 @@ from adios_tme.data.colour import Pixels as Pixels  # where readers of images lo
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.pages import pages_of_picture
 
-#: Largest image that is decoded; a declared size is a claim and costs memory before it is checked.
+#: Largest image that is decoded; a declared size costs memory before it can be checked.
 MAX_PIXELS = 1 << 26
 #: Most scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels.
 MAX_SCANS = 64

@@ -214,7 +214,7 @@ def check_claims(member: Member) -> None:
     """Whether a member may be read at all, by what is said of it.
 
     Raises:
-        CorruptPatchError: If it was marked as refused, or claims to be too large.
+        CorruptPatchError: If it was marked as refused, or states to be too large.
     """
     if member.method in REFUSALS:
         raise CorruptPatchError(REFUSALS[member.method])
