@@ -43,7 +43,7 @@ LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
 
 
-def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
+def load_student(path: str | Path, device: str | torch.device = "cpu") -> Student:
     """Load the encoder and its head from a checkpoint or run folder, ready to evaluate.
 
     Raises:
@@ -58,7 +58,7 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
     return _student(state, config, torch.device(device))
 
 
-def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransformer:
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> VisionTransformer:
     """Load the student's encoder from a checkpoint, a run folder or an exported folder.
 
     ``encoder.encode(images)`` takes images as they are read, and ``encoder(images)`` those that
@@ -72,7 +72,7 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
     return load_student(path, device).encoder
 
 
-def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
+def load_mask_model(path: str | Path, device: str | torch.device = "cpu") -> MaskGenerator:
     """Load the mask model with its normalisation from a checkpoint, a run or an exported folder.
 
     Where the run kept a moving average of it (``mask_ema``), that is what is loaded.

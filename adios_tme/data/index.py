@@ -84,7 +84,7 @@ class DatasetIndex:
         self.root = (path.parent / metadata["root"]).resolve()
 
     @classmethod
-    def open(cls, path: Path) -> DatasetIndex:
+    def open(cls, path: str | Path) -> DatasetIndex:
         """Map an index file, or the one inside a folder.
 
         Raises:

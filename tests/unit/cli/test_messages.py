@@ -209,6 +209,7 @@ def test_one_archive_is_enough(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_dataset(tmp_path / "data")
+    (tmp_path / "run").mkdir()
     config = tiny_config(tmp_path / "data", tmp_path / "run")
     write_checkpoint(
         Run.build(config, World(0, 1, 0, 1, torch.device("cpu"))).state(), tmp_path / "run"
