@@ -27,6 +27,7 @@ from adios_tme.export.run_facts import RunFacts, run_facts
 from adios_tme.export.timm import WEIGHTS_NAME, Channels, ExportedEncoder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
@@ -42,7 +43,7 @@ LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
 
 
-def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
+def load_student(path: str | Path, device: str | torch.device = "cpu") -> Student:
     """Load the encoder and its head from a checkpoint or run folder, ready to evaluate.
 
     Raises:
@@ -57,8 +58,11 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
     return _student(state, config, torch.device(device))
 
 
-def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransformer:
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> VisionTransformer:
     """Load the student's encoder from a checkpoint, a run folder or an exported folder.
+
+    ``encoder.encode(images)`` takes images as they are read, and ``encoder(images)`` those that
+    ``encoder.normalise`` has normalised.
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
@@ -68,7 +72,7 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
     return load_student(path, device).encoder
 
 
-def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGenerator:
+def load_mask_model(path: str | Path, device: str | torch.device = "cpu") -> MaskGenerator:
     """Load the mask model with its normalisation from a checkpoint, a run or an exported folder.
 
     Where the run kept a moving average of it (``mask_ema``), that is what is loaded.
@@ -199,6 +203,7 @@ def _mask_generator(
 def _student(state: dict[str, Any], config: TrainConfig, device: torch.device) -> Student:
     student = build_student(config.model, config.data.img_size, resolve(config, device))
     _load_weights(student, state["student"], state)
+    student.encoder.normalise = Normalise(config.data.mean, config.data.std).to(device)
     return student.eval()
 
 

@@ -30,7 +30,6 @@ html_css_files = ["pages.css"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 nitpicky = False

@@ -25,7 +25,7 @@ benchmark_app.add_typer(_group)
 
 
 def nuclei(config: NucleiConfig) -> None:
-    """Score a run, print what it is worth, and write the files."""
+    """Score a run, print how good its masks are, and write the files."""
     from adios_tme.benchmark.nuclei.report import (
         channels_table,
         cost_summary,

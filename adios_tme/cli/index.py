@@ -11,7 +11,7 @@ from rich.table import Table
 
 from adios_tme.cli.options import settings_command
 from adios_tme.config.data import IndexConfig, cores_at_hand
-from adios_tme.errors import DataError
+from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import check_output, writing
 from adios_tme.terminal import print_json, progress_bar, table, terminal
 
@@ -53,10 +53,23 @@ def index(config: IndexConfig) -> None:
 
 def _check_outputs(config: IndexConfig) -> None:
     """Raise before any work if what is asked for cannot be written."""
+    from adios_tme.data.sources import LISTING_SUFFIX
     from adios_tme.viz.contact_sheet import SUFFIXES
 
-    if config.format == "pickle" and config.output is not None:
-        check_output(config.output)
+    is_list, output = config.format == "pickle", config.output
+    if is_list and output is not None:
+        check_output(output)
+    if is_list and output is None and config.data_path.is_file():
+        raise ConfigError(
+            f"{config.data_path}: is a file, no folder that takes the list. Give --output."
+        )
+    has_suffix = output is not None and output.suffix.lower() == LISTING_SUFFIX
+    if output is not None and not output.is_dir() and is_list is not has_suffix:
+        advice = "End the name of a list in .pkl" if is_list else "Add --format pickle"
+        raise ConfigError(
+            f"{output}: what ends in .pkl is read as a list of --format pickle, and nothing else "
+            f"is. {advice}, or give another --output."
+        )
     if config.contact_sheet is not None:
         check_output(config.contact_sheet, SUFFIXES)
 
@@ -145,7 +158,7 @@ def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
 
 
 def _tables(results: dict[str, Any]) -> Iterator[Table]:
-    found = table(results["path"], "Archives", "Scanned now", "Patches", "Slides", "Index")
+    found = table(results["path"], "Sources", "Scanned now", "Patches", "Slides", "Index")
     counts = (results[f"num_{what}"] for what in ("archives", "scanned", "patches", "slides"))
     found.add_row(*(f"{count:,}" for count in counts), f"{results['num_bytes'] / 1024:.1f} KiB")
     yield found
@@ -199,7 +212,7 @@ def _damage_in_words(verify: dict[str, Any], num_left_out: int) -> str:
     reasons = ", ".join(f"{reason} ({count})" for reason, count in verify["reasons"].items())
     return (
         f"{verify['num_damaged']} of {verify['num_patches']} patches in "
-        f"{verify['num_archives_damaged']} archives cannot be read ({reasons or 'none'}), and "
-        f"{num_left_out} archives cannot be listed. "
-        f"Write those archives again; training goes on without them."
+        f"{verify['num_archives_damaged']} archives or folders cannot be read "
+        f"({reasons or 'none'}), and {num_left_out} archives or folders cannot be listed. "
+        f"Write those again; training goes on without them."
     )

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import typer
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 from rich.markup import escape
 from typer.core import TyperCommand, TyperOption
 
 from adios_tme.config.base import Basic, Config, Flag, Positional
-from adios_tme.config.load import Leaf, build, leaves, likely, nest, read_yaml, value_type
+from adios_tme.config.load import Leaf, build, in_words, leaves, likely, nest, read_yaml, value_type
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 
@@ -74,6 +75,10 @@ class SettingsCommand(TyperCommand):
         try:
             return super().parse_args(ctx, given)
         except Exception as error:
+            if isinstance(error, typer.BadParameter) and isinstance(
+                error.__cause__, ValidationError
+            ):
+                error.message = _in_our_words(error, error.__cause__)
             flag = str(getattr(error, "option_name", ""))
             meant = likely(flag.lstrip("-").replace("-", "_"), self.config_class)
             if meant and hasattr(error, "possibilities"):  # of an unknown flag
@@ -107,6 +112,13 @@ class SettingsCommand(TyperCommand):
             if parameter.metavar == metavar
             for flag in parameter.opts
         }
+
+
+def _in_our_words(error: Any, report: ValidationError) -> str:
+    mistake, num_values = report.errors()[0], getattr(error.param, "nargs", 1)
+    if num_values > 1:
+        return f"expected {num_values} numbers in a row, got {mistake['input']!r} among them."
+    return in_words(mistake)
 
 
 def _is_number(token: str) -> bool:

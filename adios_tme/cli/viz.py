@@ -26,7 +26,7 @@ viz_app = command_group("viz", "Draw masks, curves and features, and write repor
 @settings_command(viz_app, "masks", VizMasksConfig)
 def masks(config: VizMasksConfig) -> None:
     """Draw the masks of some images."""
-    from adios_tme.data.images import load_images
+    from adios_tme.data.gallery import read_gallery
     from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
     from adios_tme.pretrained import load_mask_model
@@ -36,7 +36,11 @@ def masks(config: VizMasksConfig) -> None:
     check_output(config.output, SUFFIXES)
     generator = load_mask_model(config.checkpoint, choose_device(config.device))
     left_out = LeftOut()
-    images = load_images(config.images, config.num_images, generator.img_size, left_out)
+    with progress_bar("Reading images") as on_progress:
+        gallery = read_gallery(
+            config.images, config.num_images, generator.img_size, left_out, on_progress
+        )
+    images = gallery.images
     drawn = generator(images.to(generator.normalise.mean.device))
     with writing(config.output):
         plot_masks(images, drawn, config.output, title=str(config.checkpoint))
@@ -127,7 +131,8 @@ def report(config: VizReportConfig) -> None:
 
 def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
     """A picture of the same images for each run."""
-    from adios_tme.data.images import load_images
+    from adios_tme.data.gallery import read_gallery
+    from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
     from adios_tme.models.layers import Normalise
     from adios_tme.pretrained import load_encoder_for_scoring
@@ -139,7 +144,7 @@ def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
     for run in config.runs:
         trained = load_encoder_for_scoring(run, device)
         normalise = Normalise(trained.mean, trained.std).to(device)
-        images = load_images(config.images, NUM_SHOWN, trained.img_size)
+        images = read_gallery(config.images, NUM_SHOWN, trained.img_size, LeftOut()).images
         drawn = draw_features(trained.encoder, normalise, images, NUM_SHOWN)
         pictures.append(embed_figure(drawn.figure))
     return pictures

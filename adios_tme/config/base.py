@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from adios_tme.errors import ConfigError
 
 
 class Config(BaseModel):
@@ -26,6 +28,30 @@ class Config(BaseModel):
         # A setting may be called model_something without pydantic claiming the prefix.
         protected_namespaces=(),
     )
+
+    def __init__(self, **given: Any) -> None:
+        """Take settings by name.
+
+        Raises:
+            ConfigError: With one line per mistake.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            from adios_tme.config.load import explain  # which knows this class
+
+            raise ConfigError(explain(error, type(self))) from error
+
+    # Sections inside of others are made by pydantic without this method, as by its own, so that the
+    # mistakes of all are told together.
+    __init__.__dict__["__pydantic_base_init__"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is fixed once the settings are made. Make new ones."
+            )
+        super().__setattr__(name, value)
 
     @field_validator("*")
     @classmethod

@@ -103,9 +103,9 @@ class DataConfig(Config):
     """Patches and how they are read."""
 
     data_path: Annotated[tuple[str, ...], Basic(), OtherNames("data", "data_dir", "dataset")] = ()
-    """Folder of zip archives, tars or images with H&E patches, of whole slides (with --mpp), or a
-    dataset_index.pkl; required unless --demo is given. Given several times, the roots make one
-    training set; PATH:0.3 shows each of its patches 0.3 times an epoch."""
+    """Folder of zip archives, tars or images with H&E patches, or of whole slides (with --mpp); or
+    one archive, or a dataset_index.pkl; required unless --demo is given. Given several times, the
+    roots make one training set; PATH:0.3 shows each of its patches 0.3 times an epoch."""
 
     patches: PatchSelection = PatchSelection()
 
@@ -197,7 +197,8 @@ class IndexConfig(Config):
     """
 
     data_path: Annotated[Path, Positional()]
-    """Folder that holds the archives, images or slides, or a dataset_index.pkl that names them."""
+    """Folder that holds the archives, images or slides, one archive, or a dataset_index.pkl that
+    names them."""
 
     patches: PatchSelection = PatchSelection()
 
@@ -207,7 +208,8 @@ class IndexConfig(Config):
     """Folder for a picture of each slide with its tissue and tiles, and a contact sheet of all."""
 
     output: Path | None = None
-    """Where the index goes; absent: dataset_index.safetensors inside DATA_PATH."""
+    """Where the index goes; absent: dataset_index.safetensors inside DATA_PATH, or NAME.safetensors
+    beside one archive. A list of --format pickle ends in .pkl."""
 
     format: Literal["safetensors", "pickle"] = "safetensors"
     """File format; pickle is the list that older trainers read (dataset_index.pkl)."""

@@ -179,21 +179,28 @@ def build(config: type[SomeConfig], *layers: Mapping[str, Any], source: str = ""
 
 def explain(error: ValidationError, config: type[Config]) -> str:
     """Translate pydantic's report into one line per mistake."""
-    lines = []
+    lines, too_few = [], {}
     for mistake in error.errors():
         where = ".".join(str(part) for part in mistake["loc"])
         if mistake["type"] == "default_factory_not_called":
             continue  # only the echo of another mistake
         if mistake["type"] == "extra_forbidden":
             lines.append(_unknown(mistake["loc"], config))
+        elif mistake["type"] == "missing" and isinstance(mistake["loc"][-1], int):
+            too_few[where.rpartition(".")[0]] = mistake["loc"][-1] + 1  # the last is the number
         elif mistake["type"] == "missing":
             lines.append(f"{where} is missing. Run the command with --help to see how it is given.")
-        elif mistake["type"] == "value_error":
-            text = str(mistake["ctx"]["error"])
-            lines.append(f"{where}: {text}" if where else text)
         else:
-            lines.append(f"{where}: {_expectation(mistake)}, got {mistake['input']!r}.")
+            lines.append(f"{where}: {in_words(mistake)}" if where else in_words(mistake))
+    lines.extend(f"{where}: expected {number} values." for where, number in too_few.items())
     return "\n".join(lines)
+
+
+def in_words(mistake: Mapping[str, Any]) -> str:
+    """One mistake of pydantic's report: what was expected, and what was given."""
+    if mistake["type"] == "value_error":
+        return str(mistake["ctx"]["error"])
+    return f"{_expectation(mistake)}, got {mistake['input']!r}."
 
 
 def _expectation(mistake: Mapping[str, Any]) -> str:
@@ -213,9 +220,16 @@ def _expectation(mistake: Mapping[str, Any]) -> str:
         "bool_parsing": "expected true or false",
         "bool_type": "expected true or false",
         "string_type": "expected text",
+        "finite_number": "expected a finite number",
+        "path_type": "expected a path",
+        "tuple_type": "expected several values",
+        "list_type": "expected several values",
+        "dict_type": "expected settings by name",
+        "model_type": "expected settings by name",
+        "too_long": "expected at most {max_length} values",
+        "too_short": "expected at least {min_length} values",
     }
-    known = words.get(mistake["type"])
-    return known.format(**limits) if known else str(mistake["msg"]).removeprefix("Input should be ")
+    return words.get(mistake["type"], "expected another kind of value").format(**limits)
 
 
 def _unknown(location: tuple[int | str, ...], config: type[Config]) -> str:

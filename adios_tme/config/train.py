@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
 from adios_tme.config.base import Config, is_changed
 from adios_tme.config.data import DataConfig
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
-from adios_tme.config.load import explain, leaves, merge, nest
+from adios_tme.config.load import leaves, merge, nest
 from adios_tme.config.model import MaskConfig, StudentConfig
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.presets import is_file, settings_of
 from adios_tme.config.run import ComputeConfig, RunConfig
 from adios_tme.config.tracking import TrackingConfig
-from adios_tme.errors import ConfigError
 
 #: What ``--demo`` changes: sizes at which two cores without a GPU find nuclei in two minutes.
 DEMO: dict[str, Any] = {
@@ -85,10 +84,7 @@ class TrainConfig(Config):
         Raises:
             ConfigError: With one line per mistake.
         """
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            raise ConfigError(explain(error, type(self))) from error
+        super().__init__(**given)  # here for its docstring, which the class's own, a help, is not
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """Zip archives: the central directory as columns, and one member by a single read.
 
-The layout is PKWARE's APPNOTE 6.3.10. What a file declares is a claim: nothing is read or inflated
-beyond the limits here, and every member is checked against its CRC.
+The layout is PKWARE's APPNOTE 6.3.10. What a file declares is not trusted: nothing is read or
+inflated beyond the limits here, and every member is checked against its CRC.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _locate(handle: int, tail: bytes, size: int, path: Path) -> _Place:
     if start != offset and (is_wide or (start - offset) % _OFFSET_WRAPS):
         raise damaged_archive(path, f"{start - offset} bytes stand before it")
     if length > MAX_DIRECTORY_BYTES:
-        raise damaged_archive(path, f"its directory claims {length} bytes")
+        raise damaged_archive(path, f"its directory states {length} bytes")
     return _Place(start, length, count, is_wide)
 
 

@@ -84,7 +84,8 @@ class BuildReport:
     def log(self, logger: logging.Logger) -> None:
         """Say what was read and left out; what is most likely a mistake as a warning."""
         if self.num_scanned:
-            logger.info("Indexed %d archives in %s", self.num_scanned, self.index.path)
+            some = "" if self.num_scanned >= self.index.num_archives else f"{self.num_scanned} of "
+            logger.info("Indexed %s%s in %s", some, self.index.sources, self.index.path)
         for text, is_urgent in self.notices():
             logger.log(logging.WARNING if is_urgent else logging.INFO, "%s", text)
 

@@ -22,7 +22,7 @@ from adios_tme.data.colour import Pixels as Pixels  # where readers of images lo
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.pages import pages_of_picture
 
-#: Largest image that is decoded; a declared size is a claim and costs memory before it is checked.
+#: Largest image that is decoded; a declared size costs memory before it can be checked.
 MAX_PIXELS = 1 << 26
 #: Most scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels.
 MAX_SCANS = 64
@@ -103,8 +103,12 @@ def decode_file(path: Path) -> Pixels:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return name.lower().endswith(SUFFIXES)
+    """Whether a file's name, with or without folders, is more than a suffix and ends in an image's.
+
+    `adios_tme.data.selection` asks the same of a million names at once.
+    """
+    last = name.replace("\\", "/").rpartition("/")[2].lower()
+    return last.endswith(SUFFIXES) and last not in SUFFIXES
 
 
 def _plain_png_size(content: bytes) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from adios_tme.data.names import slide_of
 from adios_tme.data.reader import OpenArchives
 from adios_tme.data.resize import resize_image
 from adios_tme.data.scan import scan_source
-from adios_tme.data.sources import Source, find_sources
+from adios_tme.data.sources import Source, find_sources, is_archive
 from adios_tme.data.spread import spread
 from adios_tme.errors import DataError
 
@@ -68,7 +68,7 @@ def read_gallery(
     Raises:
         DataError: If there is no image, or one cannot be read.
     """
-    if not source.is_dir():
+    if not source.is_dir() and not is_archive(source):
         images = load_images(source, num_images, img_size, left_out)
         names = (source.stem,) * len(images)
         return Gallery(images, names, names)
@@ -89,6 +89,7 @@ def read_gallery(
 def _places(folder: Path, left_out: LeftOut) -> list[_Place]:
     found = find_sources(folder)
     left_out.merge(found.left_out, folder.name)
+    folder = folder.parent if folder.is_file() else folder
     return [place for source in found.sources for place in _in_source(source, folder, left_out)]
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.left_out import LeftOut
-from adios_tme.data.members import Kind, Member, text
+from adios_tme.data.members import Kind, Member, kinds_in_words, text
 from adios_tme.data.names import names_state_slides, slide_of
 from adios_tme.data.patch import ArchiveEntry as ArchiveEntry  # where readers of an index look
 from adios_tme.data.patch import Patch as Patch
@@ -84,7 +84,7 @@ class DatasetIndex:
         self.root = (path.parent / metadata["root"]).resolve()
 
     @classmethod
-    def open(cls, path: Path) -> DatasetIndex:
+    def open(cls, path: str | Path) -> DatasetIndex:
         """Map an index file, or the one inside a folder.
 
         Raises:
@@ -110,6 +110,11 @@ class DatasetIndex:
     def num_bytes(self) -> int:
         """Size of the index file."""
         return self.path.stat().st_size
+
+    @property
+    def sources(self) -> str:
+        """How many archives, folders and slides it has, in words."""
+        return kinds_in_words(self.columns["archive_kind"].tolist())
 
     def content_digest(self) -> str:
         """SHA-256 of what the archives are, wherever the root lies and whenever they were copied.

@@ -21,7 +21,7 @@ from adios_tme.data.index import (
     has_old_format,
 )
 from adios_tme.data.index_writer import IndexWriter
-from adios_tme.data.members import Directory, Kind, printable
+from adios_tme.data.members import Directory, Kind, kinds_in_words, printable
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.names import has_group
 from adios_tme.data.pickle_list import Listing, Metadata, write_listing
@@ -73,10 +73,10 @@ def index_archives(
     """Index archives and folders of images; only those that changed are read again.
 
     Args:
-        data_path: Folder, searched with its subfolders for zip archives, tars and images; or a
-            ``dataset_index.pkl``, which names archives and their members.
+        data_path: Folder, searched with its subfolders for zip archives, tars and images; one
+            archive; or a ``dataset_index.pkl``, which names archives and their members.
         selection: Which members count; default: names with ``_448_``. A list decides for itself.
-        output: The index file; default: inside ``data_path``, or beside the list.
+        output: The index file; default: inside ``data_path``, or beside the file that it is.
         tiling: How whole slides are cut; without a scale, they are left out.
         rebuild: Read every archive.
         num_workers: Processes; default: the cores at hand.
@@ -189,7 +189,7 @@ def index_path(data_path: Path, fallback_dir: Path | None = None, number: int = 
     """Where the index of some patches is, or would go.
 
     Args:
-        data_path: Folder, list or slide.
+        data_path: Folder, archive, list or slide.
         fallback_dir: Where it goes when it cannot stand beside the patches.
         number: Of the root, among several in one run.
     """
@@ -349,7 +349,8 @@ def _nothing_found(
         if listed
         else "Take every image with --all, or choose with --patch-size-px or --pattern."
     )
+    sources = kinds_in_words(source.kind for source in found.sources)
     return DataError(
-        f"{data_path}: no patch among {images} images in {len(found.sources)} archives. "
+        f"{data_path}: no patch among {images} images in {sources}. "
         f"Asked for {rule}; names there are like {shown or 'none at all'}. {advice}{unread}"
     )

@@ -21,7 +21,7 @@ from adios_tme.files import partial_name, replacing
 
 _CODES = {"uint64": "U64", "int64": "I64", "uint32": "U32", "uint8": "U8"}
 _COPY_BYTES = 16 << 20
-#: What a 32-bit column holds of a claim that is larger; far beyond the largest member that is read.
+#: What a 32-bit column holds of a larger size; far beyond the largest member that is read.
 _MOST = np.uint64(0xFFFFFFFF)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -46,6 +48,18 @@ class Kind(IntEnum):
     TAR = 1
     FOLDER = 2
     SLIDE = 3
+
+
+def kinds_in_words(kinds: Iterable[int]) -> str:
+    """How many archives, folders and slides there are, as in "2 archives and 1 folder"."""
+    names = {Kind.FOLDER: "folder", Kind.SLIDE: "slide"}
+    counts = Counter(names.get(Kind(kind), "archive") for kind in kinds)
+    words = [
+        f"{counts[name]:,} {name}{'s' * (counts[name] != 1)}"
+        for name in ("archive", "folder", "slide")
+        if counts[name]
+    ]
+    return " and ".join(words) or "no archive"
 
 
 class Member(NamedTuple):
@@ -200,7 +214,7 @@ def check_claims(member: Member) -> None:
     """Whether a member may be read at all, by what is said of it.
 
     Raises:
-        CorruptPatchError: If it was marked as refused, or claims to be too large.
+        CorruptPatchError: If it was marked as refused, or states to be too large.
     """
     if member.method in REFUSALS:
         raise CorruptPatchError(REFUSALS[member.method])

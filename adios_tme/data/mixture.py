@@ -7,6 +7,7 @@ in that root's own shuffled order, so that each of its patches comes once before
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from adios_tme.data.corrupt import CorruptPatch
 from adios_tme.data.index import DatasetIndex, Patch
+from adios_tme.data.members import kinds_in_words
 from adios_tme.data.order import Rows, sample_rows
 
 
@@ -45,6 +47,12 @@ class PatchMixture:
     def num_archives(self) -> int:
         """Archives of all roots."""
         return sum(index.num_archives for index in self.indexes)
+
+    @property
+    def sources(self) -> str:
+        """How many archives, folders and slides all roots have, in words."""
+        kinds = (index.columns["archive_kind"].tolist() for index in self.indexes)
+        return kinds_in_words(itertools.chain.from_iterable(kinds))
 
     def content(self) -> dict[str, Any]:
         """What it is made of, to be told from others by: counts, and a digest of each root."""

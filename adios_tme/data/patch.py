@@ -45,17 +45,38 @@ class ArchiveEntry(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """Where a patch lies, and what its name says."""
+    """Where a patch lies, and what its name says.
+
+    `name`, `slide`, `x` and `y` are what most readers want; `x` and `y` are None where the name has
+    no coordinates.
+    """
 
     archive: ArchiveEntry
     member: Member
 
     @property
     def slide(self) -> str:
-        """The slide: where the patch lies, and what its name states; see `slide_of`."""
+        """The slide, by where the patch lies and what its name states; see `slide_of`."""
         if self.archive.kind == Kind.SLIDE:
             return self.archive.slide
         return slide_of(self.archive.slide, self.member.name, self.archive.name_pattern)
+
+    @property
+    def name(self) -> str:
+        """The name of its file, with the folders inside its archive; of a tile one made up."""
+        return self.member.name
+
+    @property
+    def x(self) -> int | None:
+        """First of the `coordinates`; None where the name has none."""
+        place = self.coordinates
+        return None if place is None else place[0]
+
+    @property
+    def y(self) -> int | None:
+        """Second of the `coordinates`; None where the name has none."""
+        place = self.coordinates
+        return None if place is None else place[1]
 
     @property
     def coordinates(self) -> tuple[int, int] | None:

@@ -87,6 +87,14 @@ class PatchReader:
     def __len__(self) -> int:
         return len(self.mix)
 
+    def patch(self, row: int) -> Patch:
+        """What the index says of one patch: its name, slide, x and y.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        return self.mix.patch(row)
+
     def read(self, row: int, needed_px: int | None = None) -> Pixels:
         """Read one patch at its own size, (H, W, 3).
 

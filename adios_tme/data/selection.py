@@ -151,19 +151,20 @@ def _is_folder(directory: Directory) -> Rows:
 
 
 def _is_image(directory: Directory) -> Rows:
-    """Whether each name ends like an image's, in letters of either case."""
+    """`is_image_name` of each name."""
     found = np.zeros(len(directory), dtype=bool)
     longest = max(map(len, SUFFIXES))
     rows = np.flatnonzero(directory.name_lengths > longest)
     if len(rows) < len(directory):  # names too short for the way below
         for row in np.flatnonzero(directory.name_lengths <= longest):
-            name = directory.name(int(row))
-            found[row] = is_image_name(name) and name.lower() not in SUFFIXES
+            found[row] = is_image_name(directory.name(int(row)))
     ends = directory.name_ends[rows]
-    last = [_lower_case(directory.names[ends - back]) for back in range(1, longest + 1)]
+    last = [_lower_case(directory.names[ends - back]) for back in range(1, longest + 2)]
     for suffix in SUFFIXES:
         matches = [last[back] == ord(letter) for back, letter in enumerate(reversed(suffix))]
-        found[rows] |= np.logical_and.reduce(matches)
+        before = last[len(suffix)]
+        named = (before != ord("/")) & (before != ord("\\"))
+        found[rows] |= np.logical_and.reduce(matches) & named
     return found
 
 

@@ -101,6 +101,12 @@ def is_listing(data_path: Path) -> bool:
     return has_suffix and can_be_seen(data_path) and data_path.is_file()
 
 
+def is_archive(data_path: Path) -> bool:
+    """Whether patches are those of one zip or tar instead of a folder of them."""
+    has_suffix = data_path.suffix.lower() in ARCHIVE_SUFFIXES
+    return has_suffix and can_be_seen(data_path) and data_path.is_file()
+
+
 def can_be_seen(path: Path) -> bool:
     """Whether something is there that this user may look at."""
     try:
@@ -114,7 +120,7 @@ def check_data_path(data_path: Path, *, slides: bool = False) -> None:
     """Raise unless patches can be searched there; with slides, one of them may stand for a folder.
 
     Raises:
-        ConfigError: If it is missing, or neither a folder nor a list.
+        ConfigError: If it is missing, or neither a folder, an archive nor a list.
         DataError: If it may not be looked at.
     """
     try:
@@ -126,11 +132,13 @@ def check_data_path(data_path: Path, *, slides: bool = False) -> None:
             f"{data_path}: cannot be looked at ({error.strerror}). Allow it to be read."
         ) from error
     else:
-        if is_folder or is_listing(data_path) or (slides and data_path.is_file()):
+        is_file_of_patches = is_listing(data_path) or is_archive(data_path)
+        if is_folder or is_file_of_patches or (slides and data_path.is_file()):
             return
-        what = "is not a folder"
+        what = "is neither a folder nor an archive"
     raise ConfigError(
-        f"data_path: {data_path} {what}. Give a folder of zip archives, tars or images."
+        f"data_path: {data_path} {what}. Give a folder of zip archives, tars or images, or one "
+        f"zip or tar."
     )
 
 
@@ -140,8 +148,8 @@ def find_sources(data_path: Path, own: Iterable[Path] = (), *, slides: bool = Fa
     Folders that a run has written to are left out.
 
     Args:
-        data_path: A folder, searched with its subfolders, or a ``dataset_index.pkl``; see
-            `check_data_path`.
+        data_path: A folder, searched with its subfolders, an archive, or a ``dataset_index.pkl``;
+            see `check_data_path`.
         own: Files and folders to which we write.
         slides: Whether slides are wanted.
 
@@ -151,6 +159,8 @@ def find_sources(data_path: Path, own: Iterable[Path] = (), *, slides: bool = Fa
     """
     if is_listing(data_path):
         return _listed(data_path)
+    if is_archive(data_path):
+        return Found([Source(data_path, ARCHIVE_SUFFIXES[data_path.suffix.lower()])])
     if slides and data_path.is_file():
         return Found([Source(data_path, Kind.SLIDE)])
     found = _Walk(data_path, own, slides=slides).run()

@@ -114,7 +114,7 @@ def _member(name: bytes, at: int, size: int, kind: bytes, fits: bool) -> Member:
 def _extended(handle: int, at: int, size: int, path: Path) -> bytes:
     """The body of an extended header."""
     if size > MAX_EXTENDED_BYTES:
-        raise damaged_archive(path, f"its extended header at byte {at} claims {size} bytes")
+        raise damaged_archive(path, f"its extended header at byte {at} states {size} bytes")
     return os.pread(handle, size, at + BLOCK_BYTES)
 
 

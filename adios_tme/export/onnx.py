@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def check_packages() -> None:
 
 
 class MaskGraph(nn.Module):
-    """What `MaskGenerator` computes for uint8 images, without a branch on their size."""
+    """What `MaskGenerator` computes for whole uint8 images, without a branch on their size."""
 
     def __init__(self, generator: MaskGenerator) -> None:
         super().__init__()
@@ -112,7 +113,8 @@ def mask_export(generator: MaskGenerator, iteration: int) -> OnnxExport:
     mean, std = (_rounded(part) for part in (generator.normalise.mean, generator.normalise.std))
     outputs = {"masks": "float32 (batch, masks, height, width), they add up to 1 over masks"}
     told = _metadata("mask", iteration, generator.img_size, mean, std, outputs)
-    return OnnxExport(MaskGraph(generator), generator, tuple(outputs), generator.img_size, told)
+    whole = partial(generator, windows=False)  # as the graph sees images of any size
+    return OnnxExport(MaskGraph(generator), whole, tuple(outputs), generator.img_size, told)
 
 
 def encoder_export(exported: ExportedEncoder, iteration: int) -> OnnxExport:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from adios_tme.errors import CheckpointError
 from adios_tme.files import write_whole
-from adios_tme.models.layers import swiglu_width
+from adios_tme.models.layers import Normalise, swiglu_width
 from adios_tme.models.sizes import encoder_sizes
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
 from adios_tme.models.weights import save_weights
@@ -98,6 +98,7 @@ def read_timm(folder: Path) -> ExportedEncoder:
         encoder = _build(config)
         encoder.load_state_dict(load_file(folder / WEIGHTS_NAME))
         mean, std = (tuple(config["pretrained_cfg"][name]) for name in ("mean", "std"))
+        encoder.normalise = Normalise(mean, std)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error.strerror}).") from error
     except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:

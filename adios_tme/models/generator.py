@@ -25,6 +25,7 @@ from adios_tme.models.images import AnyImages, Images, take_images
 from adios_tme.models.layers import Normalise, check_batch, fit_to_side, unit_range
 from adios_tme.models.sizes import mask_network_of, mask_network_sizes
 from adios_tme.models.weights import save_weights
+from adios_tme.models.windows import is_large, masks_by_windows
 
 
 class MaskGenerator(
@@ -58,32 +59,73 @@ class MaskGenerator(
         self.normalise = Normalise(mean, std)
 
     @overload
-    def forward(self, images: Tensor) -> Tensor: ...
+    def forward(
+        self, images: Tensor, *, scale: float = ..., windows: bool | None = ...
+    ) -> Tensor: ...
 
     @overload
-    def forward(self, images: NDArray[Any] | Image.Image) -> NDArray[Any]: ...
+    def forward(
+        self,
+        images: NDArray[Any] | Image.Image,
+        *,
+        scale: float = ...,
+        windows: bool | None = ...,
+    ) -> NDArray[Any]: ...
 
     @torch.no_grad()
-    def forward(self, images: AnyImages) -> Tensor | NDArray[Any]:
-        """Draw masks on RGB images.
+    def forward(
+        self, images: AnyImages, *, scale: float = 1.0, windows: bool | None = None
+    ) -> Tensor | NDArray[Any]:
+        """Draw masks on RGB images of any size.
+
+        An image up to twice as large as the model's own (`img_size`) is resized to it, whatever its
+        shape (bicubic), and its masks back. A larger one is seen through overlapping windows of the
+        model's size, whose masks are blended: one pixel of the image is one pixel as the model saw
+        it in training, unless ``scale`` says otherwise. In memory are the image, its masks and 16
+        windows.
 
         Args:
             images: One image or a batch of them: a torch tensor (3, H, W) or (B, 3, H, W), a NumPy
                 array (H, W, 3) or (B, H, W, 3), or a Pillow image; uint8, or floating point from 0
-                to 1, which give the same masks. Not normalised. Of any size: they are resized to
-                the network's (bicubic, whatever their shape), and the masks back.
+                to 1, which give the same masks. Not normalised.
+            scale: Microns per pixel of the images divided by those that the model was trained at;
+                images are resized by it and then seen through windows. A model of 224 px that was
+                trained on patches of 448 px sees half of their resolution: images as fine as its
+                patches take 0.5.
+            windows: Whether to look through windows; absent: by the rule above.
 
         Returns:
             Masks (N, H, W) or (B, N, H, W), float32; they add up to one over N. A tensor on the
             images' device for a tensor, else an array.
 
         Raises:
-            ValueError: If images are none of these, of another range, or not finite.
+            ValueError: If images are none of these, of another range, or not finite; or a scale is
+                not above zero, or would be ignored.
         """
         if torch.compiler.is_compiling() and isinstance(images, Tensor):
             return self._draw(images)  # a batch: what traces it knows no other form
         given = self.take(images)
-        return given.masks_like(self._draw(given.batch))
+        given.check_range()
+        if self._needs_windows(given, scale, windows):
+            device = self.normalise.mean.device
+            each = [
+                masks_by_windows(self._draw, image[None].to(device), self.img_size, scale)
+                for image in given.batch
+            ]
+            return given.results_like(torch.cat(each))
+        return given.results_like(self._draw(given.batch))
+
+    def _needs_windows(self, given: Images, scale: float, windows: bool | None) -> bool:
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale={scale}, expected a number above 0.")
+        if scale != 1 and windows is False:
+            raise ValueError(
+                f"scale={scale} would be ignored with windows=False, which shows the model the "
+                f"whole image at its own size. Drop one of the two."
+            )
+        height, width = given.batch.shape[-2:]
+        large = scale != 1 or is_large(height, width, self.img_size)
+        return len(given.batch) > 0 and (large if windows is None else windows)
 
     def take(self, images: AnyImages) -> Images:
         """Images as the batch that masks are drawn on, and what it takes to give back their like.
@@ -98,8 +140,6 @@ class MaskGenerator(
         check_batch(images_BCHW)
         size = images_BCHW.shape[-2:]
         images = unit_range(images_BCHW)
-        if images_BCHW.is_floating_point() and not torch.compiler.is_compiling():
-            _check_range(images)
         images = fit_to_side(images.to(self.normalise.mean.device), self.img_size)
         weight = next(self.network.parameters(), images)
         masks: Tensor = self.network(self.normalise(images).to(weight.dtype))
@@ -198,14 +238,3 @@ class MaskGenerator(
                 f"Export it again, or give the run it came from."
             ) from error
         return generator.to(map_location).eval()
-
-
-def _check_range(images_BCHW: Tensor) -> None:
-    if not images_BCHW.numel():
-        return
-    lowest, highest = (float(end) for end in torch.aminmax(images_BCHW))  # host sync
-    if not (lowest >= 0 and highest <= 1):  # also where one is not a number
-        raise ValueError(
-            f"images reach from {lowest:g} to {highest:g}, expected 0 to 1 for floating point. "
-            f"Divide by 255, undo a normalisation, clamp(0, 1), or give torch.uint8."
-        )

@@ -38,12 +38,26 @@ class Images:
         """The batch as float32 from 0 to 1."""
         return unit_range(self.batch)
 
-    def masks_like(self, masks_BNHW: Tensor) -> Tensor | NDArray[Any]:
-        """Masks as what was given is: NumPy for NumPy and Pillow, no batch axis for one image."""
-        masks = masks_BNHW[0] if self.is_single else masks_BNHW
+    def check_range(self) -> None:
+        """Raise ValueError if floating point is not within 0 to 1; uint8 cannot be outside."""
+        if not self.batch.is_floating_point() or not self.batch.numel():
+            return
+        lowest, highest = (float(end) for end in torch.aminmax(self.batch))  # host sync
+        if not (lowest >= 0 and highest <= 1):  # also where one is not a number
+            raise ValueError(
+                f"images reach from {lowest:g} to {highest:g}, expected 0 to 1 for floating point. "
+                f"Divide by 255, undo a normalisation, clamp(0, 1), or give torch.uint8."
+            )
+
+    def results_like(self, results: Tensor) -> Tensor | NDArray[Any]:
+        """Results of the batch as what was given is.
+
+        NumPy for NumPy and Pillow; no batch axis for one image.
+        """
+        found = results[0] if self.is_single else results
         if isinstance(self.given, Tensor):
-            return masks.to(self.given.device)
-        return masks.cpu().numpy()
+            return found.to(self.given.device)
+        return found.cpu().numpy()
 
     def images_like(self, images_BCHW: Tensor) -> AnyImages:
         """Images from 0 to 1 as what was given is: the same kind, number format and device."""

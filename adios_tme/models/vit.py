@@ -11,18 +11,25 @@ T tokens of all images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from adios_tme.models.attention import Backend, Packing
-from adios_tme.models.layers import Block, check_batch, recomputed
+from adios_tme.models.images import AnyImages, take_images
+from adios_tme.models.layers import Block, Normalise, check_batch, fit_to_side, recomputed
+from adios_tme.models.windows import mirror_to
 
 LAYER_SCALE = 0.1
+
+Fit: TypeAlias = Literal["resize", "pad"]
+"""How images of other sizes than that of training are made to fit."""
 
 
 class VisionTransformer(nn.Module):
@@ -72,6 +79,8 @@ class VisionTransformer(nn.Module):
             for rate in _rising(drop_path_rate, depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.normalise: Normalise | None = None
+        """That of the images it was trained on, for `encode`; no part of the weights."""
         self._initialise()
 
     def _initialise(self) -> None:
@@ -115,6 +124,56 @@ class VisionTransformer(nn.Module):
         runs = tokens_TD.split([n * length for n, length in zip(sizes, lengths, strict=True)])
         outputs = [run.unflatten(0, (n, -1)) for run, n in zip(runs, sizes, strict=True)]
         return outputs[0] if isinstance(x, Tensor) else outputs
+
+    @overload
+    def encode(self, images: Tensor, *, fit: Fit = ...) -> Tensor: ...
+
+    @overload
+    def encode(self, images: NDArray[Any] | Image.Image, *, fit: Fit = ...) -> NDArray[Any]: ...
+
+    @torch.no_grad()
+    def encode(self, images: AnyImages, *, fit: Fit = "resize") -> Tensor | NDArray[Any]:
+        """Features of images as they are read: normalised here, of any size.
+
+        `load_encoder` gives an encoder that knows its normalisation; another one is given it by
+        ``encoder.normalise = Normalise(mean, std)``. `forward` takes images that are normalised.
+
+        Args:
+            images: RGB, one image or a batch: a torch tensor (3, H, W) or (B, 3, H, W), a NumPy
+                array (H, W, 3) or (B, H, W, 3), or a Pillow image; uint8, or floating point from 0
+                to 1.
+            fit: ``resize`` brings images to the size of training, whatever their shape (bicubic),
+                as ``adios-tme embed`` and an ONNX file do. ``pad`` keeps their scale: they are
+                extended below and on the right, mirrored, to whole patches of the model, and the
+                learned positions are interpolated; the time grows with the square of their area.
+
+        Returns:
+            Class tokens (D,) or (B, D), float32. A tensor on the images' device for a tensor, else
+            an array.
+
+        Raises:
+            ValueError: If images are none of these, of another range, or not finite; or the
+                encoder knows no normalisation.
+        """
+        if fit not in get_args(Fit):
+            raise ValueError(f"fit={fit!r} is unknown. Use one of {', '.join(get_args(Fit))}.")
+        if self.normalise is None:
+            raise ValueError(
+                "the encoder knows no normalisation. Load it with adios_tme.load_encoder, or set "
+                "encoder.normalise = Normalise(mean, std)."
+            )
+        given = take_images(images)
+        given.check_range()
+        pixels = given.unit().to(self.cls_token.device)
+        if fit == "resize":
+            side, _ = self.patch_embed.img_size
+            pixels = fit_to_side(pixels, side)
+        else:
+            patch, _ = self.patch_embed.patch_size
+            height, width = (-(-length // patch) * patch for length in pixels.shape[-2:])
+            pixels = mirror_to(pixels, height, width)
+        normalised = self.normalise(pixels).to(self.cls_token.dtype)
+        return given.results_like(self.class_tokens([normalised]).float())
 
     def class_tokens(self, batches: Sequence[Tensor]) -> Tensor:
         """The class tokens of all images, after the last norm.
@@ -197,7 +256,8 @@ class VisionTransformer(nn.Module):
         if not x_BCHW.is_floating_point():
             raise ValueError(
                 f"images are {x_BCHW.dtype}, expected normalised floating point. Use "
-                f"(images / 255 - mean) / std with the mean and std of the run's settings."
+                f"encoder.encode(images), or (images / 255 - mean) / std with the mean and std of "
+                f"the run's settings."
             )
         own = self.cls_token.dtype
         if x_BCHW.dtype != own and (x_BCHW.dtype == torch.float64 or not _is_autocast(x_BCHW)):

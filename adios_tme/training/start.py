@@ -128,7 +128,7 @@ def check_same_patches(state: dict[str, Any], run: Run, source: Path) -> None:
     if before is None or now is None or before == now:
         return
     counts = (
-        f"{before['num_patches']} in {before['num_archives']} archives then, "
+        f"{before['num_patches']} in {before['num_archives']} archives or folders then, "
         f"{now['num_patches']} in {now['num_archives']} now"
     )
     if not run.config.run.accept_new_data:
@@ -181,9 +181,9 @@ def announce(run: Run, feed: Feed) -> None:
     if run.batches.asked not in (None, run.global_batch_size):
         log_batch = logger.warning
     log_batch(
-        "%d patches in %d archives; global batch %s on %s in %s; attention %s",
+        "%d patches in %s; global batch %s on %s in %s; attention %s",
         len(feed.index),
-        feed.index.num_archives,
+        feed.index.sources,
         run.batches,
         world.device,
         str(run.resolved.dtype).removeprefix("torch."),

@@ -32,7 +32,9 @@ COMMANDS = [
     for document in DOCUMENTS
     if document.name != "commands.md"
     for line in re.findall(
-        r"(?:^\$|&&|^) *(adios-tme [a-z].*?)(?: +#.*)?$", document.read_text(), re.M
+        r"(?:^\$|&&|^) *(adios-tme [a-z].*?)(?: +#.*)?$",
+        document.read_text().replace("\\\n", ""),
+        re.M,
     )
 ]
 
@@ -48,6 +50,12 @@ def parse(command: Any, words: list[str]) -> None:
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
 def test_every_command_in_the_documents_is_understood(document: str, line: str) -> None:
     parse(typer.main.get_command(app), shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_are_not_wider_than_a_page(document: Path) -> None:
+    lines = re.findall(r"^\$ .*$", document.read_text(), re.M)
+    assert [line for line in lines if len(line) > 92] == []
 
 
 def test_documents_hold_commands() -> None:

@@ -49,7 +49,7 @@ def training(folder: Path, run: Path, *more: str) -> list[str | Path]:
 def test_a_folder_of_jpegs_trains(folder: Path) -> None:
     log = (folder / "run" / "train.log").read_text()
     assert "No name in these folders states a size, so all 8 images are taken." in log
-    assert "8 patches in 1 archives" in log
+    assert "8 patches in 1 folder;" in log
 
 
 def test_which_mask_is_the_nuclei_is_known_without_labels(folder: Path) -> None:
@@ -94,6 +94,7 @@ def test_more_iterations_at_a_lower_rate(folder: Path, tmp_path: Path) -> None:
 def test_masks_of_a_large_image(folder: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
     masks = adios_tme.load_mask_model(folder / "run")(Image.fromarray(pixels))
+    assert masks.shape == (3, 1000, 1000)
     Image.fromarray((masks[0] * 255).astype(np.uint8)).save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as mask:
         assert mask.size == (1000, 1000)

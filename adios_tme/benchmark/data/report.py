@@ -96,7 +96,7 @@ def loading_summary(results: Measurement) -> str:
             f"Indexing lists {index.members_per_second:,.0f} members a second a core, "
             f"{index.over_zipfile:.1f} times as many as zipfile; a position of the order takes "
             f"{results.order.microseconds_per_position:.2f} microseconds.",
-            f"{patches.count:,} patches in {patches.archives:,} archives; the first is "
+            f"{patches.count:,} patches in {patches.archives:,} archives or folders; the first is "
             f"{width} x {height} px, {patches.mean_bytes / 1024:.0f} KiB on average.",
             f"On {machine['processor']}, {machine['cores']} cores; kornia-rs "
             f"{machine['kornia_rs']}, Pillow {machine['pillow']}, torch {machine['torch']}, "

@@ -41,7 +41,7 @@ from adios_tme.benchmark.nuclei.results import (
     Scores,
     TissueScores,
 )
-from adios_tme.errors import DataError
+from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.clean import otsu_level
 
 PIXEL_SCORES = ("iou", "dice", "precision", "recall")
@@ -58,7 +58,8 @@ def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np
         seed: Of the images that a share draws.
 
     Raises:
-        DataError: If there are too few images for two groups, or no such part.
+        DataError: If there are too few images for two groups.
+        ConfigError: If there is no such part, or a share is not between 0 and 1.
     """
     num_images = len(parts)
     if num_images < 2:
@@ -72,14 +73,14 @@ def calibration_part(parts: Sequence[str], chosen: str, seed: int) -> NDArray[np
         picked: NDArray[np.bool_] = np.array([part == chosen for part in parts])
         if picked.all() or not picked.any():
             names = sorted(set(parts) - {""})
-            raise DataError(
+            raise ConfigError(
                 f"calibration: {chosen!r} is {'the only' if picked.all() else 'no'} part of this "
                 f"data set. Use a share such as 0.2"
                 f"{', or one of ' + ', '.join(names) if len(names) > 1 else ''}."
             ) from None
         return picked
     if not 0 < share < 1:
-        raise DataError(f"calibration: {chosen} is no share. Use a number between 0 and 1.")
+        raise ConfigError(f"calibration: {chosen} is no share. Use a number between 0 and 1.")
     num_chosen = min(num_images - 1, max(1, round(share * num_images)))
     drawn = np.zeros(num_images, dtype=bool)
     drawn[np.random.default_rng(seed).permutation(num_images)[:num_chosen]] = True

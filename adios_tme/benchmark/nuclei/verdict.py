@@ -36,7 +36,7 @@ NAMES = {
 SCORE_NAMES = {"iou": "IoU", "aji": "AJI", "pq": "PQ"}
 #: Of these scores a sentence speaks; the file has the others as well.
 TOLD = ("iou", "aji")
-#: By these a sentence judges the run; the file has the others as well.
+#: Scores that the sentence about a run compares; the file has the others as well.
 PROTOCOLS = ("fixed", "no_labels", "oracle")
 #: What a protocol is called in a sentence.
 IN_WORDS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adios_tme.config.commands.throughput import ThroughputConfig
-from adios_tme.config.load import build, leaves, nest, shapes
+from adios_tme.config.load import build, leaves, likely, nest, shapes
 from adios_tme.config.model import MaskConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
@@ -69,9 +69,9 @@ def _parse_sweep(text: str) -> tuple[str, list[str]]:
     if not equals or not values:
         raise ConfigError(f"sweep={text!r}: expected name=value,value, as batch_size=16,32.")
     if name not in paths:
-        raise ConfigError(
-            f"sweep={text!r}: {name} is no setting of a run. See adios-tme train --help."
-        )
+        near = [leaf.path[-1] for leaf in likely(name, TrainConfig)]
+        meant = f"Did you mean {' or '.join(near)}?" if near else "See adios-tme train --help-all."
+        raise ConfigError(f"sweep={text!r}: {name} is no setting of a run. {meant}")
     if name not in _shaping_paths() and paths[name] != PRESET:
         raise ConfigError(
             f"sweep={text!r}: the step that is measured does not depend on {name}. "

@@ -50,7 +50,8 @@ class EmbedConfig(Config):
     `export` writes it, or timm:NAME for pretrained weights that are in timm's cache."""
 
     data_path: Path
-    """Folder of zip archives, tars or images with H&E patches, or a dataset_index.pkl."""
+    """Folder of zip archives, tars or images with H&E patches, one archive, or a
+    dataset_index.pkl."""
 
     output: Path = Path("features")
     """Folder for the features; it holds those of one encoder with one set of settings."""

@@ -17,7 +17,7 @@ class VizMasksConfig(Config):
     """Checkpoint, run folder or exported folder whose mask model draws."""
 
     images: Path
-    """Folder of images, one image, or a zip archive."""
+    """Folder of images, or of archives or folders of them; one zip or tar, or one image."""
 
     output: Path = Path("masks.png")
     """PNG or SVG file to write."""
@@ -55,7 +55,7 @@ class VizFeaturesConfig(Config):
     """Run folder, or one checkpoint, whose student encodes."""
 
     images: Path
-    """Folder of images (or of archives or folders of them), one image, or a zip archive."""
+    """Folder of images, or of archives or folders of them; one zip or tar, or one image."""
 
     output: Path = Path("features.png")
     """PNG or SVG file to write; the map goes beside it, as features_map.png."""
@@ -118,7 +118,8 @@ class VizReportConfig(Config):
     """HTML file to write; absent: report.html in the run's folder, or here for several runs."""
 
     images: Path | None = None
-    """Folder of images, one image, or a zip archive, to show patch tokens and attention on."""
+    """Folder of images or archives, one archive, or one image, to show patch tokens and attention
+    on."""
 
     nuclei: tuple[Path, ...] = ()
     """nuclei_benchmark.json of each run, in their order; absent: the one in a run's folder or in

@@ -180,13 +180,13 @@ def _check_sizes(facts: SlideFacts) -> None:
     width, height = facts.size
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise CorruptPatchError(
-            f"claims {width} x {height} px, more than {MAX_SIDE} a side or none"
+            f"states {width} x {height} px, more than {MAX_SIDE} a side or none"
         )
     for level in range(len(facts.levels)):
         place = f"openslide.level[{level}].tile-"
         sides = [facts.properties.get(place + side, "0") for side in ("width", "height")]
         if all(map(str.isdecimal, sides)) and int(sides[0]) * int(sides[1]) > MAX_STORED_TILE:
             raise CorruptPatchError(
-                f"claims tiles of {sides[0]} x {sides[1]} px in its file, "
+                f"states tiles of {sides[0]} x {sides[1]} px in its file, "
                 f"more than {MAX_STORED_TILE} pixels"
             )

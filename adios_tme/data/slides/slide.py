@@ -43,7 +43,7 @@ class Slide:
 
     Raises:
         ConfigError: If the reader's package is missing.
-        CorruptPatchError: If it cannot be opened, or claims what no slide has.
+        CorruptPatchError: If it cannot be opened, or states what no slide has.
     """
 
     def __init__(self, path: Path, open_reader: OpenReader = OpenSlideReader) -> None:

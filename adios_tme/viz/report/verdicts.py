@@ -35,7 +35,7 @@ _DIAGNOSED = (
 
 
 class Verdict(NamedTuple):
-    """A judgement, with the numbers that it rests on."""
+    """A finding in words, with the numbers that it rests on."""
 
     level: Level
     title: str

@@ -8,10 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from adios_tme.cli.app import main
 from adios_tme.data import inspection
-from tests.factories import FULL_DISK, make_dataset, png, run_main
+from adios_tme.data.index import DatasetIndex
+from adios_tme.distributed.world import World
+from adios_tme.run_folder.checkpoints import write_checkpoint
+from adios_tme.training.state import Run
+from tests.factories import FULL_DISK, make_dataset, png, run_main, tiny_config
 
 
 def make_run(folder: Path) -> Path:
@@ -89,6 +94,8 @@ def test_a_picture_that_cannot_be_written_is_told_first(
         (("--contact-sheet", "file/s.png"), 1, "s.png: cannot be written (Not a directory)"),
         (("--format", "pickle", "--output", "."), 1, ".: cannot be written (Is a directory)"),
         (("--output", "."), 2, ".: is a folder. Give --output the name of a file."),
+        (("--output", "a.pkl"), 2, "a.pkl: what ends in .pkl is read as a list of --format pickle"),
+        (("--format", "pickle", "--output", "a.bin"), 2, "End the name of a list in .pkl"),
     ],
 )
 def test_an_index_is_not_measured_for_what_cannot_be_written(
@@ -161,3 +168,58 @@ def test_what_was_left_out_is_said_and_how_to_take_it(
     (entry,) = found["left_out"]
     assert (entry["reason"], entry["count"]) == ("rule", 6)
     assert "Took" not in run_main(capsys, 0, "index", tmp_path, "--all").out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("train", "--mean", "0.5", "--output-dir", "run"), "expected 3 numbers in a row, got"),
+        (("train", "--lr", "fast"), "'--lr': expected a number, got 'fast'."),
+        (("train", "--num-masks", "1.5"), "'--num-masks': expected a whole number, got '1.5'."),
+        (
+            ("train", "--compile", "maybe"),
+            "'--compile': 'maybe' is not one of 'auto', 'on', 'off'.",
+        ),
+        (("index", "x", "--num-samples", "x"), "expected a whole number, got 'x'."),
+        (("export", "a", "b", "--what", "mess"), "'mess' is not one of 'encoder', 'mask'."),
+        (("viz", "masks", "--num-images", "0.5"), "expected a whole number, got '0.5'."),
+        (("train", "--config", "kinds.yaml"), "mask: expected settings by name, got 3."),
+        (("train", "--config", "kinds.yaml"), "data.mean: expected 3 values."),
+        (("train", "--config", "kinds.yaml"), "data.std: expected several values, got 'red'."),
+        (("train", "--config", "kinds.yaml"), "run.output_dir: expected a path, got 5."),
+    ],
+)
+def test_values_that_do_not_fit_are_told_in_our_words(
+    words: tuple[str, ...],
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kinds.yaml").write_text(
+        "mask: 3\ndata: {data_path: [x], mean: [1], std: red}\nrun: {output_dir: 5}\n"
+    )
+    said = run_main(capsys, 2, *words).err
+    assert text in said
+    assert not any(word in said for word in ("Input should", "Value error", "instance of"))
+
+
+def test_one_archive_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path / "data")
+    (tmp_path / "run").mkdir()
+    config = tiny_config(tmp_path / "data", tmp_path / "run")
+    write_checkpoint(
+        Run.build(config, World(0, 1, 0, 1, torch.device("cpu"))).state(), tmp_path / "run"
+    )
+    monkeypatch.chdir(tmp_path)
+    run_main(capsys, 0, "index", "data/slide_001.zip")
+    index = DatasetIndex.open(tmp_path / "data" / "slide_001.zip.safetensors")
+    assert [patch.slide for patch in index.patches(range(4))] == ["slide_001"] * 4
+    text = "slide_001.zip: is a file, no folder that takes the list. Give --output."
+    words = ("index", "data/slide_001.zip", "--format", "pickle")
+    assert text in run_main(capsys, 2, *words).err
+    for images in ("data", "data/slide_001.zip"):
+        run_main(capsys, 0, "viz", "masks", "--checkpoint", "run", "--images", images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from adios_tme.config.base import Config
 from adios_tme.config.commands.export import ExportConfig
 from adios_tme.config.commands.viz import VizCurvesConfig
-from adios_tme.config.data import DataRoot, IndexConfig
+from adios_tme.config.data import DataRoot, IndexConfig, PatchSelection
 from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
+from adios_tme.config.slides import SlideTiling
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.errors import ConfigError
 
@@ -343,3 +346,27 @@ def test_a_pattern_of_names_is_checked(pattern: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config(name_pattern=pattern)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: PatchSelection(patch_size_px="x"), "patch_size_px: expected a whole number, got"),
+        (lambda: PatchSelection(all=True, pattern="x"), "all and pattern exclude each other"),
+        (lambda: SlideTiling(mpp=-1), "mpp: expected at least 0.05, got -1"),
+        (lambda: TrainConfig(mean=0.5), "data.mean: expected several values, got 0.5"),
+        (lambda: TrainConfig(optim={"lr": "x"}, data={"mean": "y"}), "optim.lr: expected a number"),
+    ],
+)
+def test_settings_made_in_python_are_refused_in_our_words(
+    make: Callable[[], Config], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)) as told:
+        make()
+    assert "pydantic" not in str(told.value)
+
+
+def test_settings_do_not_change() -> None:
+    config, name = PatchSelection(), "all"
+    with pytest.raises(AttributeError, match=r"PatchSelection\.all is fixed"):
+        setattr(config, name, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from adios_tme.config.train import TrainConfig
 from adios_tme.errors import ConfigError
 from tests.factories import run_command
 
+ROOT = Path(__file__).parents[3]
 DATA = {"data": {"data_path": ["patches"]}}
 
 
@@ -42,6 +44,18 @@ def test_every_preset_builds_a_run(preset: Preset) -> None:
 def test_the_laptop_preset_fits_a_laptop() -> None:
     config = build(TrainConfig, DATA, {"preset": "laptop"})
     assert StepCost.of(config).peak_bytes(config.data.batch_size_per_gpu) < 2**30
+
+
+@pytest.mark.parametrize("name", ["single-gpu", "slurm-8gpu"])
+def test_hours_in_the_documents_are_those_of_the_cost_model(name: str) -> None:
+    config = build(TrainConfig, DATA, {"preset": name})
+    operations = (
+        config.optim.total_iterations * config.data.batch_size_per_gpu * StepCost.of(config).flops
+    )
+    a100, h100 = (f"{operations / (0.45 * rated) / 3600:.1f}" for rated in (312e12, 989e12))
+    (row,) = re.findall(rf"^.*`--preset {name}`.*$", (ROOT / "docs/machines.txt").read_text(), re.M)
+    assert re.search(rf": {a100} hours on (an )?A100s?, {h100} on (an )?H100", row)
+    assert f"{h100} to {a100} hours" in (ROOT / "README.md").read_text()
 
 
 def test_the_defaults_are_a_preset() -> None:

@@ -16,7 +16,7 @@ from tests.factories import png
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size."""
+    """A PNG whose header states a size."""
     header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
     check = struct.pack(">L", zlib.crc32(b"IHDR" + header))
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">L", 13) + b"IHDR" + header + check + png()[33:]

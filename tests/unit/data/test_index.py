@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from adios_tme.config.data import PatchSelection
+from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.index import INDEX_NAME, DatasetIndex
 from adios_tme.data.index_builder import build_index, index_archives, write_pickle
 from adios_tme.errors import ConfigError, DataError
@@ -31,8 +32,17 @@ def test_rows_are_patches_archive_after_archive(tmp_path: Path) -> None:
     assert patch.archive.path == tmp_path / "slide_001.zip"
     assert patch.member.name == "patch_001_448_x448_y0.png"
     assert (patch.slide, patch.coordinates) == ("slide_001", (448, 0))
+    assert (patch.name, patch.x, patch.y) == (patch.member.name, 448, 0)
+    assert PatchDataset(index).patch(5) == patch
     with pytest.raises(IndexError, match="row 12 of an index with 12"):
         index.patch(12)
+
+
+def test_a_patch_without_coordinates_has_none(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("plain_448_0.png", png(8))
+    patch = build_index(tmp_path).patch(0)
+    assert (patch.name, patch.slide, patch.x, patch.y) == ("plain_448_0.png", "a", None, None)
 
 
 def test_patches_looked_up_together_come_as_they_were_asked_for(tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ def test_a_damaged_archive_is_left_out_and_named(tmp_path: Path) -> None:
     ("prepare", "error", "text"),
     [
         (lambda path: None, ConfigError, "does not exist"),
-        (lambda path: path.write_text("x"), ConfigError, "is not a folder"),
+        (lambda path: path.write_text("x"), ConfigError, "is neither a folder nor an archive"),
         (lambda path: path.mkdir(), DataError, "holds no zip archive"),
     ],
 )

@@ -22,8 +22,11 @@ from adios_tme.config.base import expand_user
 from adios_tme.config.data import DataConfig, DataRoot, PatchSelection
 from adios_tme.config.load import read_yaml
 from adios_tme.config.train import TrainConfig
+from adios_tme.data.archive import read_directory
 from adios_tme.data.build_report import BuildReport
+from adios_tme.data.decode import is_image_name
 from adios_tme.data.index_builder import build_index, index_archives
+from adios_tme.data.selection import sort_members
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.training.loop import run_training
 from tests.factories import make_archive, make_dataset, png, tiny_config
@@ -298,3 +301,16 @@ def test_a_name_pattern_says_how_names_are_meant(tmp_path: Path) -> None:
     assert (len(index), index.num_slides()) == (2, 2)
     assert index.patch(0).coordinates == (7, 9)
     assert DataConfig(data_path=("x",)).patches.name_pattern is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/.png", ".png", "a\\.webp", "a.png", "a/b.TIFF", ".b.jpg", "png", "a/b.txt", "a.png/"],
+)
+def test_one_rule_says_what_is_an_image(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x_448.png", png(8))
+        archive.writestr(name, b"")
+    images = sort_members(read_directory(tmp_path / "a.zip"), PatchSelection(all=True)).patches
+    assert images.tolist()[1] is is_image_name(name)
+    assert is_image_name(name) is (name in ("a.png", "a/b.TIFF", ".b.jpg"))

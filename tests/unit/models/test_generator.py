@@ -17,11 +17,13 @@ from torch import nn
 from torchvision import tv_tensors
 
 from adios_tme.errors import CheckpointError
+from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.images import take_images
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.models.windows import BATCH
 
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.1, 0.3)
 
@@ -247,3 +249,61 @@ def test_a_network_of_somebody_else_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a Conv2d, which no folder can describe"):
         generator.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Darkness(nn.Module):
+    """Masks by the darkness of a pixel against its window's mean, which differs by window."""
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        light = x_BCHW.mean(dim=1, keepdim=True)
+        share = torch.sigmoid(light - 0.1 * light.mean(dim=(2, 3), keepdim=True))
+        return torch.cat([share, 1 - share], dim=1)
+
+
+def test_an_image_of_up_to_twice_the_models_size_is_drawn_whole(generator: MaskGenerator) -> None:
+    images = torch.randint(0, 256, (2, 3, 64, 40), dtype=torch.uint8)
+    assert torch.equal(generator(images), generator(images, windows=False))
+    larger = torch.nn.functional.pad(images, (0, 0, 0, 1))
+    assert not torch.equal(generator(larger), generator(larger, windows=False))
+
+
+def test_a_large_image_has_the_benchmarks_masks(generator: MaskGenerator) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
+    masks = generator(pixels)
+    np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(masks, MaskPredictor(generator)(pixels))
+    assert np.array_equal(masks, MaskPredictor(generator, windows=True)(pixels))
+    halved = MaskPredictor(generator, windows=True, zoom=0.5)(pixels)
+    assert np.array_equal(generator(pixels, scale=0.5), halved)
+    batch = generator(np.stack([pixels, pixels[::-1]]))
+    np.testing.assert_allclose(batch[0], masks, atol=1e-5)
+
+
+def test_windows_leave_no_seams() -> None:
+    generator = MaskGenerator(Darkness(), 32, (0,) * 3, (1,) * 3)
+    ramp = torch.linspace(0, 1, 300).expand(1, 3, 70, 300)
+    steps = generator(ramp)[0, 0, 35].diff()
+    smooth = torch.sigmoid(ramp[0, 0, 35] * 0.9).diff()
+    assert (steps - smooth).abs().max() < 2e-4
+
+
+def test_only_some_windows_are_drawn_at_a_time() -> None:
+    class Counting(Darkness):
+        most = 0
+
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            self.most = max(self.most, len(x_BCHW))
+            return super().forward(x_BCHW)
+
+    MaskGenerator(network := Counting(), 8, (0,) * 3, (1,) * 3)(torch.rand(2, 3, 90, 90))
+    assert network.most == BATCH
+
+
+def test_a_scale_that_means_nothing_is_refused(
+    generator: MaskGenerator, images: torch.Tensor
+) -> None:
+    for scale in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a number above 0"):
+            generator(images, scale=scale)
+    with pytest.raises(ValueError, match="would be ignored with windows=False"):
+        generator(images, scale=0.5, windows=False)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
+from PIL import Image
 from torch import Tensor, nn
 
 from adios_tme.models.attention import Packing
 from adios_tme.models.heads import TMEHead
-from adios_tme.models.layers import Block, _add
+from adios_tme.models.layers import Block, Normalise, _add, fit_to_side
 from adios_tme.models.student import Student
 from adios_tme.models.vit import VisionTransformer
 
@@ -178,3 +183,71 @@ def test_a_traced_encoder_takes_any_number_of_images(name: str) -> None:
             images = torch.randn(number, 3, 32, 32)
             for found, expected in zip(program.module()(images), plain(images), strict=True):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def ready(**options: object) -> VisionTransformer:
+    """An encoder that knows its normalisation."""
+    network = encoder(**options).eval()
+    network.normalise = Normalise((0.7, 0.5, 0.6), (0.2, 0.1, 0.3))
+    return network
+
+
+def test_images_of_every_kind_are_encoded_alike() -> None:
+    network = ready()
+    assert network.state_dict().keys() == encoder().state_dict().keys()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert network.normalise is not None
+    with torch.no_grad():
+        expected = network(network.normalise(images))[:, 0]
+    pixels = images.movedim(1, -1).numpy()
+    forms: list[tuple[Any, Tensor]] = [
+        (images, expected),
+        (images / 255, expected),
+        (images[1], expected[1]),
+        (pixels, expected),
+        (pixels[1] / 255, expected[1]),
+        (Image.fromarray(pixels[1]), expected[1]),
+    ]
+    for form, features in forms:
+        found = network.encode(form)
+        assert isinstance(found, Tensor) is isinstance(form, Tensor)
+        torch.testing.assert_close(torch.as_tensor(found), features, rtol=1e-4, atol=2e-5)
+
+
+def test_images_of_any_size_are_resized_or_padded() -> None:
+    network = ready()
+    assert network.normalise is not None
+    images = torch.rand(2, 3, 45, 61)
+    with torch.no_grad():
+        resized = network(network.normalise(fit_to_side(images, 32)))[:, 0]
+        mirrored = functional.pad(images, (0, 3, 0, 3), mode="reflect")  # 48 x 64
+        padded = network(network.normalise(mirrored))[:, 0]
+    torch.testing.assert_close(network.encode(images), resized, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(network.encode(images, fit="pad"), padded, rtol=1e-4, atol=2e-5)
+    assert network.encode(torch.rand(3, 3, 5), fit="pad").shape == (32,)
+    whole = images[:, :, :40, :56]
+    with torch.no_grad():
+        expected = network(network.normalise(whole))[:, 0]
+    torch.testing.assert_close(network.encode(whole, fit="pad"), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (torch.randn(2, 3, 32, 32) * 9, "images reach from .* expected 0 to 1"),
+        (torch.full((2, 3, 32, 32), torch.nan), "images reach from nan"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.int64), "images are torch.int64, expected"),
+        (np.zeros((32, 32), np.uint8), r"images are \(32, 32\), expected \(H, W, 3\)"),
+        ([torch.zeros(3, 32, 32)], "images are a list, expected a torch tensor"),
+    ],
+)
+def test_what_cannot_be_encoded_is_told(images: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ready().encode(images)
+
+
+def test_an_encoder_without_normalisation_encodes_nothing() -> None:
+    with pytest.raises(ValueError, match=r"knows no normalisation\. Load it with"):
+        encoder().encode(torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match=r"fit='crop' is unknown\. Use one of resize, pad"):
+        ready().encode(torch.rand(3, 32, 32), fit=cast(Any, "crop"))

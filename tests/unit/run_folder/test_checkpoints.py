@@ -17,6 +17,7 @@ import torch
 from adios_tme import load_encoder, load_mask_model, load_student
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
+from adios_tme.models.layers import Normalise
 from adios_tme.run_folder import checkpoint_writer, checkpoints
 from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
 from adios_tme.run_folder.checkpoints import (
@@ -351,6 +352,9 @@ def test_networks_are_loaded_from_a_run(mask_model: str, tmp_path: Path) -> None
     with torch.no_grad():
         torch.testing.assert_close(student(images), run.bare_student(images))
         torch.testing.assert_close(encoder(images), run.bare_student.encoder(images))
+        pixels = torch.rand(2, 3, 32, 32)
+        normalised = Normalise(config.data.mean, config.data.std)(pixels)
+        torch.testing.assert_close(encoder.encode(pixels), encoder(normalised)[:, 0])
     generator = load_mask_model(tmp_path)
     unit = (images * generator.normalise.std + generator.normalise.mean).clamp(0, 1)
     run.bare_mask_model.eval()

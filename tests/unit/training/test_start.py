@@ -89,7 +89,7 @@ def test_going_on_with_other_patches_is_refused(tmp_path: Path) -> None:
         os.utime(archive, (1, 1))
     assert "other patches" not in log_of(2, moved)
     make_archive(moved / "slide_001.zip", num_patches=2)
-    counts = "(12 in 3 archives then, 10 in 3 now)"
+    counts = "(12 in 3 archives or folders then, 10 in 3 now)"
     with pytest.raises(ConfigError, match=r"has seen other patches than these") as refused:
         log_of(3, moved)
     assert counts in str(refused.value)

@@ -14,7 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from adios_tme.benchmark.nuclei.aggregate import calibration_part, choose, summarise
 from adios_tme.benchmark.nuclei.during_training import evaluator
@@ -42,9 +41,10 @@ from adios_tme.benchmark.nuclei.verdict import NAMES, summary
 from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.data.synthetic import write_sample
 from adios_tme.distributed.world import World
-from adios_tme.errors import CheckpointError, ConfigError, DataError
-from adios_tme.inference.sliding_window import MaskPredictor, window_starts
+from adios_tme.errors import AdiosError, CheckpointError, ConfigError, DataError
+from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.windows import window_starts
 from adios_tme.run_folder import checkpoints as checkpoints_module
 from adios_tme.run_folder.checkpoints import (
     list_checkpoints,
@@ -167,17 +167,19 @@ def test_the_calibration_part_is_seeded_and_never_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "chosen", "text"),
+    ("parts", "chosen", "kind", "text"),
     [
-        (["a"], "0.5", "cannot be split"),
-        (["a", "b"], "c", "no part of this data set.*one of a, b"),
-        (["a", "a"], "a", "the only part"),
-        (["", ""], "a", r"such as 0\.2\.$"),
-        (["a", "b"], "1.5", "no share"),
+        (["a"], "0.5", DataError, "cannot be split"),
+        (["a", "b"], "c", ConfigError, "no part of this data set.*one of a, b"),
+        (["a", "a"], "a", ConfigError, "the only part"),
+        (["", ""], "a", ConfigError, r"such as 0\.2\.$"),
+        (["a", "b"], "7", ConfigError, "7 is no share"),
     ],
 )
-def test_an_impossible_calibration_is_named(parts: list[str], chosen: str, text: str) -> None:
-    with pytest.raises(DataError, match=text):
+def test_an_impossible_calibration_is_named(
+    parts: list[str], chosen: str, kind: type[AdiosError], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
         calibration_part(parts, chosen, 0)
 
 
@@ -505,13 +507,13 @@ def test_images_without_two_stains_are_told(
     "given", [{"scale": 0.5, "label_scale": 0.25, "view": "whole"}, {"scale": 0.5, "view": "whole"}]
 )
 def test_no_setting_is_ignored(given: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="would be ignored"):
+    with pytest.raises(ConfigError, match="would be ignored"):
         NucleiConfig(run=Path("run"), labels=Path("labels"), **given)
 
 
 @pytest.mark.parametrize("given", [{}, {"labels": Path("a"), "pannuke": Path("b")}])
 def test_one_data_set_at_a_time(given: dict[str, Path]) -> None:
-    with pytest.raises(ValidationError, match="one data set is scored at a time"):
+    with pytest.raises(ConfigError, match="one data set is scored at a time"):
         NucleiConfig(run=Path("run"), **given)
 
 

@@ -29,6 +29,8 @@ def test_a_sweep_is_every_combination() -> None:
     [
         ("batch_size", "expected name=value,value"),
         ("colour=red", "colour is no setting of a run"),
+        ("num_mask=2,3", r"no setting of a run\. Did you mean num_masks\?"),
+        ("epochs=2", r"no setting of a run\. Did you mean total_iterations\?"),
         ("precision=fp64", "expected one of"),
         ("patch_size_px=64,128", "does not depend on patch_size_px"),
         ("output_dir=a,b", "does not depend on output_dir"),

@@ -249,7 +249,7 @@ def crafted(path: Path, **tags: int) -> Path:
     ("tags", "message"),
     [
         ({"ImageWidth": 1 << 30}, "cannot be opened as a slide .Invalid TIFF"),
-        ({"TileWidth": 1 << 20, "TileLength": 1 << 20}, "claims tiles of 1048576 x 1048576 px"),
+        ({"TileWidth": 1 << 20, "TileLength": 1 << 20}, "states tiles of 1048576 x 1048576 px"),
     ],
 )
 def test_absurd_sizes_are_refused_before_memory_is_asked_for(
@@ -261,7 +261,7 @@ def test_absurd_sizes_are_refused_before_memory_is_asked_for(
 
 def test_a_side_that_no_scanner_writes_is_refused() -> None:
     facts = SlideFacts((Level(1 << 21, 256, 1),), {}, None)
-    with pytest.raises(CorruptPatchError, match="claims 2097152 x 256 px, more than 1048576"):
+    with pytest.raises(CorruptPatchError, match="states 2097152 x 256 px, more than 1048576"):
         readers._check_sizes(facts)
 
 

@@ -51,8 +51,8 @@ def test_a_row_is_a_tile_with_name_slide_and_place(folder: Path, slides: dict[st
     for row, patch in enumerate(index.patches(range(60))):
         x, y = row % 5 * SIDE, row % 20 // 5 * SIDE
         assert patch.slide == "abc"[row // 20]
-        assert patch.coordinates == (x, y)
-        assert patch.member.name == f"{patch.slide}_64_x{x}_y{y}_mpp0.25"
+        assert (patch.coordinates, patch.x, patch.y) == ((x, y), x, y)
+        assert patch.name == f"{patch.slide}_64_x{x}_y{y}_mpp0.25"
         expected = slides[patch.slide][y : y + SIDE, x : x + SIDE]
         np.testing.assert_array_equal(dataset[row].permute(1, 2, 0).numpy(), expected)
     assert index.names(np.array([59])) == ["c_64_x256_y192_mpp0.25"]
