@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -335,6 +334,8 @@ def timm_model(name: str, *, offline: bool = False, **settings: Any) -> nn.Modul
     Raises:
         CheckpointError: If timm does not know the model, or its weights cannot be had.
     """
+    import timm  # takes as long to load as torch, and only this needs it
+
     if not timm.is_model(name.split(".")[0]) and not name.startswith(LOCAL_DIR):
         raise CheckpointError(
             f"{TIMM}{name}: timm {timm.__version__} has no such model. "

@@ -85,7 +85,7 @@ class EncoderGraph(nn.Module):
         self.encoder = exported.encoder
         self.normalise = Normalise(exported.mean, exported.std)
         self.fit = fit
-        self.side, _ = exported.encoder.patch_embed.img_size
+        self.side = exported.encoder.patch_embed.img_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens (B, D) and patch tokens (B, P, D) of uint8 images (B, 3, H, W)."""

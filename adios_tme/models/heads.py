@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from timm.layers.weight_init import trunc_normal_
 from torch import nn
+
+from adios_tme.models.layers import draw_normal
 
 
 class TMEHead(nn.Sequential):
@@ -36,5 +37,5 @@ class TMEHead(nn.Sequential):
         self.output_dim = output_dim
         for layer in self:
             if isinstance(layer, nn.Linear):
-                trunc_normal_(layer.weight, std=0.02)
+                draw_normal(layer.weight)
                 nn.init.zeros_(layer.bias)

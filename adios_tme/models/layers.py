@@ -5,12 +5,12 @@ Shape legend: B images, C channels, H x W pixels, T tokens of all images, D widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers.mlp import GluMlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -155,6 +155,21 @@ class Kept(NamedTuple):
     transformed: Tensor
 
 
+class SwiGLUMLP(nn.Module):
+    """The two layers around `swiglu`, by the names that they have in timm; a block calls them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * swiglu_width(dim))
+        self.fc2 = nn.Linear(swiglu_width(dim), dim)
+
+    def open_gate(self) -> None:
+        """First values of the half that is gated: what passes is the gate's ``silu`` alone."""
+        half = self.fc2.in_features
+        nn.init.ones_(self.fc1.bias[half:])
+        nn.init.normal_(self.fc1.weight[half:], std=1e-6)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block with LayerScale, SwiGLU and stochastic depth per image."""
 
@@ -167,7 +182,7 @@ class Block(nn.Module):
         self.attn = PackedAttention(dim, num_heads, backend)
         self.ls1 = LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = GluMlp(dim, 2 * swiglu_width(dim), act_layer=nn.SiLU, gate_last=False)
+        self.mlp = SwiGLUMLP(dim)
         self.ls2 = LayerScale(dim, layer_scale)
 
     def draw_kept(self, x_TD: Tensor, packing: Packing) -> Kept | None:
@@ -200,9 +215,7 @@ class Block(nn.Module):
         if first_only:
             x_TD, packing = packing.first_rows(x_TD), packing.first_tokens()
         x_TD = _add(x_TD, branch_TD, packing, kept and kept.attended)
-        hidden, last = swiglu(self.mlp.fc1(self.norm2(x_TD))), self.mlp.fc2
-        assert isinstance(last, nn.Linear)
-        branch_TD = self.ls2.after(last, hidden)
+        branch_TD = self.ls2.after(self.mlp.fc2, swiglu(self.mlp.fc1(self.norm2(x_TD))))
         return _add(x_TD, branch_TD, packing, kept and kept.transformed)
 
 
@@ -213,6 +226,12 @@ def _add(x_TD: Tensor, branch_TD: Tensor, packing: Packing, kept: Tensor | None)
     runs = zip(kept.split([count for count, _ in packing.runs]), packing.runs, strict=True)
     per_token = [factor[:, None].expand(-1, length).flatten() for factor, (_, length) in runs]
     return torch.addcmul(x_TD, branch_TD, torch.cat(per_token)[:, None])
+
+
+@torch.no_grad()
+def draw_normal(weight: Tensor, std: float = 0.02) -> None:
+    """First values of a layer: normal, by the inverse of its distribution, and never beyond 2."""
+    weight.uniform_(-1, 1).erfinv_().mul_(std * math.sqrt(2)).clamp_(-2, 2)
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: object, when: bool) -> Tensor:

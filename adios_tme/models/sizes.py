@@ -18,8 +18,8 @@ def encoder_sizes(encoder: VisionTransformer) -> dict[str, int]:
     block = encoder.blocks[0]
     assert isinstance(block, Block)
     return {
-        "img_size": encoder.patch_embed.img_size[0],
-        "patch_size": encoder.patch_embed.patch_size[0],
+        "img_size": encoder.patch_embed.img_size,
+        "patch_size": encoder.patch_embed.patch_size,
         "embed_dim": encoder.embed_dim,
         "depth": len(encoder.blocks),
         "num_heads": block.attn.num_heads,

@@ -16,14 +16,19 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from adios_tme.models.attention import Backend, Packing
 from adios_tme.models.images import AnyImages, take_images
-from adios_tme.models.layers import Block, Normalise, check_batch, fit_to_side, recomputed
+from adios_tme.models.layers import (
+    Block,
+    Normalise,
+    check_batch,
+    draw_normal,
+    fit_to_side,
+    recomputed,
+)
+from adios_tme.models.positions import PatchEmbed, resample_positions
 from adios_tme.models.windows import mirror_to
 
 LAYER_SCALE = 0.1
@@ -64,9 +69,7 @@ class VisionTransformer(nn.Module):
         self.attention = attention
         self.grad_checkpointing = grad_checkpointing
         self.num_prefix_tokens = 1 + num_register_tokens
-        self.patch_embed = PatchEmbed(
-            img_size, patch_size, 3, embed_dim, strict_img_size=False, output_fmt="NHWC"
-        )
+        self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.reg_token = (
             nn.Parameter(torch.empty(1, num_register_tokens, embed_dim))
@@ -86,12 +89,12 @@ class VisionTransformer(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
+                draw_normal(module.weight)
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
             assert isinstance(block, Block)
-            block.mlp.init_weights()  # opens SwiGLU's gate
-        trunc_normal_(self.pos_embed, std=0.02)
+            block.mlp.open_gate()
+        draw_normal(self.pos_embed)
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
@@ -166,10 +169,10 @@ class VisionTransformer(nn.Module):
         given.check_range()
         pixels = given.unit().to(self.cls_token.device)
         if fit == "resize":
-            side, _ = self.patch_embed.img_size
+            side = self.patch_embed.img_size
             pixels = fit_to_side(pixels, side)
         else:
-            patch, _ = self.patch_embed.patch_size
+            patch = self.patch_embed.patch_size
             height, width = (-(-length // patch) * patch for length in pixels.shape[-2:])
             pixels = mirror_to(pixels, height, width)
         normalised = self.normalise(pixels).to(self.cls_token.dtype)
@@ -265,7 +268,7 @@ class VisionTransformer(nn.Module):
                 f"images are {x_BCHW.dtype}, the weights {own}. Use images.to({own}), or autocast."
             )
         height, width = x_BCHW.shape[-2:]
-        side, _ = self.patch_embed.patch_size
+        side = self.patch_embed.patch_size
         if height % side or width % side:
             raise ValueError(
                 f"images are {width} x {height} px, expected multiples of the patch size {side}. "
@@ -275,23 +278,19 @@ class VisionTransformer(nn.Module):
     def _tokens(self, x_BCHW: Tensor) -> Tensor:
         patches_BhwD = self.patch_embed(x_BCHW)
         num_images, height, width, _ = patches_BhwD.shape
-        position = resample_abs_pos_embed(
-            self.pos_embed,
-            new_size=[height, width],
-            old_size=list(self.patch_embed.grid_size),
-            num_prefix_tokens=0,
-        )
+        position = resample_positions(self.pos_embed, height, width)
         prefix = [self.cls_token] if self.reg_token is None else [self.cls_token, self.reg_token]
         expanded = [token.expand(num_images, -1, -1) for token in prefix]
         return torch.cat([*expanded, patches_BhwD.flatten(1, 2) + position], dim=1)
 
     def _grid(self, x_BCHW: Tensor) -> tuple[int, int]:
         height, width = x_BCHW.shape[-2:]
-        return self.patch_embed.dynamic_feat_size((height, width))
+        side = self.patch_embed.patch_size
+        return height // side, width // side
 
     def _num_tokens(self, x_BCHW: Tensor) -> int:
         height, width = self._grid(x_BCHW)
-        return int(self.num_prefix_tokens + height * width)
+        return self.num_prefix_tokens + height * width
 
     def _run(
         self, block: nn.Module, tokens_TD: Tensor, packing: Packing, *, first_only: bool = False

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors.torch import save
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from adios_tme.files import replacing
+from adios_tme.models.positions import resample_positions
 
 Weights = Mapping[str, Tensor]
 
@@ -76,10 +76,7 @@ def _resampled(positions: Tensor, own: Tensor) -> Tensor:
     side = int(positions.shape[1] ** 0.5)
     new_side = int(own.shape[1] ** 0.5)
     patches = positions[:, positions.shape[1] - side * side :]
-    resampled: Tensor = resample_abs_pos_embed(
-        patches, new_size=[new_side, new_side], old_size=[side, side], num_prefix_tokens=0
-    )
-    return resampled
+    return resample_positions(patches, new_side, new_side)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -210,6 +210,20 @@ def test_what_needs_no_network_does_not_import_torch(
     assert imported & (HEAVY - {needed.partition(".")[0]}) == set()
 
 
+def test_processes_of_a_run_do_not_load_timm() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, adios_tme.launch.jobs; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    loaded = set(found.stdout.split())
+    assert {"torch", "adios_tme.training.loop", "adios_tme.pretrained"} <= loaded
+    # Three seconds and a hundred megabytes for each process.
+    assert loaded.isdisjoint({"timm", "torchvision", "torch._dynamo"})
+
+
 def test_every_promised_flag_is_there_with_its_default() -> None:
     fields = {leaf.path[-1]: leaf.field for leaf in leaves(TrainConfig)}
     assert {name: fields[name].default for name in PROMISED} == PROMISED

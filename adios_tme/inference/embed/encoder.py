@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
-from timm.data.config import resolve_model_data_config
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from adios_tme.config.commands.embed import FeatureConfig, Pool
 from adios_tme.config.run import ComputeConfig
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.folder import is_exported, is_mask_folder
+from adios_tme.inference.embed.found import Found
 from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve_precision
@@ -117,14 +113,18 @@ def load_feature_encoder(
         ConfigError: If it has no class token to pool.
     """
     if source.startswith(TIMM):
-        found = _of_timm(_at_hand(source.removeprefix(TIMM)))
+        from adios_tme.inference.embed.timm_models import at_hand
+
+        found = at_hand(source.removeprefix(TIMM))
     elif is_mask_folder(Path(source)):
         raise CheckpointError(
             f"{source}: holds a mask model, which has no features. Give the run it came from, or "
             f"an encoder exported with --what encoder."
         )
     elif is_exported(Path(source)):
-        found = _of_timm(_from_folder(Path(source)))
+        from adios_tme.inference.embed.timm_models import from_folder
+
+        found = from_folder(Path(source))
     else:
         compute = ComputeConfig(precision=config.precision)
         found = _of_ours(load_encoder_for_scoring(Path(source), device, compute))
@@ -152,86 +152,5 @@ def name_of(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-") or "encoder"
 
 
-@dataclass(frozen=True)
-class _Found:
-    network: nn.Module
-    img_size: int
-    mean: Channels
-    std: Channels
-    has_class_token: bool
-
-
-def _of_ours(trained: TrainedEncoder) -> _Found:
-    return _Found(trained.encoder, trained.img_size, trained.mean, trained.std, True)
-
-
-def _of_timm(network: nn.Module) -> _Found:
-    data = resolve_model_data_config(network)
-    has_class_token = getattr(network, "cls_token", None) is not None
-    return _Found(
-        network,
-        int(data["input_size"][-1]),
-        tuple(map(float, data["mean"])),
-        tuple(map(float, data["std"])),
-        has_class_token,
-    )
-
-
-def _from_folder(folder: Path) -> nn.Module:
-    try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
-    except Exception as error:  # whatever timm meets in files that anybody may have written
-        raise CheckpointError(
-            f"{folder}: timm cannot load it ({_first_line(error)}). "
-            f"Export it again, or give the run it came from."
-        ) from error
-
-
-def _at_hand(name: str) -> nn.Module:
-    """A model of timm's with pretrained weights that are on this machine already."""
-    if not timm.is_model(name.split(".")[0]):
-        raise CheckpointError(
-            f"{TIMM}{name}: timm {timm.__version__} has no such model. "
-            f"See timm.list_models(pretrained=True)."
-        )
-    weights = _cached_weights(name)
-    if weights is None:
-        raise CheckpointError(
-            f"{TIMM}{name}: its weights are not on this machine, and nothing is downloaded here. "
-            f"Run timm.create_model({name!r}, pretrained=True) once where there is a network, or "
-            f"give a folder that timm reads."
-        )
-    try:
-        return timm.create_model(
-            name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": weights}
-        )
-    except Exception as error:  # whatever timm meets in the file
-        raise CheckpointError(
-            f"{TIMM}{name}: {weights} cannot be loaded ({_first_line(error)}). "
-            f"Remove it, and download it again."
-        ) from error
-
-
-def _cached_weights(name: str) -> str | None:
-    """The file that timm would take, in the cache of its hub or of torch's."""
-    try:
-        config = get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:  # a tag that this model does not have
-        return None
-    if config is None:
-        return None
-    if config.hf_hub_id:
-        names = [config.hf_hub_filename] if config.hf_hub_filename else []
-        for file in (*names, "model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str):
-                return found
-    if isinstance(config.url, str) and config.url:
-        path = Path(torch.hub.get_dir(), "checkpoints", config.url.rpartition("/")[2])
-        return str(path) if path.is_file() else None
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _of_ours(trained: TrainedEncoder) -> Found:
+    return Found(trained.encoder, trained.img_size, trained.mean, trained.std, True)

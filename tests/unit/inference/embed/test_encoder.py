@@ -15,7 +15,7 @@ from adios_tme import load_encoder
 from adios_tme.config.commands.embed import FeatureConfig, Pool
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.timm import ExportedEncoder, write_timm
-from adios_tme.inference.embed import encoder as encoders
+from adios_tme.inference.embed import timm_models
 from adios_tme.inference.embed.encoder import FeatureEncoder, load_feature_encoder, name_of
 from tests.factories import untrained_run
 
@@ -81,7 +81,7 @@ def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def give(name: str) -> nn.Module:
         network: nn.Module = timm.create_model(name, pretrained=False)
         torch.save(network.state_dict(), tmp_path / "weights.pth")
-        monkeypatch.setattr(encoders, "_cached_weights", lambda _: str(tmp_path / "weights.pth"))
+        monkeypatch.setattr(timm_models, "_cached_weights", lambda _: str(tmp_path / "weights.pth"))
         return network.eval()
 
     return give
@@ -168,7 +168,7 @@ def test_weights_in_the_cache_of_the_hub_are_found(
     (repository / "refs" / "main").write_text("abc")
     (snapshot / "model.safetensors").touch()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    found = encoders._cached_weights("vit_tiny_patch16_224")
+    found = timm_models._cached_weights("vit_tiny_patch16_224")
     assert found == str(snapshot / "model.safetensors")
 
 
