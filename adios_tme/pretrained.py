@@ -47,6 +47,12 @@ def load_student(path: Path, device: str | torch.device = "cpu") -> Student:
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_student
+        >>> load_student(run)(torch.randn(2, 3, 32, 32)).shape  # what the loss compares
+        torch.Size([2, 16])
     """
     if is_exported(Path(path)):
         raise CheckpointError(
@@ -62,6 +68,12 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> VisionTransf
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_encoder
+        >>> load_encoder(run)(torch.randn(2, 3, 32, 32))[:, 0].shape  # class tokens: the features
+        torch.Size([2, 32])
     """
     if is_exported(Path(path)):
         return read_timm(Path(path)).encoder.to(device)
@@ -75,6 +87,12 @@ def load_mask_model(path: Path, device: str | torch.device = "cpu") -> MaskGener
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_mask_model
+        >>> load_mask_model(run)(torch.rand(2, 3, 50, 70)).shape
+        torch.Size([2, 3, 50, 70])
     """
     if is_exported(Path(path)):
         exported = MaskGenerator.from_pretrained(path)

@@ -96,6 +96,12 @@ class PatchReader:
 
         Raises:
             CorruptPatchError: If it cannot be read.
+
+        Example:
+            >>> from adios_tme import DatasetIndex, PatchDataset
+            >>> pixels = PatchDataset(DatasetIndex.open(patches)).read(0)
+            >>> pixels.shape, pixels.dtype
+            ((32, 32, 3), dtype('uint8'))
         """
         return self.read_patch(self.mix.patch(row), needed_px)
 
