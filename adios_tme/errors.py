@@ -1,6 +1,15 @@
 """Every exception the package raises on purpose, and the exit code that goes with it.
 
 A message has three parts, one sentence each: what is wrong (with the value), where, what to do.
+
+Example:
+    >>> from adios_tme import load_encoder
+    >>> from adios_tme.errors import AdiosError
+    >>> try:
+    ...     load_encoder("no_such_run")
+    ... except AdiosError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    CheckpointError 1
 """
 
 from __future__ import annotations

@@ -47,6 +47,12 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Studen
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_student
+        >>> load_student(run)(torch.randn(2, 3, 32, 32)).shape  # what the loss compares
+        torch.Size([2, 16])
     """
     if is_exported(Path(path)):
         raise CheckpointError(
@@ -65,6 +71,12 @@ def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Vision
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_encoder
+        >>> load_encoder(run)(torch.randn(2, 3, 32, 32))[:, 0].shape  # class tokens: the features
+        torch.Size([2, 32])
     """
     if is_exported(Path(path)):
         return read_timm(Path(path)).encoder.to(device)
@@ -78,6 +90,12 @@ def load_mask_model(path: str | Path, device: str | torch.device = "cpu") -> Mas
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import load_mask_model
+        >>> load_mask_model(run)(torch.rand(2, 3, 50, 70)).shape
+        torch.Size([2, 3, 50, 70])
     """
     if is_exported(Path(path)):
         exported = MaskGenerator.from_pretrained(path)

@@ -317,8 +317,11 @@ def _parsed(kind: Any) -> tuple[Any, str | None]:
 
 
 def _paragraphs(config_class: type[Config]) -> str:
-    """The docstring with a line a paragraph: a terminal breaks lines at its own width."""
-    text = inspect.cleandoc(config_class.__doc__ or "")
+    """The docstring with a line a paragraph: a terminal breaks lines at its own width.
+
+    Its example in Python is none of a command's.
+    """
+    text = inspect.cleandoc(config_class.__doc__ or "").partition("\n\nExample:")[0]
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 

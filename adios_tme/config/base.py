@@ -132,6 +132,24 @@ class OtherNames:
         self.names = names
 
 
+class MayBePath:
+    """Marks a text that is a path, but for some words.
+
+    Used as ``tissue: Annotated[str, MayBePath("otsu", "none")]``.
+
+    Args:
+        words: Texts that are no paths; one with a colon at its end is the beginning of such texts.
+    """
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def holds_in(self, given: str) -> bool:
+        """Whether a text is a path."""
+        begins = any(given.startswith(word) for word in self.words if word.endswith(":"))
+        return not begins and given not in self.words
+
+
 class Positional:
     """Marks a field that the command line takes as an argument instead of a flag.
 

@@ -14,6 +14,7 @@ from adios_tme.config.base import (
     Basic,
     Config,
     Flag,
+    MayBePath,
     OtherNames,
     Positional,
     Shapes,
@@ -102,7 +103,9 @@ class DataRoot(NamedTuple):
 class DataConfig(Config):
     """Patches and how they are read."""
 
-    data_path: Annotated[tuple[str, ...], Basic(), OtherNames("data", "data_dir", "dataset")] = ()
+    data_path: Annotated[
+        tuple[str, ...], Basic(), OtherNames("data", "data_dir", "dataset"), MayBePath()
+    ] = ()
     """Folder of zip archives, tars or images with H&E patches, or of whole slides (with --mpp); or
     one archive, or a dataset_index.pkl; required unless --demo is given. Given several times, the
     roots make one training set; PATH:0.3 shows each of its patches 0.3 times an epoch."""

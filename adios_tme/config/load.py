@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from adios_tme.config.base import Config, OtherNames, Shapes
+from adios_tme.config.base import Config, MayBePath, OtherNames, Shapes
 from adios_tme.errors import ConfigError
 from adios_tme.files import write_whole
 
@@ -250,6 +250,28 @@ def likely(name: str, config: type[Config]) -> list[Leaf]:
 
 def _other_names(leaf: Leaf) -> tuple[str, ...]:
     return next((mark.names for mark in leaf.field.metadata if isinstance(mark, OtherNames)), ())
+
+
+def with_whole_paths(config: SomeConfig) -> SomeConfig:
+    """The same settings for a process that works in another folder."""
+    whole = {
+        name: _whole(getattr(config, name), field)
+        for name, field in type(config).model_fields.items()
+    }
+    changed = {name: value for name, value in whole.items() if value != getattr(config, name)}
+    return config.model_copy(update=changed)
+
+
+def _whole(value: Any, field: FieldInfo) -> Any:
+    if isinstance(value, Config):
+        return with_whole_paths(value)
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, tuple):
+        return tuple(_whole(part, field) for part in value)
+    marks = [mark for mark in field.metadata if isinstance(mark, MayBePath)]
+    is_path = isinstance(value, str) and any(mark.holds_in(value) for mark in marks)
+    return str(Path(value).absolute()) if is_path else value
 
 
 def write_yaml(config: Config, path: Path) -> None:

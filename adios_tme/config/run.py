@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from adios_tme.config.base import Basic, Config, OtherNames, Shapes, expand_user
+from adios_tme.config.base import Basic, Config, MayBePath, OtherNames, Shapes, expand_user
 
 
 class RunConfig(Config):
@@ -19,14 +19,14 @@ class RunConfig(Config):
     overwrite: bool = False
     """Start afresh in a folder that already holds a run; its files are removed."""
 
-    resume: str = "auto"
+    resume: Annotated[str, MayBePath("auto", "never")] = "auto"
     """`auto` resumes from the newest checkpoint in the output folder, `never` does not; else the
     path of a checkpoint or run folder to resume from."""
 
     accept_new_data: bool = False
     """Resume also when the patches are others than the run has seen."""
 
-    init_from: str | None = None
+    init_from: Annotated[str | None, MayBePath("timm:")] = None
     """Weights to start from, and nothing else of a run: a run, a checkpoint, an exported folder of
     the encoder or the mask model, or `timm:NAME` for the encoder; what does not fit is logged by
     name."""

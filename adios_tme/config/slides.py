@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Positional, expand_user, is_changed
+from adios_tme.config.base import Config, MayBePath, Positional, expand_user, is_changed
 
 #: Microns per pixel that a slide can have; anything else is a unit mistaken for another.
 LEAST_MPP, MOST_MPP = 0.05, 20.0
@@ -27,7 +27,7 @@ class SlideTiling(Config):
     """CSV with the columns wsi and mpp: the microns per pixel of slides that do not state them, or
     state them wrongly. What stands there wins over the slide."""
 
-    tissue: str = "otsu"
+    tissue: Annotated[str, MayBePath(*TISSUE_RULES)] = "otsu"
     """What counts as tissue: otsu (saturation above Otsu's threshold), hsv (purple to pink), none
     (take every tile), or regions drawn in QuPath as GeoJSON: a file for one slide, or a folder with
     SLIDE.geojson for each."""

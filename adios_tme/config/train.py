@@ -57,6 +57,12 @@ class TrainConfig(Config):
     """Train a student encoder and a mask model against each other (ADIOS, Shi et al. 2022).
 
     Out come an encoder that timm loads and a mask model that tells tissue apart without labels.
+
+    Example:
+        >>> from adios_tme import TrainConfig
+        >>> config = TrainConfig(preset="laptop", data_path=["patches"], lr=3e-4)
+        >>> config.optim.lr, config.data.img_size
+        (0.0003, 64)
     """
 
     demo: bool = False

@@ -23,6 +23,14 @@ class PatchDataset(PatchReader, Dataset[Tensor]):
         index: Where they lie; one index, or several as one.
         img_size: Side to which they are resized, in pixels.
         open_slides: Slides that are kept open.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from adios_tme import DatasetIndex, PatchDataset
+        >>> dataset = PatchDataset(DatasetIndex.open(patches), img_size=24)
+        >>> batch = next(iter(DataLoader(dataset, batch_size=4)))
+        >>> batch.shape, batch.dtype
+        (torch.Size([4, 3, 24, 24]), torch.uint8)
     """
 
     def __init__(
@@ -43,6 +51,11 @@ class PatchDataset(PatchReader, Dataset[Tensor]):
         Raises:
             CorruptPatchError: If it cannot be read.
             IndexError: If there is no such row.
+
+        Example:
+            >>> from adios_tme import DatasetIndex, PatchDataset
+            >>> PatchDataset(DatasetIndex.open(patches), img_size=24)[0].shape
+            torch.Size([3, 24, 24])
         """
         pixels = resize_image(self.read(row, self.img_size), self.img_size)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

@@ -70,6 +70,12 @@ class DatasetIndex:
         path: The index file.
         columns: The mapped columns.
         metadata: Strings of the header: format, root of the archives, rule of selection.
+
+    Example:
+        >>> from adios_tme import DatasetIndex
+        >>> index = DatasetIndex.open(patches)
+        >>> len(index), index.num_archives, index.num_slides()
+        (8, 2, 2)
     """
 
     def __init__(
@@ -89,6 +95,11 @@ class DatasetIndex:
 
         Raises:
             DataError: If there is none, or it is damaged or of another kind.
+
+        Example:
+            >>> from adios_tme import DatasetIndex
+            >>> DatasetIndex.open(patches).path.name
+            'dataset_index.safetensors'
         """
         path = Path(path)
         path = path / INDEX_NAME if path.is_dir() else path
@@ -138,7 +149,13 @@ class DatasetIndex:
         return bool((self.columns["archive_kind"] == Kind.SLIDE).any())
 
     def archive(self, number: int) -> ArchiveEntry:
-        """One archive."""
+        """One archive.
+
+        Example:
+            >>> from adios_tme import DatasetIndex
+            >>> DatasetIndex.open(patches).archive(1).path.name
+            'slide_001.zip'
+        """
         return self._archives(np.array([number]))[0]
 
     def archive_path(self, number: int) -> str:
@@ -152,7 +169,14 @@ class DatasetIndex:
         return slice(int(firsts[number]), len(self) if last else int(firsts[number + 1]))
 
     def patch(self, row: int) -> Patch:
-        """One patch; see `patches`."""
+        """One patch; see `patches`.
+
+        Example:
+            >>> from adios_tme import DatasetIndex
+            >>> patch = DatasetIndex.open(patches).patch(5)
+            >>> patch.slide, patch.member.name, patch.coordinates
+            ('slide_001', 'patch_001_448_x448_y0.png', (448, 0))
+        """
         return self.patches([row])[0]
 
     def patches(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Patch]:
@@ -160,6 +184,11 @@ class DatasetIndex:
 
         Raises:
             IndexError: If there is no such row.
+
+        Example:
+            >>> from adios_tme import DatasetIndex
+            >>> [(patch.name, patch.x) for patch in DatasetIndex.open(patches).patches([0, 5])]
+            [('patch_000_448_x0_y0.png', 0), ('patch_001_448_x448_y0.png', 448)]
         """
         places = np.asarray(rows, dtype=np.int64)
         outside = (places < 0) | (places >= len(self))

@@ -53,7 +53,14 @@ def build_index(
     tiling: SlideTiling | None = None,
     rebuild: bool = False,
 ) -> DatasetIndex:
-    """Index the patches below a folder, or bring their index up to date; see `index_archives`."""
+    """Index the patches below a folder, or bring their index up to date; see `index_archives`.
+
+    Example:
+        >>> from adios_tme import build_index
+        >>> index = build_index(patches)
+        >>> len(index), index.patch(0).slide
+        (8, 'slide_000')
+    """
     path = Path(data_path)
     return index_archives(path, selection, output, tiling=tiling, rebuild=rebuild).index
 

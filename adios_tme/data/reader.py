@@ -92,6 +92,12 @@ class PatchReader:
 
         Raises:
             IndexError: If there is no such row.
+
+        Example:
+            >>> from adios_tme import DatasetIndex, PatchDataset
+            >>> patch = PatchDataset(DatasetIndex.open(patches)).patch(5)
+            >>> patch.slide, patch.x, patch.y
+            ('slide_001', 448, 0)
         """
         return self.mix.patch(row)
 
@@ -104,6 +110,12 @@ class PatchReader:
 
         Raises:
             CorruptPatchError: If it cannot be read.
+
+        Example:
+            >>> from adios_tme import DatasetIndex, PatchDataset
+            >>> pixels = PatchDataset(DatasetIndex.open(patches)).read(0)
+            >>> pixels.shape, pixels.dtype
+            ((32, 32, 3), dtype('uint8'))
         """
         return self.read_patch(self.mix.patch(row), needed_px)
 

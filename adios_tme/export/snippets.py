@@ -106,9 +106,7 @@ steps = [
 wsi = open_wsi("slide.svs")
 zs.pp.find_tissues(wsi)
 zs.pp.tile_tissues(wsi, tile_px=SIDE, mpp=0.5)  # microns per pixel of the training patches
-zs.tl.feature_extraction(
-    wsi, model=encoder, model_name="adios_tme", transform=v2.Compose(steps)
-)
+zs.tl.feature_extraction(wsi, model=encoder, model_name="adios_tme", transform=v2.Compose(steps))
 features = wsi["adios_tme_tiles"].X
 """
 #: Filled by ``str.format``.

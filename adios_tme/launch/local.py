@@ -53,6 +53,12 @@ def train(config: TrainConfig, rendezvous: dict[str, Any] | None = None) -> Path
 
     Raises:
         AdiosError: See `adios_tme.training.loop.run_training`; ``exit_code`` tells which.
+
+    Example:
+        >>> from adios_tme import TrainConfig, train
+        >>> config = TrainConfig(data_path=[patches], output_dir="new_run", **tiny)
+        >>> train(config).name
+        'checkpoint.pth'
     """
     return start(Training(config), rendezvous)
 

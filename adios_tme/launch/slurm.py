@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adios_tme.config.launch import minutes_of
+from adios_tme.config.load import with_whole_paths
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import STOPPING
 from adios_tme.errors import ConfigError, LaunchError, TrainingStoppedError
@@ -116,7 +117,7 @@ def submit(config: TrainConfig) -> str:
         return _script(_parameters(config), folder)
     executor = _executor(_parameters(config), folder)
     try:
-        job = executor.submit(TrainJob(_with_whole_paths(config)))
+        job = executor.submit(TrainJob(with_whole_paths(config)))
     except (submitit.core.utils.FailedJobError, FileNotFoundError, RuntimeError) as error:
         raise LaunchError(
             f"{folder}: SLURM did not take the job ({' '.join(str(error).split())}). "
@@ -135,12 +136,6 @@ def _requeues_at() -> signal.Signals:
 
     number: signal.Signals = submitit.JobEnvironment._usr_sig()
     return number
-
-
-def _with_whole_paths(config: TrainConfig) -> TrainConfig:
-    """The same settings for a process that starts in another folder."""
-    run = config.run.model_copy(update={"output_dir": config.run.output_dir.resolve()})
-    return config.model_copy(update={"run": run})
 
 
 def _executor(parameters: dict[str, Any], folder: Path) -> Any:

@@ -90,6 +90,14 @@ class MaskAugment:
         Raises:
             ValueError: If `MaskGenerator` would refuse the images, or its device cannot be used in
                 a worker.
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import MaskAugment, load_mask_model
+            >>> augment = MaskAugment(load_mask_model(run), crops_per_mask=2, crop_size=24)
+            >>> crops = augment(torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8))
+            >>> len(crops), crops[0].shape, crops[0].dtype
+            (6, torch.Size([5, 3, 24, 24]), torch.uint8)
         """
         self._prepare_worker()
         given = self.masks.take(images)

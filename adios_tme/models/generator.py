@@ -47,6 +47,13 @@ class MaskGenerator(
         img_size: That side in pixels.
         mean: Channel means of the normalisation, 0 to 1.
         std: Channel standard deviations, 0 to 1.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import AdiosUNet, MaskGenerator
+        >>> masks = MaskGenerator(AdiosUNet(32), 32, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2))
+        >>> masks(torch.rand(3, 100, 80)).shape
+        torch.Size([3, 100, 80])
     """
 
     def __init__(
@@ -101,6 +108,13 @@ class MaskGenerator(
         Raises:
             ValueError: If images are none of these, of another range, or not finite; or a scale is
                 not above zero, or would be ignored.
+
+        Example:
+            >>> import numpy as np
+            >>> from adios_tme import load_mask_model
+            >>> drawn = load_mask_model(run)(np.zeros((2, 50, 70, 3), dtype=np.uint8))
+            >>> drawn.shape, drawn.dtype
+            ((2, 3, 50, 70), dtype('float32'))
         """
         if torch.compiler.is_compiling() and isinstance(images, Tensor):
             return self._draw(images)  # a batch: what traces it knows no other form
@@ -174,6 +188,12 @@ class MaskGenerator(
 
         Raises:
             CheckpointError: If it is damaged, or something else than a mask model.
+
+        Example:
+            >>> from adios_tme import MaskGenerator
+            >>> masks = MaskGenerator.from_pretrained(exported)
+            >>> masks.img_size, masks.training
+            (32, False)
         """
         path = pretrained_model_name_or_path
         if isinstance(path, Path) and not path.is_dir():

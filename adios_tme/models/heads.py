@@ -22,6 +22,12 @@ class TMEHead(nn.Sequential):
 
     Raises:
         ValueError: If there is no layer.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import TMEHead
+        >>> TMEHead(in_dim=192, hidden_dim=64, output_dim=16)(torch.randn(8, 192)).shape
+        torch.Size([8, 16])
     """
 
     def __init__(

@@ -33,6 +33,13 @@ class AdiosUNet(nn.Module):
 
     Raises:
         ValueError: If the images are too small.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import AdiosUNet
+        >>> network = AdiosUNet(img_size=32, num_masks=4, fbase=8)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 4, 32, 32])
     """
 
     def __init__(
@@ -76,6 +83,13 @@ class AdiosUNet(nn.Module):
 
         Raises:
             ValueError: If the images have another size than the network.
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import AdiosUNet
+            >>> masks = AdiosUNet(img_size=32, num_masks=3, fbase=8)(torch.randn(1, 3, 32, 32))
+            >>> torch.allclose(masks.sum(dim=1), torch.ones(1, 32, 32))
+            True
         """
         if x_BCHW.shape[-2:] != (self.img_size, self.img_size):
             raise ValueError(

@@ -50,6 +50,14 @@ class VisionTransformer(nn.Module):
         drop_path_rate: Stochastic depth of the last block; earlier ones less, linearly.
         attention: Back end; see `adios_tme.models.attention`.
         grad_checkpointing: Recompute the blocks in the backward pass.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import VisionTransformer
+        >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+        >>> tokens = encoder(torch.randn(2, 3, 32, 32))  # 1 class token, 4 registers, 16 patches
+        >>> tokens.shape
+        torch.Size([2, 21, 64])
     """
 
     def __init__(
@@ -116,6 +124,14 @@ class VisionTransformer(nn.Module):
 
         Raises:
             ValueError: If images are no such batch, whole numbers, or not a multiple of the patch.
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import VisionTransformer
+            >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+            >>> views = [torch.randn(2, 3, 32, 32), torch.randn(6, 3, 16, 16)]
+            >>> [tokens.shape for tokens in encoder(views)]
+            [torch.Size([2, 21, 64]), torch.Size([6, 9, 64])]
         """
         batches = [x] if isinstance(x, Tensor) else x
         tokens_TD, packing = self._embed(batches)
@@ -157,6 +173,12 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: If images are none of these, of another range, or not finite; or the
                 encoder knows no normalisation.
+
+        Example:
+            >>> import numpy as np
+            >>> from adios_tme import load_encoder
+            >>> load_encoder(run).encode(np.zeros((2, 50, 70, 3), dtype=np.uint8)).shape
+            (2, 32)
         """
         if fit not in get_args(Fit):
             raise ValueError(f"fit={fit!r} is unknown. Use one of {', '.join(get_args(Fit))}.")
@@ -189,6 +211,13 @@ class VisionTransformer(nn.Module):
 
         Returns:
             (sum of B_i, D) in order.
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import VisionTransformer
+            >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+            >>> encoder.class_tokens([torch.randn(2, 3, 32, 32), torch.randn(6, 3, 16, 16)]).shape
+            torch.Size([8, 64])
         """
         tokens_TD, packing = self._embed(batches)
         *earlier, last = self.blocks
@@ -230,6 +259,13 @@ class VisionTransformer(nn.Module):
 
         Returns:
             Four normed maps (B, D, h, w).
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import VisionTransformer
+            >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+            >>> [tuple(z.shape) for z in encoder.forward_intermediates(torch.randn(1, 3, 32, 32))]
+            [(1, 64, 4, 4), (1, 64, 4, 4), (1, 64, 4, 4), (1, 64, 4, 4)]
         """
         tokens_TD, packing = self._embed([x_BCHW])
         depth = len(self.blocks)

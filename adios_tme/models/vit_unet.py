@@ -40,6 +40,14 @@ class ViTUNet(nn.Module):
         decoder_width: Channels of the decoder after its first doubling, a multiple of 64; half as
             many after each of the next three.
         grad_checkpointing: Recompute the decoder in the backward pass; the encoder has its own.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import ViTUNet, VisionTransformer
+        >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+        >>> network = ViTUNet(encoder, patch_size=8, num_masks=4, decoder_width=64)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 4, 32, 32])
     """
 
     def __init__(
@@ -89,6 +97,15 @@ class ViTUNet(nn.Module):
 
         Returns:
             (B, N, H, W) float32; they add up to one over N.
+
+        Example:
+            >>> import torch
+            >>> from adios_tme import ViTUNet, VisionTransformer
+            >>> encoder = VisionTransformer(32, patch_size=8, embed_dim=64, depth=4, num_heads=2)
+            >>> network = ViTUNet(encoder, patch_size=8, decoder_width=64).eval()
+            >>> masks = network(torch.randn(1, 3, 64, 64))  # of another size, too
+            >>> masks.shape, torch.allclose(masks.sum(dim=1), torch.ones(1, 64, 64))
+            (torch.Size([1, 3, 64, 64]), True)
         """
         *lower, features = self.encoder.forward_intermediates(x_BCHW)
         risen = [self._run(rise, z) for rise, z in zip(self.skips, reversed(lower), strict=True)]
@@ -115,6 +132,13 @@ class ViTUNet(nn.Module):
 
         Returns:
             Why each tensor that did not fit was not used, or keeps its first values.
+
+        Example:
+            >>> from adios_tme import ViTUNet, VisionTransformer, load_encoder
+            >>> encoder = VisionTransformer(64, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+            >>> network = ViTUNet(encoder, patch_size=8, decoder_width=64)
+            >>> network.load_encoder(load_encoder(run).state_dict())  # all of it fits
+            []
         """
         return take_fitting(self.encoder, weights, "encoder", "the student").misfits
 

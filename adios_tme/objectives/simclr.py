@@ -49,6 +49,15 @@ def simclr_loss(clean_BD: Tensor, masked_BD: Tensor, temperature: float) -> Tens
 
     Raises:
         ValueError: If the batches differ in shape or the temperature is not above zero.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import simclr_loss
+        >>> clean, masked = torch.eye(4), torch.eye(4)  # each view is like its own image alone
+        >>> round(float(simclr_loss(clean, masked, temperature=0.1)), 4)
+        0.0003
+        >>> simclr_loss(clean, torch.randn(3, 4, 4), temperature=0.1).shape  # 3 masked views
+        torch.Size([3])
     """
     if masked_BD.shape[-2:] != clean_BD.shape:
         raise ValueError(

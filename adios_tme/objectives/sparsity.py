@@ -28,6 +28,13 @@ def sparsity_penalty(masks_BNHW: Tensor, kind: SparsityPenalty = "inverse_sin") 
 
     Raises:
         ValueError: If the kind is unknown.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import sparsity_penalty
+        >>> half = torch.full((8, 1, 32, 32), 0.5)  # 8 images, one mask of half their area
+        >>> float(sparsity_penalty(half)), float(sparsity_penalty(half, "sinh_squared"))
+        (1.0, 0.0)
     """
     return penalty_of_areas(areas(masks_BNHW), kind)
 

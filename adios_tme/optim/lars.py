@@ -30,6 +30,16 @@ class LARS(torch.optim.Optimizer):
 
     Raises:
         ValueError: If a number is negative.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import LARS
+        >>> layer = torch.nn.Linear(4, 2)
+        >>> optimizer = LARS(layer.parameters(), lr=0.1, weight_decay=1e-4)
+        >>> layer(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> bool(optimizer.state[layer.weight]["momentum_buffer"].any())
+        True
     """
 
     # The protocol of torch's GradScaler, which sets these two and deletes them after a step: both

@@ -33,7 +33,20 @@ class Report:
 
 
 def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
-    """Update the student, then (when due) the mask model, on one batch of normalised images."""
+    """Update the student, then (when due) the mask model, on one batch of normalised images.
+
+    Example:
+        >>> import torch
+        >>> from adios_tme import TrainConfig, train_step
+        >>> from adios_tme.distributed.world import World
+        >>> from adios_tme.training.state import Run
+        >>> config = TrainConfig(data_path=[patches], output_dir="new_run", **tiny)
+        >>> world = World(0, 1, 0, 1, torch.device("cpu"))  # one process
+        >>> state = Run.build(config, world)
+        >>> report = train_step(state, torch.randn(4, 3, 32, 32), state.schedule())
+        >>> report.masks.shape, bool(report.student_loss.isfinite())
+        (torch.Size([4, 3, 32, 32]), True)
+    """
     shares_masks = run.resolved.shares_masks
     masks_BNHW = run.predict_masks(images_BCHW, with_graph=now.mask_is_due and shares_masks)
     views = embed_with_crops(run, run.student, images_BCHW, masks_BNHW.detach())

@@ -23,7 +23,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     *(
         page
-        for folder in ("docs", "docs/benchmarks")
+        for folder in ("docs", "docs/benchmarks", "docs/exports")
         for page in sorted((ROOT / folder).glob("*.md"))
     ),
 ]

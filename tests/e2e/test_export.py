@@ -80,7 +80,7 @@ def test_an_onnx_file_runs_as_the_page_says(
         f"checked against torch.\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.onnx", "run"]
-    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "exports" / "onnx.md").read_text()
     (snippet,) = re.findall(r"```python\n([^`]*onnxruntime[^`]*)```", page)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

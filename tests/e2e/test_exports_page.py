@@ -1,4 +1,4 @@
-"""The code of the page on exports, run as it stands there."""
+"""The code of the pages on exports, run as it stands there."""
 
 from __future__ import annotations
 
@@ -15,21 +15,42 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from adios_tme.config.data import DataConfig
+from adios_tme.config.model import StudentConfig
+from adios_tme.export import snippets
+from adios_tme.export.model_card import eva
 from tests.factories import png, run_main, untrained_run
 
-PAGE = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+FOLDER = Path(__file__).parents[2] / "docs" / "exports"
+PAGES = {page.stem: page.read_text() for page in FOLDER.glob("*.md")}
+#: Not run here: the first two have the code of the model card, test_export.py runs the third.
+NOT_HERE = ("trident", "lazyslide", "onnx")
+#: By the heading above it.
 CODE = {
     section.splitlines()[0]: code
-    for section in re.split(r"^##+ ", PAGE, flags=re.MULTILINE)
+    for name, page in PAGES.items()
+    if name not in NOT_HERE
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)
     for code in re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    if "onnxruntime" not in code  # which test_export.py runs
 }
+#: As a model card of `vit_base` has it.
+EVA = eva(
+    {
+        "architecture": "vit_giant_patch14_reg4_dinov2",
+        "num_features": StudentConfig().embed_dim,
+        "pretrained_cfg": {
+            "input_size": (3, 224, 224),
+            "mean": DataConfig().mean,
+            "std": DataConfig().std,
+        },
+    }
+)
 NUM_MASKS = 3
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both exports and a patch, as the page has them."""
+    """A folder with the exports and a patch, as the pages have them."""
     return tmp_path_factory.mktemp("page")
 
 
@@ -43,6 +64,7 @@ def _in_place(
         (place / "patch.png").write_bytes(png(size_px=80))
         run_main(capsys, 0, "export", "run", "encoder")
         run_main(capsys, 0, "export", "run", "masks", "--what", "mask")
+        run_main(capsys, 0, "export", "run", "teacher.pth", "--format", "dinov2")
 
 
 @pytest.fixture
@@ -61,17 +83,55 @@ def test_every_section_with_code_is_run() -> None:
     assert [section for section in CODE if f'run("{section}")' not in tests] == []
 
 
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        ("timm", snippets.TIMM),
+        ("timm", snippets.OLD_TIMM),
+        ("timm", snippets.PLAIN_TORCH),
+        ("timm", snippets.OURS),
+        ("trident", snippets.TRIDENT),
+        ("lazyslide", snippets.LAZYSLIDE),
+        ("eva", EVA),
+    ],
+)
+def test_page_has_the_code_of_model_cards(page: str, code: str) -> None:
+    assert code.replace("FOLDER", "encoder").replace("SIDE", "224") in PAGES[page]
+
+
+def test_every_page_is_in_the_table_and_in_the_sidebar() -> None:
+    index = PAGES["index"]
+    _, sidebar = index.split("```{toctree}")
+    for page in PAGES.keys() - {"index"}:
+        assert f"]({page}.md)" in index
+        assert f"\n{page}\n" in sidebar
+
+
 def test_timm() -> None:
-    assert run("timm")["data"]["input_size"][1:] == [64, 64]
+    names = run("timm")
+    assert names["data"]["input_size"][1:] == [64, 64]
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = names["encoder"](images)
+        for other in (run("Older versions of timm"), run("torch alone")):
+            torch.testing.assert_close(other["encoder"](images), expected, rtol=0, atol=1e-5)
+
+
+def test_our_own() -> None:
+    assert run("adios_tme")["tokens"].shape == (1, 1 + 4 + (224 // 8) ** 2, 32)
+
+
+def test_teacher() -> None:
+    assert "blocks.0.mlp.w12.weight" in run("Read it")["weights"]
 
 
 def test_masks() -> None:
-    names = run("The mask model")
+    names = run("Draw masks")
     assert names["drawn"].shape == (8, NUM_MASKS, 224, 224)
 
 
 def test_masked_views(patch: Image.Image) -> None:
-    names = run("Masked views in another trainer")
+    names = run("A transform")
     assert [view.size for view in names["views"]] == [patch.size] * NUM_MASKS
     assert [crop.size for crop in names["crops"]] == [(96, 96)] * 2 * NUM_MASKS
 

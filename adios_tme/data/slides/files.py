@@ -77,11 +77,19 @@ def check_tiling(tiling: SlideTiling, slides: list[Path]) -> None:
 
 
 def tiling_digest(tiling: SlideTiling) -> str:
-    """Tells settings apart, and the states of files that they name; empty without a scale."""
+    """Tells settings apart, and the states of files that they name; empty without a scale.
+
+    Where those files lie, and how their paths are written, does not count.
+    """
     if tiling.mpp is None:
         return ""
-    digest = hashlib.sha256(tiling.model_dump_json().encode())
     tissue = None if tiling.tissue in TISSUE_RULES else Path(tiling.tissue)
+    names = {
+        "mpp_csv": tiling.mpp_csv and Path(tiling.mpp_csv.name),
+        "tissue": tissue.name if tissue else tiling.tissue,
+        "coordinates": tiling.coordinates and Path(tiling.coordinates.name),
+    }
+    digest = hashlib.sha256(tiling.model_copy(update=names).model_dump_json().encode())
     for given in (tiling.mpp_csv, tissue, tiling.coordinates):
         for path in _files(given):
             found = path.stat()

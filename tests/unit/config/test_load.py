@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from adios_tme.config.base import Config
 from adios_tme.config.commands.export import ExportConfig
 from adios_tme.config.commands.viz import VizCurvesConfig
 from adios_tme.config.data import DataRoot, IndexConfig, PatchSelection
-from adios_tme.config.load import build, leaves, merge, nest, read_yaml, write_yaml
+from adios_tme.config.load import (
+    build,
+    leaves,
+    merge,
+    nest,
+    read_yaml,
+    with_whole_paths,
+    write_yaml,
+)
 from adios_tme.config.slides import SlideTiling
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.errors import ConfigError
@@ -370,3 +379,51 @@ def test_settings_do_not_change() -> None:
     config, name = PatchSelection(), "all"
     with pytest.raises(AttributeError, match=r"PatchSelection\.all is fixed"):
         setattr(config, name, True)
+
+
+PATHS = {
+    "data_path": ("patches", "more:0.3", "/whole"),
+    "mpp_csv": "scales.csv",
+    "tissue": "regions",
+    "mask_encoder_checkpoint": "old/checkpoint.pth",
+    "output_dir": "run",
+    "resume": "earlier",
+    "init_from": "encoder",
+    "eval_labels": "labels",
+}
+
+
+def test_paths_are_whole_for_a_process_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"mask_model_type": "vit_unet", "patch_size": 16}
+    whole = with_whole_paths(config(**PATHS | sizes, mpp=0.5))
+    assert whole.data.data_path == (f"{tmp_path}/patches", f"{tmp_path}/more:0.3", "/whole")
+    found = {
+        leaf.path[-1]: attrgetter(".".join(leaf.path))(whole)
+        for leaf in leaves(TrainConfig)
+        if leaf.path[-1] in PATHS.keys() - {"data_path"}
+    }
+    expected = {name: tmp_path / str(PATHS[name]) for name in found}
+    assert {name: Path(path) for name, path in found.items()} == expected
+    assert with_whole_paths(whole) == whole
+
+
+def test_words_are_no_paths() -> None:
+    given = config(output_dir="/run", data_path="/patches", init_from="timm:vit_tiny_patch16_224")
+    assert with_whole_paths(given) == given
+
+
+def test_every_path_among_the_settings_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new setting of type Path is one by its type; this knows those that are texts."""
+    monkeypatch.chdir(tmp_path)
+    coordinates = config(mpp=0.5, coordinates="tiles").data.slides
+    assert with_whole_paths(coordinates).coordinates == tmp_path / "tiles"
+    of_type = {
+        leaf.path[-1] for leaf in leaves(TrainConfig) if "Path" in str(leaf.field.annotation)
+    }
+    texts = {"data_path", "tissue", "resume", "init_from"}
+    assert of_type | texts == PATHS.keys() | {"coordinates"}

@@ -166,6 +166,19 @@ def test_a_table_of_scales_that_changed_is_read_again(folder: Path, tmp_path: Pa
         assert build(folder, tiling).index.patches_per_slide()["a"] == count
 
 
+def test_another_spelling_of_the_path_of_a_table_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scales.csv").write_text("wsi,mpp\na.svs,0.25\n")
+    monkeypatch.chdir(tmp_path)
+    tables = (Path("scales.csv"), tmp_path / "scales.csv")
+    first, second = (
+        build(folder, SlideTiling(mpp=0.25, tissue="none", mpp_csv=table)) for table in tables
+    )
+    assert (first.num_scanned, second.num_scanned) == (3, 0)
+    assert first.index.content_digest() == second.index.content_digest()
+
+
 def test_slides_without_a_scale_are_left_out_loudly(folder: Path) -> None:
     (folder / "a.tif").rename(folder / "a.svs")
     make_archive(folder / "d.zip")
