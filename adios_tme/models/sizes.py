@@ -12,6 +12,9 @@ from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
 
+#: Of decoders in folders that do not state one.
+USUAL_DECODER_WIDTH = 256
+
 
 def encoder_sizes(encoder: VisionTransformer) -> dict[str, int]:
     """What `VisionTransformer` takes to be built with these weights."""
@@ -47,6 +50,7 @@ def mask_network_sizes(network: nn.Module) -> dict[str, Any]:
         return {
             "mask_model_type": "vit_unet",
             "num_masks": network.head.out_channels,
+            "decoder_width": network.decoder_width,
             "sizes": encoder_sizes(network.encoder),
         }
     raise ValueError(
@@ -67,5 +71,7 @@ def mask_network_of(settings: Mapping[str, Any]) -> AdiosUNet | ViTUNet:
     if kind == "adios":
         return AdiosUNet(num_masks=num_masks, **sizes)
     if kind == "vit_unet":
-        return ViTUNet(VisionTransformer(**sizes), sizes["patch_size"], num_masks)
+        width = settings.get("decoder_width", USUAL_DECODER_WIDTH)
+        encoder = VisionTransformer(**sizes)
+        return ViTUNet(encoder, sizes["patch_size"], num_masks, decoder_width=width)
     raise ValueError(f"mask_model_type {kind!r}")

@@ -55,6 +55,7 @@ class ViTUNet(nn.Module):
         self.encoder = encoder
         self.dropout = dropout
         self.freeze_encoder = freeze_encoder
+        self.decoder_width = decoder_width
         num_doublings = max(1, round(math.log2(patch_size)))
         widths = [decoder_width >> min(level, NUM_HALVINGS) for level in range(num_doublings)]
         # The level at which the features of 3/4, 1/2 and 1/4 of the depth join.

@@ -57,7 +57,12 @@ PANELS = (
     Panel(
         "cleaned",
         True,
-        {0: "fixed_cleaned", 2: "no_labels_cleaned", 4: "no_labels_by_area"},
+        {
+            0: "fixed_cleaned",
+            2: "no_labels_cleaned",
+            4: "no_labels_by_area",
+            3: "no_labels_with_stain",
+        },
     ),
 )
 
@@ -211,6 +216,7 @@ def _csv_lines(name: str, iteration: int | None, scores: MethodScores) -> list[l
     chosen["fixed_cleaned"] = [scores.channel, scores.threshold, None]
     chosen["no_labels_cleaned"] = chosen["no_labels"]
     chosen["no_labels_by_area"] = [blind.channel, None, None]
+    chosen["no_labels_with_stain"] = chosen["no_labels_by_area"]
     return [
         [name, iteration, protocol, *choice, *_cells(found)]
         for protocol, choice in chosen.items()
