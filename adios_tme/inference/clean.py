@@ -20,7 +20,7 @@ NUM_LEVELS = 256
 #: nuclei and the rest; chosen on the 26 images of docs/studies/masks-and-otsu.md, `folder`.
 MASK_WEIGHT = 0.03
 #: An object stays if the mask is at least this on average over it.
-LEAST_MEAN = 0.5
+LEAST_MEAN = 0.4
 #: Nearest to 0 and 1 that a mask may come before its log-odds are taken.
 NEAREST = 1e-3
 
