@@ -4,18 +4,19 @@
     python docs/studies/study.py masks-and-otsu draw --output out
 
 ``train`` adds a line a run, set and protocol to ``out/NAME.jsonl``; runs that are there stay.
-``draw`` makes the table and the figure of that file. Everything goes through the commands that a
+``draw`` makes the tables and the figure of that file. Everything goes through the commands that a
 user has, so an arm is a line of flags.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,11 @@ SETS = {
 BASE = ["--preset", "laptop", "--patch-size-px", "112", "--save-freq", "100"]
 SCALE = "0.4375"
 PROTOCOLS = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain")
-PROBES = ("backbone", "tme")
 SCORES = ("iou", "aji", "pq")
+OTSU = "cleaned Otsu"
+
+Key = tuple[str, str, str]
+"""Set, arm, protocol."""
 
 
 class Study(NamedTuple):
@@ -136,7 +140,7 @@ def nuclei(run_folder: Path, labels: Path, name: str) -> Iterator[dict[str, Any]
     rival = found["baselines"]["otsu_haematoxylin_cleaned"]["no_labels"]
     yield {
         "set": name,
-        "protocol": "cleaned Otsu",
+        "protocol": OTSU,
         "scores": {score: rival[score]["mean"] for score in SCORES},
     }
 
@@ -170,17 +174,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Print the table and draw the figure: each arm's seeds beside cleaned Otsu, by set."""
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    """Draw each arm's seeds beside cleaned Otsu, set by set, and write the tables of the page."""
+    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         found[line["set"], line["arm"], line["protocol"]].append(line)
     arms = list(dict.fromkeys(line["arm"] for line in lines))
-    figure = Figure(figsize=(11, 0.5 * len(arms) + 2), layout="constrained")
-    for ax, name in zip(figure.subplots(1, len(SETS), sharey=True), SETS, strict=True):
-        rival = next(
-            line for line in lines if (line["set"], line["protocol"]) == (name, "cleaned Otsu")
-        )["scores"]["iou"]
-        ax.axvline(rival, color="0.4", linestyle="--", label="cleaned Otsu")
+    figure = Figure(figsize=(11, 0.6 * len(arms) + 1.5), layout="constrained")
+    axes = figure.subplots(1, len(SETS), sharey=True)
+    for ax, name in zip(axes, SETS, strict=True):
+        ax.axvline(_mean(found[name, arms[0], OTSU], "iou"), color="0.4", ls="--", label=OTSU)
         for number, protocol in enumerate(PROTOCOLS):
             points = [
                 (line["scores"]["iou"], row + 0.15 * (number - 1.5))
@@ -190,22 +192,40 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
             if points:
                 ax.plot(*np.transpose(points), "o", ms=4, color=f"C{number}", label=protocol)
         ax.set(title=name, xlabel="IoU", yticks=range(len(arms)), yticklabels=arms)
-    figure.axes[0].invert_yaxis()
-    figure.axes[0].legend(fontsize="x-small")
+    axes[0].invert_yaxis()
+    axes[0].legend(fontsize="x-small")
     figure.savefig(path, dpi=100)
-    for key, runs in found.items():
-        print("|", " | ".join([*key, str(len(runs)), *_cells(runs)]), "|")
+    text = "\n".join([*_means(found, arms), "", *_differences(found, arms)])
+    path.with_suffix(".tables.md").write_text(text + "\n", encoding="utf-8")
 
 
-def _cells(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Mean over seeds and the spread, and the paired differences."""
-    for score in SCORES:
-        values = [line["scores"][score] for line in runs if score in line["scores"]]
-        if values:
-            yield f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-    for line in runs:
-        for score, apart in line.get("difference", {}).items():
-            yield f"{score} {apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+def _means(found: Mapping[Key, list[dict[str, Any]]], arms: list[str]) -> Iterator[str]:
+    """IoU / AJI / PQ, mean over seeds."""
+    yield "| arm | seeds | protocol | " + " | ".join(SETS) + " |"
+    yield "|---|---|---|" + "---|" * len(SETS)
+    for arm, protocol in [(arms[0], OTSU), *itertools.product(arms, PROTOCOLS)]:
+        runs = [found[name, arm, protocol] for name in SETS]
+        if all(runs):
+            cells = [" / ".join(f"{_mean(each, score):.3f}" for score in SCORES) for each in runs]
+            name, seeds = ("", "") if protocol == OTSU else (arm, str(len(runs[0])))
+            yield f"| {name} | {seeds} | {protocol} | " + " | ".join(cells) + " |"
+
+
+def _differences(found: Mapping[Key, list[dict[str, Any]]], arms: list[str]) -> Iterator[str]:
+    """What mask and stain together have over the strongest cleaned baseline, image by image."""
+    yield "| arm | seed | set | IoU | AJI | PQ |"
+    yield "|---|---|---|---|---|---|"
+    for arm, name in itertools.product(arms, SETS):
+        for line in found[name, arm, "no_labels_with_stain"]:
+            cells = [
+                f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+                for apart in (line["difference"][score] for score in SCORES)
+            ]
+            yield f"| {arm} | {line['seed']} | {name} | " + " | ".join(cells) + " |"
+
+
+def _mean(runs: list[dict[str, Any]], score: str) -> float:
+    return float(np.mean([line["scores"][score] for line in runs]))
 
 
 if __name__ == "__main__":
