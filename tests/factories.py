@@ -58,6 +58,15 @@ def make_dataset(folder: Path, num_archives: int = 3, num_patches: int = 4) -> P
     return folder
 
 
+#: A ViT-U-Net with as little in its encoder and its decoder as there can be.
+VIT_UNET: dict[str, Any] = {
+    "mask_model_type": "vit_unet",
+    "mask_encoder_dim": 64,
+    "mask_encoder_depth": 4,
+    "mask_decoder_width": 64,
+}
+
+
 def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, Any]:
     """Flags of a run that takes milliseconds a step."""
     return {

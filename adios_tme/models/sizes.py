@@ -10,10 +10,7 @@ from torch import nn
 from adios_tme.models.layers import Block
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
-
-#: Of decoders in folders that do not state one.
-USUAL_DECODER_WIDTH = 256
+from adios_tme.models.vit_unet import DECODER_WIDTH, ViTUNet
 
 
 def encoder_sizes(encoder: VisionTransformer) -> dict[str, int]:
@@ -71,7 +68,7 @@ def mask_network_of(settings: Mapping[str, Any]) -> AdiosUNet | ViTUNet:
     if kind == "adios":
         return AdiosUNet(num_masks=num_masks, **sizes)
     if kind == "vit_unet":
-        width = settings.get("decoder_width", USUAL_DECODER_WIDTH)
         encoder = VisionTransformer(**sizes)
+        width = settings.get("decoder_width", DECODER_WIDTH)  # the first folders do not state it
         return ViTUNet(encoder, sizes["patch_size"], num_masks, decoder_width=width)
     raise ValueError(f"mask_model_type {kind!r}")

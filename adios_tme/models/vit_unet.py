@@ -20,6 +20,8 @@ from adios_tme.models.weights import Weights, take_fitting
 
 #: Doublings of the resolution that each leave half of the channels; further ones keep theirs.
 NUM_HALVINGS = 3
+#: Channels of the decoder after its first doubling, unless another number is asked for.
+DECODER_WIDTH = 256
 
 
 class ViTUNet(nn.Module):
@@ -48,14 +50,14 @@ class ViTUNet(nn.Module):
         dropout: float = 0.0,
         freeze_encoder: bool = False,
         grad_checkpointing: bool = False,
-        decoder_width: int = 256,
+        decoder_width: int = DECODER_WIDTH,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = grad_checkpointing
         self.encoder = encoder
+        self.decoder_width = decoder_width
         self.dropout = dropout
         self.freeze_encoder = freeze_encoder
-        self.decoder_width = decoder_width
         num_doublings = max(1, round(math.log2(patch_size)))
         widths = [decoder_width >> min(level, NUM_HALVINGS) for level in range(num_doublings)]
         # The level at which the features of 3/4, 1/2 and 1/4 of the depth join.

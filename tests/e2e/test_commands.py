@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from adios_tme.cli import demo
 from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import (
     as_flags,
@@ -20,8 +22,10 @@ from tests.factories import (
     run_command,
     run_installed_command,
     run_main,
+    surroundings,
     tiny_settings,
 )
+from tests.fork_server import run_forked, run_script
 
 
 def succeed(*arguments: str | Path, run: Callable[..., Any] = run_command) -> str:
@@ -36,10 +40,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-#: Keeps the tests that use one run in one process, so that it is trained once.
-of_trained = pytest.mark.xdist_group("trained")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with archives and a finished run of four iterations."""
@@ -51,7 +51,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@of_trained
 def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     run = trained / "run"
     for name in (
@@ -93,7 +92,6 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     }
 
 
-@of_trained
 def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     state = torch.load(trained / "run" / "checkpoint.pth", weights_only=True)
     assert set(state) == {
@@ -115,7 +113,6 @@ def test_a_checkpoint_holds_what_is_promised(trained: Path) -> None:
     assert not any(name.startswith("module.") for name in state["student"])
 
 
-@of_trained
 def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     succeed("train", "--config", trained / "run" / "config.yaml", "--output-dir", again)
@@ -123,7 +120,6 @@ def test_the_saved_settings_start_the_same_run(trained: Path, tmp_path: Path) ->
     assert all(torch.equal(one["student"][name], other["student"][name]) for name in one["student"])
 
 
-@of_trained
 def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=6)
     succeed("train", *as_flags(flags))
@@ -132,7 +128,6 @@ def test_a_finished_run_goes_on_when_more_is_asked(trained: Path, tmp_path: Path
     assert [line["iteration"] for line in metrics(tmp_path)] == list(range(1, 9))
 
 
-@of_trained
 def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, total_iterations=1, lr=1e-12, min_lr=0)
     said = succeed(
@@ -145,7 +140,6 @@ def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -
         torch.testing.assert_close(state["student"][name], weight, rtol=0, atol=1e-6)
 
 
-@of_trained
 @pytest.mark.slow
 def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, nproc_per_node=2, batch_size_per_gpu=2)
@@ -155,7 +149,6 @@ def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "checkpoint.pth")["world_size"] == 2
 
 
-@of_trained
 @pytest.mark.elastic
 def test_a_mistake_in_two_processes_is_one_message(trained: Path) -> None:
     flags = tiny_settings(trained / "data", trained / "run", nproc_per_node=2, embed_dim=64)
@@ -165,14 +158,12 @@ def test_a_mistake_in_two_processes_is_one_message(trained: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-@of_trained
 def test_indexes_are_built_and_written_as_older_trainers_read_them(trained: Path) -> None:
     said = succeed("index-dataset", trained / "data", "--format", "pickle")
     assert "12" in said
     assert (trained / "data" / "dataset_index.pkl").is_file()
 
 
-@of_trained
 def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     run = trained / "run"
     succeed("viz", "curves", run, run, "--output", tmp_path / "curves.svg")
@@ -186,7 +177,6 @@ def test_pictures_are_drawn(trained: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curves.svg").read_text()[:600]
 
 
-@of_trained
 @pytest.mark.parametrize("words", [["benchmark", "nuclei"], ["benchmark-nuclei"]])
 def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> None:
     small = ["--num-slides", "1", "--patches-per-slide", "1", "--num-labelled", "4"]
@@ -204,12 +194,25 @@ def test_a_run_is_scored(words: list[str], trained: Path, tmp_path: Path) -> Non
     assert json.loads(printed) == saved
 
 
+def with_little_tissue(*words: str) -> None:
+    """Be the command, with fewer patches in the demo than are worth training on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in (("NUM_SLIDES", 3), ("PATCHES_PER_SLIDE", 16), ("NUM_LABELLED", 12)):
+            patch.setattr(demo, name, number)
+        run_script(*words)
+
+
+def run_demo(*words: str) -> subprocess.CompletedProcess[str]:
+    return run_forked(with_little_tissue, *words, environment=surroundings())
+
+
 def test_the_demo_ends_with_pictures_and_scores(tmp_path: Path) -> None:
     short = ("--total-iterations", "2", "--save-freq", "2")
     interrupted = tmp_path / "demo" / ".tissue.partial" / "patches"
     interrupted.mkdir(parents=True)
     (tmp_path / "demo" / "config.yaml").write_text("model: {embed_dim: 7}")
-    said = succeed("train", "--demo", *short, "--overwrite", "--output-dir", tmp_path / "demo")
+    flags = ("--demo", *short, "--overwrite", "--output-dir", str(tmp_path / "demo"))
+    said = succeed("train", *flags, run=run_demo)
     assert not interrupted.parent.exists()
     assert "A randomly chosen channel reaches" in said
     for name in ("masks.png", "curves.png", "nuclei/nuclei_benchmark.json", "checkpoint.pth"):
@@ -256,7 +259,6 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-@of_trained
 def test_another_run_in_the_folder_is_kept(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +268,6 @@ def test_another_run_in_the_folder_is_kept(
     assert (trained / "run" / "config.yaml").read_bytes() == before
 
 
-@of_trained
 def test_a_corrupt_checkpoint_is_named_by_every_command(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -324,7 +325,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
     data.mkdir()
     for archive in (real_data / "tiles").glob("*.zip"):
         (data / archive.name).symlink_to(archive.resolve())
-    # Most of the time goes into windows of labelled images: of one checkpoint, on half their side.
+    # Most of the time goes into windows of labelled images: one checkpoint, on a quarter of a side.
     flags = tiny_settings(data, tmp_path / "run", img_size=64, batch_size_per_gpu=8, save_freq=4)
     said = succeed("train", *as_flags(flags))
     assert "151 patches in 26 archives" in said
@@ -334,7 +335,7 @@ def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path)
         "--label-scale",
         "0.25",
         "--scale",
-        "0.5",
+        "1",
     )
     succeed("benchmark", "nuclei", tmp_path / "run", *scoring, "--output", tmp_path / "s")
     saved = json.loads((tmp_path / "s" / "nuclei_benchmark.json").read_text())

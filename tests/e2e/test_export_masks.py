@@ -15,10 +15,17 @@ import yaml
 import adios_tme
 from adios_tme.errors import CheckpointError
 from adios_tme.export.snippets import AUGMENT, MASKS
-from tests.factories import make_dataset, png, run_command, run_main, tiny_settings, untrained_run
+from tests.factories import (
+    VIT_UNET,
+    make_dataset,
+    png,
+    run_command,
+    run_main,
+    tiny_settings,
+    untrained_run,
+)
 
 FILES = ["README.md", "config.json", "model.safetensors"]
-VIT_UNET = {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4}
 
 
 @pytest.fixture

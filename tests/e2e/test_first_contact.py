@@ -20,8 +20,6 @@ PATCHES = [(slide, x, 512) for slide in ("A12", "B7") for x in range(0, 1024, 25
 #: As `<slide>_<x>_<y>.jpg` has to be read.
 NAMES = r"(?P<slide>.+)_(?P<x>\d+)_(?P<y>\d+)"
 
-pytestmark = pytest.mark.xdist_group("first_contact")
-
 
 def ran(*words: str | Path) -> str:
     found = run_command(*words)

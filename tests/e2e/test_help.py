@@ -13,6 +13,7 @@ import pytest
 from adios_tme.config.load import leaves
 from adios_tme.config.train import TrainConfig
 from tests.factories import command, make_dataset, run_command
+from tests.fork_server import ROOT
 
 COMMANDS = [
     [],
@@ -131,9 +132,50 @@ def imports(*words: str | Path) -> tuple[set[str], str]:
     return imported, found.stdout
 
 
+#: In a fresh interpreter: what each command has imported and says, in a process forked for it.
+ASK_FOR_HELP = """
+import contextlib, io, json, os, sys
+from adios_tme.cli.app import main
+
+for words in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        sys.argv = ["adios-tme", *words, "--help"]
+        said = io.StringIO()
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+            main()
+        print(json.dumps([" ".join(words), sorted(sys.modules), said.getvalue()]))
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[set[str], str]]:
+    """Of every command, what is imported for its help, and the help."""
+    found = subprocess.run(
+        [sys.executable, "-c", ASK_FOR_HELP, json.dumps(COMMANDS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    answers = map(json.loads, found.stdout.splitlines())
+    return {name: (set(imported), said) for name, imported, said in answers}
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_does_not_import_torch(words: list[str]) -> None:
-    imported, said = imports(*words, "--help")
+def test_help_does_not_import_torch(
+    words: list[str], helps: dict[str, tuple[set[str], str]]
+) -> None:
+    imported, said = helps[" ".join(words)]
+    assert "adios_tme.cli.app" in imported
+    assert imported & HEAVY == set()
+    assert len(said) > 400
+
+
+def test_the_installed_help_does_not_import_torch() -> None:
+    imported, said = imports("--help")
     assert imported & HEAVY == set()
     assert len(said) > 400
 

@@ -13,10 +13,7 @@ from adios_tme.viz.report.page import write_report
 from tests.browser import CHROMIUM, Page, browser
 from tests.run_folders import HOSTILE, line_of, make_run_folder, nuclei_results, write_lines
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 WIDTHS = (1440, 360)
 THEMES = ("light", "dark")

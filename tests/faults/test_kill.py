@@ -22,7 +22,14 @@ from adios_tme.errors import TrainingDivergedError
 from adios_tme.run_folder import checkpoints
 from adios_tme.run_folder.checkpoints import list_checkpoints, read_checkpoint
 from adios_tme.training.loop import run_training
-from tests.factories import as_flags, make_dataset, run_command, tiny_config, tiny_settings
+from tests.factories import (
+    VIT_UNET,
+    as_flags,
+    make_dataset,
+    run_command,
+    tiny_config,
+    tiny_settings,
+)
 from tests.faults.launching import children_of, forked, installed, kill, launched
 from tests.fork_server import run_forked, run_script
 
@@ -55,12 +62,13 @@ def settings(folder: Path, run: str, **flags: Any) -> list[str]:
     return as_flags(tiny_settings(folder / "data", folder / run, **random | flags))
 
 
-@pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
+@pytest.mark.parametrize(
+    "mask_model", ["adios", pytest.param("vit_unet", marks=pytest.mark.elastic)]
+)
 def test_killed_and_resumed_is_the_same_as_straight(mask_model: str, tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
-    shape = {"mask_model_type": mask_model, "total_iterations": 6, "save_freq": 2}
-    if mask_model == "vit_unet":
-        shape |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4}
+    networks = VIT_UNET if mask_model == "vit_unet" else {}
+    shape = networks | {"total_iterations": 6, "save_freq": 2}
     straight = run_command("train", *settings(tmp_path, "straight", **shape))
     assert straight.returncode == 0, straight.stderr
 

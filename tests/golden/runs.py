@@ -11,15 +11,23 @@ import hashlib
 import json
 import lzma
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 
+from adios_tme.errors import TrainingStoppedError
+from adios_tme.optim.schedule import Schedule
+from adios_tme.training import loop
+from adios_tme.training.feed import Pass
 from adios_tme.training.loop import run_training
+from adios_tme.training.state import Run
+from adios_tme.training.step import Report
 from tests.factories import make_dataset, tiny_config
 from tests.spawn import run_on_ranks
 
@@ -88,8 +96,8 @@ def play(case: Case, folder: Path) -> dict[str, Any]:
     shape |= case.settings
     lines: list[dict[str, Any]] = []
     if case.stops_at is not None:
-        _train(folder, run, shape | {"save_freq": case.stops_at})
-        lines = _lines(run)[: case.stops_at]
+        _train_and_stop(folder, run, shape, case.stops_at)
+        lines = _lines(run)
         for path in [run / "metrics.jsonl", *run.glob("checkpoint*.pth")]:
             if path.name != f"checkpoint_iter_{case.stops_at:08d}.pth":
                 path.unlink()
@@ -146,6 +154,21 @@ def read_golden(name: str) -> dict[str, Any]:
 
 def _train(folder: Path, run: Path, settings: dict[str, Any]) -> None:
     run_training(tiny_config(folder / "data", run, **settings))
+
+
+def _train_and_stop(folder: Path, run: Path, settings: dict[str, Any], iteration: int) -> None:
+    """Train until a signal comes within an iteration; the run is saved at its end, and left."""
+    real = loop.take_step
+
+    def step_and_stop(state: Run, passes: list[Pass], now: Schedule) -> Report:
+        if state.iteration + 1 == iteration:
+            signal.raise_signal(signal.SIGTERM)
+        return real(state, passes, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "take_step", step_and_stop)
+        with pytest.raises(TrainingStoppedError):
+            _train(folder, run, settings)
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:

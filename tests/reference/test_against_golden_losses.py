@@ -45,7 +45,13 @@ def compare(found: dict[str, Any], golden: dict[str, Any]) -> None:
             assert line[name] == pytest.approx(value, **bounds), name
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.elastic] * (case.num_ranks > 1))
+        for case in CASES
+    ],
+)
 def test_twenty_updates(case: Case, tmp_path: Path) -> None:
     compare(play(case, tmp_path), read_golden(case.name))
 

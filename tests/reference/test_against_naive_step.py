@@ -14,10 +14,9 @@ from adios_tme.distributed.world import World
 from adios_tme.masking.views import random_crops
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
-from tests.factories import tiny_config
+from tests.factories import VIT_UNET, tiny_config
 
 CPU = torch.device("cpu")
-VIT_UNET = {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4}
 
 
 def gradients_of_updates(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[Tensor]:

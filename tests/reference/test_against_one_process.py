@@ -23,7 +23,7 @@ from adios_tme.distributed.world import World, process_group
 from adios_tme.objectives.simclr import simclr_loss
 from adios_tme.training import accumulate, step
 from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import VIT_UNET, tiny_config
 from tests.spawn import run_on_ranks
 
 NUM_IMAGES, NUM_VIEWS, WIDTH = 8, 3, 5
@@ -106,13 +106,12 @@ CASES: list[Case] = [
 def settings_of(case: Case) -> TrainConfig:
     _, mask_model, num_crops, optimizer, option = case
     flags: dict[str, Any] = {
-        "mask_model_type": mask_model,
         "crops_per_mask": num_crops,
         "clip_grad": 0.5,  # below the norms met here
         "total_iterations": 10,
     } | OPTIONS[option]
     if mask_model == "vit_unet":
-        flags |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4, "mask_dropout": 0.0}
+        flags |= VIT_UNET | {"mask_dropout": 0.0}
     if optimizer == "lars":
         flags |= {"optimizer_type": "sgd", "use_lars": True, "lr": 0.1}
     return tiny_config(Path(), Path(), **flags)
@@ -209,7 +208,7 @@ def tolerances(case: Case, network: str) -> tuple[float, float]:
     [
         pytest.param(2, 1, QUICK, id="2-quick"),
         pytest.param(2, 1, WITH_OPTIONS, id="2-options", marks=pytest.mark.elastic),
-        pytest.param(1, 2, WITH_OPTIONS, id="1-options-in-passes"),
+        pytest.param(1, 2, WITH_OPTIONS, id="1-options-in-passes", marks=pytest.mark.elastic),
         pytest.param(2, 2, WITH_OPTIONS, id="2-options-in-passes", marks=pytest.mark.elastic),
         pytest.param(2, 1, CASES, id="2-all", marks=pytest.mark.thorough),
         pytest.param(4, 2, CASES, id="4-all-in-passes", marks=pytest.mark.thorough),

@@ -25,8 +25,6 @@ MEAN, STD = (0.68, 0.56, 0.72), (0.16, 0.17, 0.14)
 #: Neither batches nor sizes of the example that is traced, which has two.
 SHAPES = [(1, SIDE, SIDE), (3, SIDE, SIDE), (1, 75, 20), (3, 20, 131), (2, 9, 9)]
 
-pytestmark = pytest.mark.xdist_group("onnx")
-
 
 def moved(network: nn.Module) -> nn.Module:
     """A network whose every weight has moved from where it began."""

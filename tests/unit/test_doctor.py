@@ -149,6 +149,6 @@ def test_a_loss_that_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     assert finding("training", device="cpu").status == "fail"
 
 
-@pytest.mark.slow
+@pytest.mark.elastic
 def test_processes_add_up() -> None:
     assert finding("processes", device="cpu").found.startswith("2 processes added up by gloo")

@@ -16,8 +16,6 @@ from adios_tme.errors import ConfigError, DataError
 from adios_tme.export.onnx import OnnxExport, check_against_torch, write_onnx
 from adios_tme.version import __version__
 
-pytestmark = pytest.mark.xdist_group("onnx")
-
 
 class Thirds(nn.Module):
     """The smallest network that takes images."""

@@ -23,7 +23,7 @@ from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Student
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
-from tests.factories import run_of, tiny_config
+from tests.factories import VIT_UNET, run_of, tiny_config
 
 CPU = torch.device("cpu")
 #: Count and side.
@@ -108,11 +108,9 @@ def test_steps_after_the_first_compile_nothing(recompute: bool, tmp_path: Path) 
         drop_path_rate=0.4,
         crops_per_mask=1,
         crop_size=16,
-        mask_model_type="vit_unet",
-        mask_encoder_dim=64,
-        mask_encoder_depth=4,
         grad_checkpointing=recompute,
         mask_grad_checkpointing=recompute,
+        **VIT_UNET,
     )
     run = Run.build(config, World(0, 1, 0, 1, CPU))
     images = torch.randn(2, 3, 32, 32)

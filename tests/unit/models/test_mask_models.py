@@ -19,7 +19,7 @@ from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.pretrained import init_mask_encoder
 from adios_tme.run_folder.checkpoints import write_checkpoint
 from adios_tme.training.state import Run
-from tests.factories import run_of, tiny_config
+from tests.factories import VIT_UNET, run_of, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -118,15 +118,15 @@ def test_the_encoder_starts_from_the_student_of_a_run(tmp_path: Path) -> None:
     shape = {"embed_dim": 64, "num_heads": 1, "depth": 4}
     student_run = Run.build(tiny_config(tmp_path, tmp_path, **shape), world)
     path = write_checkpoint(student_run.state(), tmp_path)
-    masks = {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4}
-    run = Run.build(tiny_config(tmp_path, tmp_path, seed=5, **masks), world)
+    run = Run.build(tiny_config(tmp_path, tmp_path, seed=5, **VIT_UNET), world)
     assert isinstance(run.bare_mask_model, ViTUNet)
     init_mask_encoder(run.bare_mask_model, path)
     expected = student_run.bare_student.encoder.state_dict()
     for name, weight in run.bare_mask_model.encoder.state_dict().items():
         assert torch.equal(weight, expected[name]), name
 
-    other = Run.build(tiny_config(tmp_path, tmp_path, **masks | {"mask_encoder_depth": 8}), world)
+    deep = VIT_UNET | {"mask_encoder_depth": 8}
+    other = Run.build(tiny_config(tmp_path, tmp_path, **deep), world)
     assert isinstance(other.bare_mask_model, ViTUNet)
     with pytest.raises(CheckpointError, match="does not fit the mask model's encoder"):
         init_mask_encoder(other.bare_mask_model, path)

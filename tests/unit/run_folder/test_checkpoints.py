@@ -31,7 +31,7 @@ from adios_tme.run_folder.checkpoints import (
 )
 from adios_tme.run_folder.layout import NEWEST, checkpoint_name
 from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import VIT_UNET, tiny_config
 
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -341,8 +341,8 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
 def test_networks_are_loaded_from_a_run(mask_model: str, tmp_path: Path) -> None:
-    options = {"mask_encoder_dim": 64, "mask_encoder_depth": 4} if mask_model == "vit_unet" else {}
-    config = tiny_config(tmp_path, tmp_path, mask_model_type=mask_model, **options)
+    networks = VIT_UNET if mask_model == "vit_unet" else {}
+    config = tiny_config(tmp_path, tmp_path, **networks)
     run = Run.build(config, WORLD)
     write_checkpoint(run.state(), tmp_path)
     images = torch.randn(2, 3, 32, 32)

@@ -13,7 +13,7 @@ from adios_tme.distributed.world import World
 from adios_tme.training import accumulate, step
 from adios_tme.training.batches import Batches, plan_batches
 from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import VIT_UNET, tiny_config
 
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -54,14 +54,9 @@ def test_passes_give_the_numbers_of_one_batch(
     mask_model: str, num_passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "random_crops", lambda views, size: views[..., :16, :16])
-    flags: dict[str, Any] = {
-        "mask_model_type": mask_model,
-        "crops_per_mask": 1,
-        "optimizer_type": "sgd",
-        "lr": 0.05,
-    }
+    flags: dict[str, Any] = {"crops_per_mask": 1, "optimizer_type": "sgd", "lr": 0.05}
     if mask_model == "vit_unet":
-        flags |= {"mask_encoder_dim": 64, "mask_encoder_depth": 4, "mask_dropout": 0.0}
+        flags |= VIT_UNET | {"mask_dropout": 0.0}
     config = tiny_config(Path(), Path(), **flags)
     images = torch.randn(8, 3, 32, 32)
     at_once, in_passes = (Run.build(config, WORLD) for _ in range(2))
@@ -95,9 +90,8 @@ def test_random_draws_are_the_same_in_both_passes(
     flags: dict[str, Any], half: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With dropout, crops and noise the second forward must meet the first one's views."""
-    drawing = {"crops_per_mask": 1, "drop_path_rate": 0.5, "mask_model_type": "vit_unet"}
-    small = {"mask_encoder_dim": 64, "mask_encoder_depth": 4}
-    config = tiny_config(Path(), Path(), **drawing, **small, **flags)
+    drawing = VIT_UNET | {"crops_per_mask": 1, "drop_path_rate": 0.5}
+    config = tiny_config(Path(), Path(), **drawing, **flags)
     run = Run.build(config, WORLD)
     seen: list[Tensor] = []
     real = getattr(step, half)

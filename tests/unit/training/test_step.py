@@ -19,7 +19,7 @@ from adios_tme.objectives.sparsity import sparsity_penalty
 from adios_tme.training.state import Run
 from adios_tme.training.step import embed_with_crops, train_step
 from adios_tme.training.update import frozen
-from tests.factories import tiny_config
+from tests.factories import VIT_UNET, tiny_config
 
 #: Everything that the mask model's loss may have on top.
 OPTIONS: dict[str, Any] = {
@@ -165,13 +165,7 @@ def test_crops_add_a_term_for_each_mask_and_crop(
 def test_one_mask_forward_serves_both_halves_without_dropout(
     dropout: float, expected: int, tmp_path: Path
 ) -> None:
-    run = make_run(
-        tmp_path,
-        mask_model_type="vit_unet",
-        mask_encoder_dim=64,
-        mask_encoder_depth=4,
-        mask_dropout=dropout,
-    )
+    run = make_run(tmp_path, **VIT_UNET, mask_dropout=dropout)
     count = 0
     real = run.bare_mask_model.forward
 
@@ -281,16 +275,15 @@ def test_bf16_stays_close_to_fp32(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mask_model", ["adios", "vit_unet"])
 def test_a_cuda_step_moves_both_networks(precision: str, mask_model: str, tmp_path: Path) -> None:
     world = World(0, 1, 0, 1, torch.device("cuda", 0))
-    wide = {"mask_encoder_dim": 64, "mask_encoder_depth": 4} if mask_model == "vit_unet" else {}
+    networks = VIT_UNET if mask_model == "vit_unet" else {}
     config = tiny_config(
         tmp_path,
         tmp_path,
         device="cuda",
         precision=precision,
-        mask_model_type=mask_model,
         crops_per_mask=1,
         warmup_iterations=0,
-        **wide,
+        **networks,
     )
     run = Run.build(config, world)
     before = weights(run.bare_student), weights(run.bare_mask_model)
@@ -319,7 +312,7 @@ class HostReads(TorchDispatchMode):
     "flags",
     [
         {"crops_per_mask": 1, "crop_size": 16, "drop_path_rate": 0.2},
-        {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4},
+        VIT_UNET,
         {"optimizer_type": "sgd", "use_lars": True},
         {"precision": "bf16"},
         {"precision": "fp16"},

@@ -28,22 +28,19 @@ from adios_tme.models.student import Student
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from adios_tme.training.update import frozen
-from tests.factories import run_of, tiny_config
+from tests.factories import VIT_UNET, run_of, tiny_config
 
 CPU = torch.device("cpu")
-#: Twelve narrow blocks: the proportions of a real student, at a thousandth of its cost.
+#: Six narrow blocks: the proportions of a real student, at a thousandth of its cost.
 NARROW = {
     "img_size": 32,
     "patch_size": 4,
     "embed_dim": 64,
-    "depth": 12,
+    "depth": 6,
     "num_heads": 1,
     "batch_size_per_gpu": 2,
 }
-MASK_MODELS: dict[str, dict[str, Any]] = {
-    "adios": {"mask_model_type": "adios"},
-    "vit_unet": {"mask_model_type": "vit_unet", "mask_encoder_dim": 64, "mask_encoder_depth": 4},
-}
+MASK_MODELS: dict[str, dict[str, Any]] = {"adios": {}, "vit_unet": VIT_UNET}
 
 
 def narrow(folder: Path, mask_model: str, **flags: Any) -> TrainConfig:
