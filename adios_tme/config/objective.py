@@ -69,6 +69,11 @@ class LossConfig(Config):
     """Weight, in the mask model's loss, of the squared difference between the masks and those of
     the mirrored image, mirrored back; costs one more pass of the mask model."""
 
+    stain_weight: Annotated[float, Shapes("step")] = Field(default=0.0, ge=0)
+    """Weight, in the mask model's loss, of the cross-entropy of the first mask with a soft
+    threshold on each image's haematoxylin: nuclei by a prior from the stain, still without a
+    label."""
+
     initial_temp: Annotated[float, Shapes("step")] = Field(default=0.2, gt=0)
     """Contrastive temperature at the first iteration (dimensionless)."""
 

@@ -153,6 +153,7 @@ class TrainConfig(Config):
             "reconstruction_weight",
             "edge_weight",
             "consistency_weight",
+            "stain_weight",
         ):
             if self.mask.mask_source != "learned" and is_changed(self.loss, name):
                 raise ValueError(

@@ -33,8 +33,7 @@ def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
         connected = connected * mask_HW
     if not mask_HW.any():
         return np.zeros(mask_HW.shape, dtype=np.int32)
-    distance = ndimage.distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1].astype(np.float32)
-    height = ndimage.gaussian_filter(distance, SMOOTHING_PX)
+    height = ndimage.gaussian_filter(depth(mask_HW), SMOOTHING_PX)
     highest = ndimage.maximum_filter(height, size=2 * PEAK_DISTANCE_PX + 1)
     is_peak = (height == highest) & mask_HW
     # A small object beside a large one is not the highest around, and is a nucleus all the same.
@@ -44,6 +43,25 @@ def split_nuclei(mask_HW: NDArray[np.bool_]) -> Labels:
     is_peak.flat[_highest_of_each(height, connected, without)] = True
     peaks, _ = ndimage.label(is_peak, structure=np.ones((3, 3)))
     return _flood(height, peaks, connected, num_objects)
+
+
+def depth(mask_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Distance of each pixel of a mask to the nearest one outside, where the image's border is too.
+
+    As `scipy.ndimage.distance_transform_edt`, which works out the background's distances as well.
+    """
+    nearest_2HW = ndimage.distance_transform_edt(
+        np.pad(mask_HW, 1), return_distances=False, return_indices=True
+    )[:, 1:-1, 1:-1]
+    places = np.nonzero(mask_HW)
+    # Of the padded image, where pixels lie one further down and right.
+    down, right = (
+        of_pixel + 1 - nearest_HW[places]
+        for of_pixel, nearest_HW in zip(places, nearest_2HW, strict=True)
+    )
+    depth_HW = np.zeros(mask_HW.shape, dtype=np.float32)
+    depth_HW[places] = np.sqrt(down**2 + right**2)
+    return depth_HW
 
 
 def _flood(

@@ -11,13 +11,14 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from adios_tme.config.objective import LossConfig
-from adios_tme.data.stain import optical_density
+from adios_tme.data.stain import batch_haematoxylin, optical_density
 from adios_tme.models.layers import Normalise
 from adios_tme.objectives.area import AreaPenalty
 from adios_tme.objectives.consistency import consistency_penalty, mirrored
 from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.smoothness import edge_penalty
 from adios_tme.objectives.sparsity import entropy_penalty
+from adios_tme.objectives.stain_prior import stain_penalty
 
 
 class Networks(Protocol):
@@ -51,6 +52,7 @@ class MaskPenalty(nn.Module):
             "reconstruction_penalty": (loss.reconstruction_weight, _reconstruction),
             "edge_penalty": (loss.edge_weight, self._edges),
             "consistency_penalty": (loss.consistency_weight, _consistency),
+            "stain_penalty": (loss.stain_weight, self._stain),
         }
         self._terms = {name: term for name, (weight, term) in others.items() if weight > 0}
         self._weights = {self._area.name: loss.alpha_sparsity} | {
@@ -103,6 +105,10 @@ class MaskPenalty(nn.Module):
     def _edges(self, networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
         density_BHW = optical_density(self._normalise.undo(images_BCHW)).mean(dim=1)
         return edge_penalty(masks_BNHW, density_BHW)
+
+    def _stain(self, networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:
+        haematoxylin_BHW = batch_haematoxylin(self._normalise.undo(images_BCHW))
+        return stain_penalty(masks_BNHW, haematoxylin_BHW)
 
 
 def _entropy(networks: Networks, images_BCHW: Tensor, masks_BNHW: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 from adios_tme.config.objective import LossConfig
 from adios_tme.objectives.area import AreaPenalty
@@ -17,6 +19,7 @@ from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.simclr import simclr_loss
 from adios_tme.objectives.smoothness import edge_penalty
 from adios_tme.objectives.sparsity import entropy_penalty, sparsity_penalty
+from adios_tme.objectives.stain_prior import NUM_LEVELS, SOFTNESS, otsu, soft_target, stain_penalty
 
 
 def nt_xent_by_loops(
@@ -213,3 +216,58 @@ def test_regions_rebuild_the_features_of_their_patches() -> None:
     vectors = torch.randn(5, 3)[:, kinds][None]
     whole = pure.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     assert reconstruction_penalty(whole, vectors).item() == pytest.approx(0, abs=1e-6)
+
+
+def some_amounts() -> NDArray[np.float64]:
+    """Haematoxylin (B, H, W) with dark squares on a noisy ground, more of them in each image."""
+    generator = np.random.default_rng(3)
+    amounts = generator.random((3, 24, 20)) / 5
+    for image, row in itertools.product(range(3), range(3)):
+        amounts[image, 8 * row : 8 * row + 5, 3 : 6 + 4 * image] += 0.5
+    return amounts
+
+
+def target_by_skimage(amount: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Soft target of one image and its weight, with the classes counted pixel by pixel."""
+    smooth = ndimage.gaussian_filter(amount, 1.0, mode="nearest", truncate=3.0)
+    low, span = smooth.min(), np.ptp(smooth)
+    level = np.minimum(((smooth - low) / span * NUM_LEVELS).astype(int), NUM_LEVELS - 1)
+    counts = np.bincount(level.ravel(), minlength=NUM_LEVELS)
+    last_below = threshold_otsu(hist=(counts, np.arange(NUM_LEVELS)))
+    classes = [level[level <= last_below], level[level > last_below]]
+    apart = (classes[1].mean() - classes[0].mean()) / NUM_LEVELS * span
+    within = sum(values.var() * values.size for values in classes) / level.size
+    threshold = low + (last_below + 1) / NUM_LEVELS * span
+    target = 1 / (1 + np.exp(-(smooth - threshold) / (SOFTNESS * apart)))
+    return target, 1 - within / level.var()
+
+
+def test_the_first_mask_is_drawn_to_what_takes_up_haematoxylin() -> None:
+    amounts = some_amounts()
+    generator = np.random.default_rng(4)
+    logits = generator.normal(size=(3, 3, 24, 20))
+    masks = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = 0.0
+    for amount, mask in zip(amounts, masks[:, 0], strict=True):
+        target, weight = target_by_skimage(amount)
+        entropy = -(target * np.log(mask) + (1 - target) * np.log(1 - mask)).mean()
+        expected += weight * entropy / len(amounts)
+    found = stain_penalty(torch.tensor(masks), torch.tensor(amounts)).item()
+    assert found == pytest.approx(expected, rel=1e-4)
+    target, weight = soft_target(torch.tensor(amounts))
+    best = torch.stack([target, (1 - target) / 2, (1 - target) / 2], dim=1)
+    assert stain_penalty(best, torch.tensor(amounts)).item() < found
+    assert ((weight > 0.5) & (weight < 1)).all()
+
+
+def test_a_flat_image_asks_nothing_of_the_first_mask() -> None:
+    masks = torch.full((1, 3, 24, 20), 1 / 3, requires_grad=True)
+    penalty = stain_penalty(masks, torch.full((1, 24, 20), 0.3))
+    penalty.backward()
+    assert penalty.item() == 0
+    assert masks.grad is not None
+    assert torch.equal(masks.grad, torch.zeros_like(masks))
+    threshold, apart, separability = otsu(torch.full((2, 9), 0.3))
+    assert torch.equal(apart, torch.zeros(2))
+    assert torch.equal(separability, torch.zeros(2))
+    assert torch.isfinite(threshold).all()

@@ -44,7 +44,7 @@ def gradients_of_updates(optimizer: torch.optim.Optimizer, network: nn.Module) -
         {"grad_checkpointing": True, "optimizer_type": "sgd"},
         {"fill": "mean", "edge_weight": 2.0, "area_over": "batch"},
         {"fill": "blur", "area_targets": (0.5, 0.3, 0.2), "consistency_weight": 2.0},
-        VIT_UNET | {"mask_dropout": 0.0, "reconstruction_weight": 2.0},
+        VIT_UNET | {"mask_dropout": 0.0, "reconstruction_weight": 2.0, "stain_weight": 3.0},
     ],
 )
 def test_losses_and_gradients_equal_the_naive_steps(flags: dict[str, Any], tmp_path: Path) -> None:

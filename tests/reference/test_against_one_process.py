@@ -80,6 +80,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "edges": {"edge_weight": 3.0},
     "consistency": {"consistency_weight": 5.0},
     "entropy": {"alpha_entropy": 2.0},
+    "stain": {"stain_weight": 2.0},
     "adios_s": {"variant": "adios_s"},
     **{name: {"objective": name, "predictor_hidden_dim": 12} for name in OBJECTIVES},
 }

@@ -139,6 +139,7 @@ def summarise(
         no_labels=found["no_labels"],
         no_labels_cleaned=found.get("no_labels_cleaned"),
         no_labels_by_area=found.get("no_labels_by_area"),
+        no_labels_with_stain=found.get("no_labels_with_stain"),
         no_labels_choice=NoLabelsChoice(blind.channel + 1, blind.threshold, blind.correlation),
         oracle=_intervals(oracle_IS, seed),
         random_channel_iou=float(random_N.mean()),

@@ -21,6 +21,7 @@ from adios_tme.inference.clean import (
     counts_at,
     level_of_area,
     levels_of,
+    mask_with_stain,
     otsu_mask,
 )
 from adios_tme.inference.nuclei import Labels, split_nuclei
@@ -176,8 +177,11 @@ def _chosen_masks(
     yield "fixed_cleaned", cleaning.above(level, smoothed[fixed.channel])
     mask_HW = smoothed[blind.channel]
     yield "no_labels_cleaned", cleaning.above(blind.threshold, mask_HW)
-    num_pixels = int(otsu_mask(haematoxylin(pixels_HW3), cleaning).sum())
-    yield "no_labels_by_area", cleaning.above(level_of_area(mask_HW, num_pixels), mask_HW)
+    amount_HW = cleaning.smooth(haematoxylin(pixels_HW3))
+    stained_HW = cleaning.tidy(otsu_mask(amount_HW))
+    level = level_of_area(mask_HW, int(stained_HW.sum()))
+    yield "no_labels_by_area", cleaning.above(level, mask_HW)
+    yield "no_labels_with_stain", mask_with_stain(mask_HW, amount_HW, stained_HW, cleaning)
 
 
 class _Nuclei:

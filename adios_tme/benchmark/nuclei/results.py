@@ -61,6 +61,7 @@ SEGMENTATIONS = (
     "no_labels",
     "no_labels_cleaned",
     "no_labels_by_area",
+    "no_labels_with_stain",
 )
 #: Scores of which each image's is kept, so that two methods can be compared image by image.
 PAIRED = ("iou", "aji", "pq")
@@ -136,6 +137,8 @@ class MethodScores:
     no_labels_cleaned: Scores[Interval] | None
     no_labels_by_area: Scores[Interval] | None
     """That channel, smoothed, on as many pixels of each image as cleaned Otsu takes, cleaned."""
+    no_labels_with_stain: Scores[Interval] | None
+    """That channel and the haematoxylin together; see `adios_tme.inference.clean`."""
     no_labels_choice: NoLabelsChoice
     oracle: Scores[Interval]
     """Over all images."""

@@ -28,6 +28,7 @@ from adios_tme.benchmark.nuclei.pannuke import PanNuke
 from adios_tme.benchmark.nuclei.pixel_scores import ORACLE_THRESHOLD, THRESHOLDS
 from adios_tme.benchmark.nuclei.results import (
     RESULTS_NAME,
+    SEGMENTATIONS,
     CheckpointScores,
     Differences,
     MethodScores,
@@ -40,7 +41,7 @@ from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import ConfigError
-from adios_tme.inference.clean import USUAL_SCALE, Cleaning
+from adios_tme.inference.clean import LEAST_MEAN, MASK_WEIGHT, USUAL_SCALE, Cleaning
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
 from adios_tme.pretrained import TrainedMaskModel, load_for_scoring
 from adios_tme.terminal import Count
@@ -163,6 +164,8 @@ def _protocol(
             "scale_is_assumed": _label_scale(config, images) is None,
             **asdict(cleaning),
         },
+        "segmentations": list(SEGMENTATIONS),
+        "with_stain": {"mask_weight": MASK_WEIGHT, "least_mean": LEAST_MEAN},
         "oracle_threshold": float(THRESHOLDS[ORACLE_THRESHOLD]),
         "thresholds": THRESHOLDS.tolist(),
         "confidence": CONFIDENCE,

@@ -45,6 +45,7 @@ IN_WORDS = {
     "no_labels": "no labels",
     "no_labels_cleaned": "no labels, cleaned",
     "no_labels_by_area": "no labels, cleaned, on cleaned Otsu's area",
+    "no_labels_with_stain": "no labels, mask and haematoxylin together",
     "oracle": "oracle channel",
 }
 

@@ -27,6 +27,7 @@ def test_the_presets_that_ship() -> None:
         "single-gpu",
         "slurm-8gpu",
         "stable",
+        "stain-prior",
     ]
 
 

@@ -14,6 +14,7 @@ from adios_tme.inference.clean import (
     counts_at,
     level_of_area,
     levels_of,
+    mask_with_stain,
     otsu_level,
     otsu_mask,
 )
@@ -94,3 +95,31 @@ def test_a_flat_mask_is_all_or_nothing(value: float, covers: bool) -> None:
 def test_a_level_has_the_area_that_is_asked_for(num_pixels: int) -> None:
     mask = np.random.default_rng(0).permutation(6400).reshape(80, 80) / 6400
     assert (mask >= level_of_area(mask, num_pixels)).sum() == min(num_pixels, 6400)
+
+
+def test_a_mask_corrects_what_the_stain_says() -> None:
+    noise_HW = np.random.default_rng(0).random((60, 60)).astype(np.float32)
+    amount = 0.12 * noise_HW
+    amount[5:25, 5:25] = 0.45 + 0.4 * noise_HW[5:25, 5:25]  # a nucleus that both see
+    amount[5:25, 35:55] = 0.45 + 0.4 * noise_HW[5:25, 35:55]  # a fibre that the mask knows
+    amount[40:50, 10:20] = 0.3  # a pale nucleus, under the threshold
+    amount[40:50, 35:45] = 0.3  # as pale, and no nucleus
+    soft = np.full((60, 60), 0.05, np.float32)
+    soft[5:25, 5:25] = soft[40:50, 10:20] = 0.99
+    stained = otsu_mask(amount)
+    assert stained[15, 15]
+    assert stained[15, 45]
+    assert not stained[45].any()
+    found = mask_with_stain(soft, amount, stained, AT_40X)
+    expected = np.zeros((60, 60), bool)
+    expected[5:25, 5:25] = expected[40:50, 10:20] = True
+    np.testing.assert_array_equal(found, AT_40X.tidy(expected))
+
+
+def test_a_mask_that_says_nothing_leaves_the_stain_alone() -> None:
+    amount = AT_40X.smooth(noise(6))
+    stained = AT_40X.tidy(otsu_mask(amount))
+    even = np.full_like(amount, 0.5)
+    np.testing.assert_array_equal(mask_with_stain(even, amount, stained, AT_40X), stained)
+    for flat in (np.zeros_like(stained), np.ones_like(stained)):
+        np.testing.assert_array_equal(mask_with_stain(even, amount, flat, AT_40X), flat)

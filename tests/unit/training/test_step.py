@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "edge_weight": 0.4,
     "consistency_weight": 0.5,
     "alpha_entropy": 0.6,
+    "stain_weight": 0.7,
 }
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -90,6 +91,7 @@ def test_named_penalties_are_weighed_and_added(tmp_path: Path) -> None:
         "edge_penalty": 0.4,
         "consistency_penalty": 0.5,
         "entropy_penalty": 0.6,
+        "stain_penalty": 0.7,
     }
     assert report.penalties.keys() == weights.keys()
     assert report.mask_loss is not None

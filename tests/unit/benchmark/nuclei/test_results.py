@@ -35,7 +35,10 @@ from tests.factories import tiny_config
 
 SCORES = ["iou", "dice", "precision", "recall", "auprc", "aji", "pq", "dq", "sq"]
 INTERVALS = [f"{score}.{part}" for score in SCORES for part in ("mean", "std", "low", "high")]
-RAW, CLEANED = ["fixed", "no_labels"], ["fixed_cleaned", "no_labels_cleaned", "no_labels_by_area"]
+RAW, CLEANED = (
+    ["fixed", "no_labels"],
+    ["fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain"],
+)
 PAIRED = ["iou", "aji", "pq"]
 
 
@@ -52,6 +55,7 @@ def method_keys(*, is_baseline: bool, tissues: bool) -> list[str]:
         *(f"no_labels.{name}" for name in INTERVALS),
         *cleaned("no_labels_cleaned"),
         *cleaned("no_labels_by_area"),
+        *cleaned("no_labels_with_stain"),
         *(f"no_labels_choice.{name}" for name in ("channel", "threshold", "correlation[]")),
         *(f"oracle.{name}" for name in INTERVALS),
         "random_channel_iou",
@@ -88,6 +92,9 @@ PROTOCOL = [
     "cleaning.opening_um",
     "cleaning.smallest_um2",
     "cleaning.largest_hole_um2",
+    "segmentations[]",
+    "with_stain.mask_weight",
+    "with_stain.least_mean",
     "oracle_threshold",
     "thresholds[]",
     "confidence",
@@ -182,6 +189,7 @@ def method(start: float, *, tissues: bool) -> MethodScores:
         no_labels=Scores(*intervals),
         no_labels_cleaned=None,
         no_labels_by_area=Scores(*intervals[::-1]) if tissues else None,
+        no_labels_with_stain=None,
         no_labels_choice=NoLabelsChoice(1, 0.5, (0.7, -0.25)),
         oracle=Scores(*intervals[::-1]),
         random_channel_iou=start / 6,

@@ -419,7 +419,7 @@ def test_the_report_has_a_line_for_every_method(
     with (config.output / "nuclei_benchmark.csv").open() as file:
         rows = list(csv.DictReader(file))
     raw = ("fixed", "oracle", "no_labels")
-    cleaned = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area")
+    cleaned = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain")
     assert [(row["method"], row["iteration"], row["protocol"]) for row in rows] == [
         *(
             ("mask model", iteration, protocol)
@@ -482,7 +482,7 @@ def test_masks_are_cleaned_at_the_scale_of_the_images(
     assert [told in text for text in caplog.messages] == ([True] if label_scale is None else [])
     # Its masks are cleaned as the baseline is.
     scores = results.newest.scores
-    for name in ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area"):
+    for name in ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain"):
         assert getattr(scores, name).iou.mean == pytest.approx(
             np.mean(scores.per_image[name]["iou"]), abs=1e-4
         )

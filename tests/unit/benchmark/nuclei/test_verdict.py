@@ -20,7 +20,14 @@ from adios_tme.benchmark.nuclei.results import (
 from adios_tme.benchmark.nuclei.verdict import course_of, differences, summary
 
 SIZE = 40
-PARTS = ("fixed", "fixed_cleaned", "no_labels", "no_labels_cleaned", "no_labels_by_area")
+PARTS = (
+    "fixed",
+    "fixed_cleaned",
+    "no_labels",
+    "no_labels_cleaned",
+    "no_labels_by_area",
+    "no_labels_with_stain",
+)
 RNG = np.random.default_rng(0)
 #: How hard each image is: much larger than what tells methods apart.
 HARDNESS = RNG.uniform(0.2, 0.7, SIZE)
@@ -36,6 +43,7 @@ def method(per_image: dict[str, NDArray[np.float64]], aji: float = 0.0) -> Metho
         no_labels=means,
         no_labels_cleaned=None,
         no_labels_by_area=None,
+        no_labels_with_stain=None,
         no_labels_choice=NoLabelsChoice(2, 0.31, (0.1, 0.77, -0.2)),
         oracle=means,
         random_channel_iou=0.2,

@@ -106,7 +106,12 @@ def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
     [
         {"reconstruction_weight": 1.0},
         {"consistency_weight": 1.0},
-        {"area_targets": (0.2, 0.4, 0.4), "area_over": "batch", "edge_weight": 1.0},
+        {
+            "area_targets": (0.2, 0.4, 0.4),
+            "area_over": "batch",
+            "edge_weight": 1.0,
+            "stain_weight": 1.0,
+        },
         {"fill": "mean"},
         {"fill": "blur"},
         {"fill": "noise"},
@@ -338,7 +343,7 @@ def test_the_documents_table_of_options(column: str, tmp_path: Path) -> None:
     }
     weights = {name: 1.0 for name in told if name.endswith("_weight")}
     assert told.keys() == values.keys() | weights.keys()
-    assert len(weights) == 3
+    assert len(weights) == 4
     for name, value in (values | weights).items():
         options = {name: value, "mask_model_type": column}
         cost = StepCost.of(settings_of_a_run(tmp_path, **options))
