@@ -121,6 +121,10 @@ def test_our_own() -> None:
     assert run("adios_tme")["tokens"].shape == (1, 1 + 4 + (224 // 8) ** 2, 32)
 
 
+def test_images_as_they_are_read() -> None:
+    assert run("Images as they are read")["features"].shape == (8, 32)
+
+
 def test_teacher() -> None:
     assert "blocks.0.mlp.w12.weight" in run("Read it")["weights"]
 
