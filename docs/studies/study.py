@@ -195,8 +195,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     axes[0].invert_yaxis()
     axes[0].legend(fontsize="x-small")
     figure.savefig(path, dpi=100)
-    text = "\n".join([*_means(found, arms), "", *_differences(found, arms)])
-    path.with_suffix(".tables.md").write_text(text + "\n", encoding="utf-8")
+    for name, rows in (("means", _means), ("differences", _differences)):
+        text = "\n".join(rows(found, arms)) + "\n"
+        path.with_suffix(f".{name}.md").write_text(text, encoding="utf-8")
 
 
 def _means(found: Mapping[Key, list[dict[str, Any]]], arms: list[str]) -> Iterator[str]:

@@ -254,10 +254,11 @@ def test_the_first_mask_is_drawn_to_what_takes_up_haematoxylin() -> None:
         expected += weight * entropy / len(amounts)
     found = stain_penalty(torch.tensor(masks), torch.tensor(amounts)).item()
     assert found == pytest.approx(expected, rel=1e-4)
-    target, weight = soft_target(torch.tensor(amounts))
-    best = torch.stack([target, (1 - target) / 2, (1 - target) / 2], dim=1)
+    target_BHW, weight_B = soft_target(torch.tensor(amounts))
+    rest_BHW = (1 - target_BHW) / 2
+    best = torch.stack([target_BHW, rest_BHW, rest_BHW], dim=1)
     assert stain_penalty(best, torch.tensor(amounts)).item() < found
-    assert ((weight > 0.5) & (weight < 1)).all()
+    assert ((weight_B > 0.5) & (weight_B < 1)).all()
 
 
 def test_a_flat_image_asks_nothing_of_the_first_mask() -> None:
