@@ -99,7 +99,7 @@ def _in_source(source: Source, folder: Path, left_out: LeftOut) -> list[_Place]:
         raise DataError(scan.fault)
     place = source.path if source.kind == Kind.FOLDER else source.path.with_suffix("")
     below = PurePosixPath(place.relative_to(folder).as_posix())
-    left_out.merge(scan.left_out, str(below))
+    left_out.merge(scan.left_out, folder.name if place == folder else str(below))
     places = []
     for member in map(scan.members.member, range(len(scan.members))):
         path = below / member.name

@@ -65,7 +65,10 @@ def otsu(amount_BP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low_B1 = amount_BP.amin(dim=1, keepdim=True)
     span_B1 = (amount_BP.amax(dim=1, keepdim=True) - low_B1).clamp(min=SMALLEST)
     level_BP = ((amount_BP - low_B1) / span_B1 * NUM_LEVELS).long().clamp(max=NUM_LEVELS - 1)
-    share_BL = F.one_hot(level_BP, NUM_LEVELS).float().mean(dim=1)
+    # Counts are whole numbers: their sum is the same in any order.
+    counts_BL = amount_BP.new_zeros(len(amount_BP), NUM_LEVELS)
+    counts_BL.scatter_add_(1, level_BP, torch.ones_like(amount_BP))
+    share_BL = counts_BL / amount_BP.shape[1]
     centre_L = (torch.arange(NUM_LEVELS, device=amount_BP.device) + 0.5) / NUM_LEVELS
     below_BL = share_BL.cumsum(dim=1)
     moment_BL = (share_BL * centre_L).cumsum(dim=1)

@@ -367,7 +367,7 @@ def test_processes_are_launched_as_for_training(run: Path, data: Path, tmp_path:
 def test_the_page_on_features_does_what_it_says(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text().replace("\\\n", "")
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
         make_archive(tmp_path / "patches" / f"slide_{number:03d}.zip", seed=number)

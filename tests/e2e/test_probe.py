@@ -21,7 +21,7 @@ from adios_tme.training.state import Run
 from tests.factories import run_command, run_main, tiny_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probe.md").read_text()
-COMMANDS = re.findall(r"^\$ (adios-tme .*)$", PAGE, re.M)
+COMMANDS = re.findall(r"^\$ (adios-tme .*)$", PAGE.replace("\\\n", ""), re.M)
 
 
 def make_classes(folder: Path, num_each: int = 6) -> Path:

@@ -290,7 +290,7 @@ def test_a_path_that_is_there_may_hold_a_colon(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["(?P<sldie>a)", "a", "(", "(?P<x>1)"])
 def test_a_name_pattern_that_says_nothing_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="name_pattern"):
+    with pytest.raises(ConfigError, match="name_pattern"):
         PatchSelection(name_pattern=pattern)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adios_tme.errors import CheckpointError, DataError
+from adios_tme.errors import CheckpointError, ConfigError, DataError
 from adios_tme.models.layers import Normalise
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.training.loop import run_training
@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_read_is_named(
 def test_a_setting_that_would_be_ignored_is_refused() -> None:
     from adios_tme.config.commands.viz import VizFeaturesConfig
 
-    with pytest.raises(ValueError, match="colour_by=class would be ignored without map"):
+    with pytest.raises(ConfigError, match="colour_by=class would be ignored without map"):
         VizFeaturesConfig(checkpoint=Path("r"), images=Path("i"), colour_by="class")
-    with pytest.raises(ValueError, match="gallery=9 would be ignored without map or neighbours"):
+    with pytest.raises(ConfigError, match="gallery=9 would be ignored without map or neighbours"):
         VizFeaturesConfig(checkpoint=Path("r"), images=Path("i"), gallery=9)

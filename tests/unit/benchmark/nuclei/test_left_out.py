@@ -153,10 +153,10 @@ def test_pictures_of_masks_tell_the_terminal_and_json(
     capsys.readouterr()
     viz.masks(drawing(output=output))  # the first picture is none of the images
     said = capsys.readouterr().out
-    assert "Left out: 1 pictures or output folders that adios-tme wrote (masks.png)." in said
+    assert "Left out: 1 pictures or output folders that adios-tme wrote (images/masks.png)." in said
     output.unlink()
-    assert "Left out: 1 files that are not images (notes.txt)." in said
-    assert "(Thumbs.db)" in said
+    assert "Left out: 1 files that are not images (images/notes.txt)" in said
+    assert "(images/Thumbs.db)" in said
     viz.masks(drawing(json_output=True))
     told = json.loads(capsys.readouterr().out)
     assert told["num_images"] == NUM_IMAGES
