@@ -20,6 +20,7 @@ from torch import nn
 from adios_tme.config.load import build
 from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
+from adios_tme.distributed.world import named_device
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.folder import is_exported, is_mask_folder
 from adios_tme.export.run_facts import RunFacts, run_facts
@@ -47,6 +48,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Studen
 
     Raises:
         CheckpointError: If there is no whole checkpoint.
+        ValueError: If torch knows no such device.
 
     Example:
         >>> import torch
@@ -60,7 +62,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Studen
             f"load_mask_model, or give the run it came from."
         )
     state, config = _read_with_config(Path(path))
-    return _student(state, config, torch.device(device))
+    return _student(state, config, named_device(device))
 
 
 def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> VisionTransformer:
@@ -71,6 +73,7 @@ def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Vision
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+        ValueError: If torch knows no such device.
 
     Example:
         >>> import torch
@@ -79,7 +82,7 @@ def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Vision
         torch.Size([2, 32])
     """
     if is_exported(Path(path)):
-        return read_timm(Path(path)).encoder.to(device)
+        return read_timm(Path(path)).encoder.to(named_device(device))
     return load_student(path, device).encoder
 
 
@@ -90,6 +93,7 @@ def load_mask_model(path: str | Path, device: str | torch.device = "cpu") -> Mas
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
+        ValueError: If torch knows no such device.
 
     Example:
         >>> import torch
@@ -99,9 +103,9 @@ def load_mask_model(path: str | Path, device: str | torch.device = "cpu") -> Mas
     """
     if is_exported(Path(path)):
         exported = MaskGenerator.from_pretrained(path)
-        return exported.to(device)
+        return exported.to(named_device(device))
     state, config = _read_with_config(Path(path))
-    return _mask_generator(state, config, torch.device(device))
+    return _mask_generator(state, config, named_device(device))
 
 
 def load_for_export(path: Path, licence: str | None = None) -> tuple[ExportedEncoder, RunFacts]:
@@ -148,7 +152,7 @@ def load_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedM
         CheckpointError: If there is no whole checkpoint.
     """
     state, config = _read_with_config(Path(path))
-    generator = _mask_generator(state, config, torch.device(device))
+    generator = _mask_generator(state, config, named_device(device))
     return TrainedMaskModel(generator, int(state["iteration"]), config.mask.num_masks)
 
 
@@ -182,7 +186,7 @@ def load_encoder_for_scoring(
     """
     state, config = _read_with_config(Path(path))
     config = config.model_copy(update={"compute": compute})
-    return _trained(_student(state, config, torch.device(device)), state, config)
+    return _trained(_student(state, config, named_device(device)), state, config)
 
 
 def untrained_encoder(path: Path, seed: int, device: str | torch.device = "cpu") -> TrainedEncoder:

@@ -57,6 +57,20 @@ def choose_device(kind: Literal["auto", "cuda", "cpu"], rank_on_node: int = 0) -
     return torch.device("cuda", rank_on_node)
 
 
+def named_device(device: str | torch.device) -> torch.device:
+    """A device that a caller names.
+
+    Raises:
+        ValueError: If torch knows no such device.
+    """
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is unknown. Use 'cpu', 'cuda' or 'cuda:0', or a torch.device."
+        ) from error
+
+
 @contextmanager
 def process_group(
     device: Literal["auto", "cuda", "cpu"] = "auto", timeout_seconds: float = 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from adios_tme import load_encoder, load_mask_model, load_student
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
 from adios_tme.run_folder.checkpoints import write_checkpoint
 from adios_tme.training.start import take_weights
 from adios_tme.training.state import Run
-from tests.factories import tiny_config
+from tests.factories import tiny_config, untrained_run
 
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))
 
@@ -114,3 +116,12 @@ def test_what_cannot_be_had_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_file({"alien": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="not one of its 1 tensors fits the encoder"):
         take_weights(run, str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_student, load_mask_model])
+def test_a_device_that_is_none_is_told_in_our_words(
+    load: Callable[..., object], tmp_path: Path
+) -> None:
+    run = untrained_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="device='gpu' is unknown. Use 'cpu', 'cuda'"):
+        load(run, device="gpu")
