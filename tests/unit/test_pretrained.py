@@ -123,5 +123,5 @@ def test_a_device_that_is_none_is_told_in_our_words(
     load: Callable[..., object], tmp_path: Path
 ) -> None:
     run = untrained_run(tmp_path / "run")
-    with pytest.raises(ValueError, match="device='gpu' is unknown. Use 'cpu', 'cuda'"):
+    with pytest.raises(ValueError, match=r"device='gpu' is unknown\. Use 'cpu', 'cuda'"):
         load(run, device="gpu")
