@@ -23,7 +23,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     *(
         page
-        for folder in ("docs", "docs/benchmarks", "docs/exports")
+        for folder in ("docs", "docs/benchmarks", "docs/exports", "docs/studies")
         for page in sorted((ROOT / folder).glob("*.md"))
     ),
 ]
