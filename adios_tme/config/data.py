@@ -26,6 +26,8 @@ from adios_tme.config.slides import SlideTiling, check_overlap
 
 #: Groups of `name_pattern`.
 NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
+#: Settings that make two views of a patch differ.
+AUGMENTATIONS = ("augment", "augment_colour", "augment_blur", "augment_crop")
 
 Channels = tuple[float, float, float]
 
@@ -131,6 +133,22 @@ class DataConfig(Config):
     augment: Literal["none", "geometric", "stain", "full"] = "none"
     """Augmentation on the device: flips and quarter turns, HED stain jitter, or both."""
 
+    augment_colour: float = Field(default=0.0, ge=0, le=1)
+    """Augmentation on the device: brightness, contrast and saturation are each multiplied by a
+    factor between 1 - this and 1 + this."""
+
+    augment_blur: float = Field(default=0.0, ge=0, le=1)
+    """Augmentation on the device: share of the images that are blurred, by a Gaussian of up to 1 %
+    of their side."""
+
+    augment_crop: float = Field(default=1.0, gt=0, le=1)
+    """Augmentation on the device: smallest share of its area that a random crop shows of an image,
+    resized to --img-size; 1 shows the whole."""
+
+    views: Literal["one", "two"] = "one"
+    """Whether masked views are compared with the same augmentation of their patch, or with another
+    one, as in the original."""
+
     batch_size_per_gpu: Annotated[
         int, Shapes("step"), Basic(), OtherNames("batch_size", "batch")
     ] = Field(default=64, ge=1)
@@ -156,6 +174,15 @@ class DataConfig(Config):
     @model_validator(mode="after")
     def _slides_fit(self) -> Self:
         check_overlap(self.slides, self.patches.patch_size_px)
+        return self
+
+    @model_validator(mode="after")
+    def _two_views_differ(self) -> Self:
+        if self.views == "two" and not any(is_changed(self, name) for name in AUGMENTATIONS):
+            raise ValueError(
+                "views=two would show the same image twice: nothing is augmented. "
+                "Add --augment geometric or another augmentation, or use --views one."
+            )
         return self
 
     @field_validator("data_path", mode="before")

@@ -51,9 +51,12 @@ def _amount(pixels: NDArray[np.uint8], stain: int) -> NDArray[np.float32]:
 
 def optical_density(images_BCHW: Tensor) -> Tensor:
     """Natural optical density of uint8 images, or of float ones in [0, 1]."""
-    is_bytes = not images_BCHW.is_floating_point()
-    unit = images_BCHW.float() / 255 if is_bytes else images_BCHW
-    return -(unit.clamp(min=1 / 255)).log()
+    return -(as_unit(images_BCHW).clamp(min=1 / 255)).log()
+
+
+def as_unit(images_BCHW: Tensor) -> Tensor:
+    """Images of bytes as float ones in [0, 1], in which others are already."""
+    return images_BCHW if images_BCHW.is_floating_point() else images_BCHW.float() / 255
 
 
 def batch_haematoxylin(images_BCHW: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 
+from adios_tme.config.data import AUGMENTATIONS
 from adios_tme.export import snippets
 from adios_tme.export.run_facts import SHOWN_SCORES, Interval, NucleiScores, RunFacts
 
 #: What a card tells of the settings, by section.
 TOLD: Mapping[str, tuple[str, ...]] = {
     "model": ("arch", "patch_size", "embed_dim", "depth", "num_heads", "num_register_tokens"),
-    "data": ("img_size", "batch_size_per_gpu", "augment"),
+    "data": ("img_size", "batch_size_per_gpu", *AUGMENTATIONS, "views"),
     "mask": ("mask_model_type", "num_masks", "crops_per_mask", "mask_source", "mask_ema"),
     "loss": ("alpha_sparsity", "sparsity_penalty_type", "initial_temp", "final_temp"),
     "optim": ("optimizer_type", "lr", "weight_decay", "total_iterations"),

@@ -96,7 +96,10 @@ def _blurred(images_BCHW: Tensor) -> Tensor:
 
 
 def random_crops(
-    views_BCHW: Tensor, crop_size: int, generator: torch.Generator | None = None
+    views_BCHW: Tensor,
+    crop_size: int,
+    generator: torch.Generator | None = None,
+    crop_area: tuple[float, float] = CROP_AREA,
 ) -> Tensor:
     """One random resized crop of every view, resampled on its device.
 
@@ -104,12 +107,13 @@ def random_crops(
         views_BCHW: Views of any count.
         crop_size: Side of the crops in pixels.
         generator: Source of the places, on any device; absent: torch's own.
+        crop_area: Least and largest share of a view's area.
 
     Returns:
         (B, C, S, S) crops, bilinear.
     """
     num_views, device = len(views_BCHW), generator.device if generator else views_BCHW.device
-    area = torch.empty(num_views, device=device).uniform_(*CROP_AREA, generator=generator)
+    area = torch.empty(num_views, device=device).uniform_(*crop_area, generator=generator)
     narrow, wide = (math.log(ratio) for ratio in CROP_RATIO)
     ratio = torch.empty(num_views, device=device).uniform_(narrow, wide, generator=generator).exp()
     extent_B2 = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)

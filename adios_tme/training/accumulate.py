@@ -30,13 +30,16 @@ RandomState = dict[str, Tensor]
 Embed = Callable[[int], Tensor]
 
 
-def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
+def accumulated_step(
+    run: Run, batches: list[Tensor], now: Schedule, cleans: list[Tensor] | None = None
+) -> Report:
     """Do as `adios_tme.training.step.train_step` does with all images at once.
 
     Args:
         run: The run.
         batches: Normalised images (B, C, H, W) of each pass.
         now: Settings of this step.
+        cleans: Of each pass, what its masked views are compared with; absent: its images.
 
     Returns:
         Losses and norms of the whole update; the masks are those of the last pass.
@@ -46,12 +49,13 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
     for images_BCHW in batches:
         draws.append(random_state(run.resolved.device))
         masks.append(run.predict_masks(images_BCHW, with_graph=False).detach())
-    student_loss, student_norm = _update_student(run, batches, masks, now)
+    cleans = cleans or batches
+    student_loss, student_norm = _update_student(run, batches, cleans, masks, now)
     if not now.mask_is_due:
         run.follow(now)
         return Report(student_loss=student_loss, student_grad_norm=student_norm, masks=masks[-1])
 
-    contrastive, penalties, mask_norm = _update_mask_model(run, batches, masks, draws, now)
+    contrastive, penalties, mask_norm = _update_mask_model(run, batches, cleans, masks, draws, now)
     run.follow(now)
     return Report(
         student_loss=student_loss,
@@ -65,11 +69,15 @@ def accumulated_step(run: Run, batches: list[Tensor], now: Schedule) -> Report:
 
 
 def _update_student(
-    run: Run, batches: list[Tensor], masks: list[Tensor], now: Schedule
+    run: Run,
+    batches: list[Tensor],
+    cleans: list[Tensor],
+    masks: list[Tensor],
+    now: Schedule,
 ) -> tuple[Tensor, Tensor]:
     def embed(number: int) -> Tensor:
         student = run.student if torch.is_grad_enabled() else run.bare_student
-        return embed_with_crops(run, student, batches[number], masks[number])
+        return embed_with_crops(run, student, batches[number], cleans[number], masks[number])
 
     update = run.update_student
     update.zero()
@@ -85,6 +93,7 @@ def _update_student(
 def _update_mask_model(
     run: Run,
     batches: list[Tensor],
+    cleans: list[Tensor],
     student_masks: list[Tensor],
     draws: list[RandomState],
     now: Schedule,
@@ -112,7 +121,7 @@ def _update_mask_model(
 
     update = run.update_mask_model
     with frozen(run.bare_student, run.objective):
-        clean = [embed_clean(run, images_BCHW) for images_BCHW in batches]
+        clean = [embed_clean(run, images_BCHW) for images_BCHW in cleans]
         update.zero()
         passes = _passes(run, embed, num_passes, now, update, play_twice, clean)
         update_area_N = run.mask_penalty.update_area(list(masks.values()))

@@ -24,6 +24,7 @@ from adios_tme.data.prefetch import Prefetcher, resizes_in_worker
 from adios_tme.distributed.collectives import failing_together
 from adios_tme.distributed.world import World
 from adios_tme.errors import DataError
+from adios_tme.masking.views import random_crops
 from adios_tme.models.layers import Normalise
 from adios_tme.run_folder.layout import CORRUPT
 
@@ -39,6 +40,8 @@ class Pass(NamedTuple):
     """Of the index, that they show."""
     wait_seconds: float
     """For which the step had to wait for them."""
+    clean: Tensor
+    """What their masked views are compared with: the images, or another augmentation of them."""
 
 
 class Feed:
@@ -109,8 +112,15 @@ class Feed:
             for patch in self.corrupt.record(batch.damaged):
                 place = printable(patch.archive), printable(patch.name)
                 logger.warning("%s: %s left out (%s)", *place, patch.reason)
-            images = self._normalise(augment(images, self._data.augment))
-            yield Pass(images, batch.rows.tolist(), waited)
+            view = self._view(images)
+            clean = self._view(images) if self._data.views == "two" else view
+            yield Pass(view, batch.rows.tolist(), waited, clean)
+
+    def _view(self, images: Tensor) -> Tensor:
+        """Augmented in its own way, and normalised."""
+        view = self._normalise(augment(images, self._data))
+        least = self._data.augment_crop
+        return view if least == 1 else random_crops(view, view.shape[-1], crop_area=(least, 1.0))
 
     def check_corrupt(self) -> None:
         """Raise when more of the patches seen were unreadable than the settings allow.

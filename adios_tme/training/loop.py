@@ -123,10 +123,10 @@ def _admitted(config: TrainConfig, admit: Admit | None) -> Iterator[World]:
 
 def take_step(run: Run, passes: list[Pass], now: Schedule) -> Report:
     """Update both networks on the images of one update."""
+    if len(passes) == 1:
+        return train_step(run, passes[0].images, now, passes[0].clean)
     images = [each.images for each in passes]
-    return (
-        train_step(run, images[0], now) if len(images) == 1 else accumulated_step(run, images, now)
-    )
+    return accumulated_step(run, images, now, [each.clean for each in passes])
 
 
 @contextmanager

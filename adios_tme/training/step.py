@@ -32,8 +32,17 @@ class Report:
     """Of the mask model, by name, before they are weighed."""
 
 
-def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
+def train_step(
+    run: Run, images_BCHW: Tensor, now: Schedule, clean_BCHW: Tensor | None = None
+) -> Report:
     """Update the student, then (when due) the mask model, on one batch of normalised images.
+
+    Args:
+        run: The run.
+        images_BCHW: Images, which are masked.
+        now: Settings of this step.
+        clean_BCHW: What masked views are compared with, such as another augmentation of the same
+            patches; absent: the images themselves.
 
     Example:
         >>> import torch
@@ -48,8 +57,9 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
         (torch.Size([4, 3, 32, 32]), True)
     """
     shares_masks = run.resolved.shares_masks
+    clean_BCHW = images_BCHW if clean_BCHW is None else clean_BCHW
     masks_BNHW = run.predict_masks(images_BCHW, with_graph=now.mask_is_due and shares_masks)
-    views = embed_with_crops(run, run.student, images_BCHW, masks_BNHW.detach())
+    views = embed_with_crops(run, run.student, images_BCHW, clean_BCHW, masks_BNHW.detach())
     student_loss = run.objective.loss(views[0], views[1:], now).sum()
     student_norm = run.update_student(student_loss, now.lr)
     if not now.mask_is_due:
@@ -64,7 +74,7 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
         masks_BNHW = run.predict_masks(images_BCHW, with_graph=True)
     # Frozen until the backward pass is over: checkpointed blocks run again in it.
     with frozen(run.bare_student, run.objective):
-        clean = embed_clean(run, images_BCHW)
+        clean = embed_clean(run, clean_BCHW)
         masked = embed_masked(run, images_BCHW, masks_BNHW)
         contrastive = run.objective.mask_loss(clean, masked, now).sum()
         penalties = run.mask_penalty(run, images_BCHW, masks_BNHW)
@@ -83,12 +93,19 @@ def train_step(run: Run, images_BCHW: Tensor, now: Schedule) -> Report:
 
 
 def embed_with_crops(
-    run: Run, student: nn.Module, images_BCHW: Tensor, masks_BNHW: Tensor
+    run: Run,
+    student: nn.Module,
+    images_BCHW: Tensor,
+    clean_BCHW: Tensor,
+    masks_BNHW: Tensor,
 ) -> Tensor:
     """Embeddings (1 + V + V*K, B, ...) of the clean view, the masked ones and crops of those."""
     num_images = len(images_BCHW)
-    fill = run.config.mask.fill
-    whole = apply_masks(images_BCHW, run.sampler(masks_BNHW), fill, with_clean=True)
+    fill, masks = run.config.mask.fill, run.sampler(masks_BNHW)
+    is_same = clean_BCHW is images_BCHW
+    whole = apply_masks(images_BCHW, masks, fill, with_clean=is_same)
+    if not is_same:
+        whole = torch.cat([clean_BCHW, whole])
     crops = [
         random_crops(whole[num_images:], run.resolved.crop_size)
         for _ in range(run.config.mask.crops_per_mask)

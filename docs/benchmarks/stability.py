@@ -98,11 +98,11 @@ def train_variant(variant: str, seed: int, steps: int, paths: SamplePaths) -> di
     index = open_indexes(config.data, config.run.output_dir)
     batch_size = run.batches.images_per_pass
     with Feed(config.data, config.run, world, index, batch_size, first_sample=0) as feed:
-        for images, _, _ in feed:
+        for fed in feed:
             if run.is_finished:
                 break
             now = run.schedule()
-            train_step(run, images, now)
+            train_step(run, fed.images, now, fed.clean)
             if now.mask_is_due:
                 for average in averages.values():
                     average.update(run.bare_mask_model)

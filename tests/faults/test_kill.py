@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from adios_tme.config.data import DataConfig
 from adios_tme.data.augment import augment
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.members import Kind
@@ -58,7 +59,8 @@ def final_state(run: Path) -> dict[str, Any]:
 
 def settings(folder: Path, run: str, **flags: Any) -> list[str]:
     """A run with everything random in play."""
-    random = {"drop_path_rate": 0.2, "crops_per_mask": 1, "augment": "full", "num_workers": 1}
+    random = {"drop_path_rate": 0.2, "crops_per_mask": 1, "num_workers": 1, "views": "two"}
+    random |= {"augment": "full", "augment_colour": 0.4, "augment_blur": 0.5, "augment_crop": 0.5}
     return as_flags(tiny_settings(folder / "data", folder / run, **random | flags))
 
 
@@ -87,13 +89,13 @@ def train_and_stop(iteration: int, *flags: str) -> None:
     """Train until the middle of an iteration, and stand still there."""
     count = 0
 
-    def stand_still(images: torch.Tensor, kind: Any) -> torch.Tensor:
+    def stand_still(images: torch.Tensor, data: DataConfig) -> torch.Tensor:
         nonlocal count
         count += 1
-        if count == iteration:
+        if count == 2 * iteration:  # both views of it
             sys.stderr.write("stands still\n")
             time.sleep(600)
-        return augment(images, kind)
+        return augment(images, data)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adios_tme.training.feed.augment", stand_still)
@@ -203,7 +205,7 @@ def test_batches_of_nan_stop_the_run_and_name_the_last_good_checkpoint(
     config = tiny_config(tmp_path / "data", tmp_path / "run", total_iterations=20, save_freq=3)
     count = 0
 
-    def poison(images: torch.Tensor, kind: str) -> torch.Tensor:
+    def poison(images: torch.Tensor, data: DataConfig) -> torch.Tensor:
         nonlocal count
         count += 1
         return images if count <= 4 else torch.full(images.shape, float("nan"))

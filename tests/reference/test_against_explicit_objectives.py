@@ -104,14 +104,20 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_default_dtype(single)
 
 
-@pytest.mark.parametrize("name", ["byol", "simsiam"])
-def test_losses_and_gradients_of_a_step(name: str, double: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "num_views"),
+    [("byol", "one"), ("simsiam", "one"), ("byol", "two"), ("simsiam", "two")],
+)
+def test_losses_and_gradients_of_a_step(
+    name: str, num_views: str, double: None, tmp_path: Path
+) -> None:
     flags = {"objective": name, "predictor_hidden_dim": 24, "clip_grad": 0.0, "lr": 0.01}
     run = Run.build(tiny_config(tmp_path, tmp_path, warmup_iterations=0, **flags), WORLD)
     for _ in range(2):  # in the second step the teacher is another network than the student
         before = copy.deepcopy([run.bare_student, run.objective, run.bare_mask_model])
         images = torch.randn(NUM_IMAGES, 3, 32, 32)
-        report = train_step(run, images, run.schedule())
+        clean = images if num_views == "one" else torch.randn_like(images)
+        report = train_step(run, images, run.schedule(), clean)
         run.advance()
     student, objective, mask_model = before
     assert isinstance(student, Student)
@@ -120,7 +126,7 @@ def test_losses_and_gradients_of_a_step(name: str, double: None, tmp_path: Path)
     with torch.no_grad():
         masks = mask_model(images)
     views = [images * (1 - masks[:, index, None]) for index in range(3)]
-    loss = explicit_loss(objective, student, images, views)
+    loss = explicit_loss(objective, student, clean, views)
     loss.backward()
     torch.testing.assert_close(report.student_loss, loss.detach())
     assert isinstance(run.objective, BYOL | SimSiam)
@@ -139,7 +145,7 @@ def test_losses_and_gradients_of_a_step(name: str, double: None, tmp_path: Path)
         moved = run.objective
     masks = mask_model(images)
     views = [images * (1 - masks[:, index, None]) for index in range(3)]
-    raised = explicit_loss(moved, run.bare_student, images, views)
+    raised = explicit_loss(moved, run.bare_student, clean, views)
     area = masks.mean(dim=(2, 3))
     penalty = (1 / ((torch.pi * area).sin() + 1e-10)).mean(dim=0).sum()
     (0.1 * penalty - raised).backward()

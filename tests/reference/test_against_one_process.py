@@ -82,6 +82,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "entropy": {"alpha_entropy": 2.0},
     "stain": {"stain_weight": 2.0},
     "adios_s": {"variant": "adios_s"},
+    "two views": {"views": "two", "augment": "geometric"},
     **{name: {"objective": name, "predictor_hidden_dim": 12} for name in OBJECTIVES},
 }
 QUICK: list[Case] = [
@@ -144,10 +145,12 @@ def train_a_little(case: Case, world: World, num_passes: int = 1) -> tuple[Array
                 generator = torch.Generator().manual_seed(number)
                 images = torch.randn(NUM_IMAGES, 3, 32, 32, generator=generator)
                 own = images[world.rank * share :][:share]
+                clean = own.flip(-1) if run.config.data.views == "two" else own
                 if num_passes == 1:
-                    step.train_step(run, own, run.schedule())
+                    step.train_step(run, own, run.schedule(), clean)
                 else:
-                    accumulate.accumulated_step(run, list(own.chunk(num_passes)), run.schedule())
+                    parts = [list(each.chunk(num_passes)) for each in (own, clean)]
+                    accumulate.accumulated_step(run, parts[0], run.schedule(), parts[1])
                 run.advance()
                 if number == 0:
                     gradients = {

@@ -68,7 +68,7 @@ def test_each_network_minimises_its_own_loss(tmp_path: Path) -> None:
     now = run.schedule()
     with torch.no_grad():
         masks = run.bare_mask_model(images)
-        views = embed_with_crops(run, run.bare_student, images, masks)
+        views = embed_with_crops(run, run.bare_student, images, images, masks)
         before = run.objective.loss(views[0], views[1:], now).sum()
     report = train_step(run, images, now)
     assert report.student_loss.item() == pytest.approx(before.item(), rel=1e-5)
@@ -157,8 +157,17 @@ def test_crops_add_a_term_for_each_mask_and_crop(
     run = make_run(tmp_path, crops_per_mask=2, crop_size=16)
     images, masks = torch.randn(4, 3, 32, 32), torch.rand(4, 3, 32, 32).softmax(1)
     calls = shapes_seen_by_the_student(run, monkeypatch)
-    embed_with_crops(run, run.bare_student, images, masks)
+    embed_with_crops(run, run.bare_student, images, images, masks)
     assert calls == [[(16, 3, 32, 32), (12, 3, 16, 16), (12, 3, 16, 16)]]
+
+
+def test_masked_views_are_compared_with_the_clean_view_that_is_given(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    images, clean = torch.randn(2, 4, 3, 32, 32)
+    masks = torch.rand(4, 3, 32, 32).softmax(1)
+    views = embed_with_crops(run, run.bare_student, images, clean, masks)
+    torch.testing.assert_close(views[0], run.bare_student(clean))
+    torch.testing.assert_close(views[2], run.bare_student(images * (1 - masks[:, 1:2])))
 
 
 @pytest.mark.parametrize(("dropout", "expected"), [(0.0, 1), (0.2, 2)])
