@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from adios_tme.config.load import build
+from adios_tme.config.model import TIMM, is_timm
 from adios_tme.config.run import ComputeConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import named_device
@@ -29,8 +30,7 @@ from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve
-from adios_tme.models.student import Student
-from adios_tme.models.vit import VisionTransformer
+from adios_tme.models.student import Encoder, Student
 from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.models.weights import Weights, take_fitting
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
@@ -38,7 +38,6 @@ from adios_tme.version import __version__
 
 #: Number format in which encoders are scored.
 EXACT = ComputeConfig(precision="fp32")
-TIMM = "timm:"
 LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
 
@@ -65,11 +64,12 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Studen
     return _student(state, config, named_device(device))
 
 
-def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> VisionTransformer:
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Encoder:
     """Load the student's encoder from a checkpoint, a run folder or an exported folder.
 
     ``encoder.encode(images)`` takes images as they are read, and ``encoder(images)`` those that
-    ``encoder.normalise`` has normalised.
+    ``encoder.normalise`` has normalised; it gives tokens, or one vector an image where the encoder
+    is a network of timm's (``arch=timm:NAME``).
 
     Raises:
         CheckpointError: If there is no whole checkpoint or export.
@@ -159,13 +159,13 @@ def load_for_scoring(path: Path, device: str | torch.device = "cpu") -> TrainedM
 class TrainedEncoder(NamedTuple):
     """An encoder, with what its checkpoint tells of it and of the images it takes."""
 
-    encoder: VisionTransformer
+    encoder: Encoder
     iteration: int
     img_size: int
     """Side of the images in pixels."""
     mean: Channels
     std: Channels
-    sizes: dict[str, int]
+    sizes: dict[str, Any]
     """What the shapes of its weights follow from, by the names of the settings."""
 
 
@@ -206,7 +206,9 @@ def untrained_encoder(path: Path, seed: int, device: str | torch.device = "cpu")
 def _trained(student: Student, state: dict[str, Any], config: TrainConfig) -> TrainedEncoder:
     model, data = config.model, config.data
     names = ("patch_size", "embed_dim", "depth", "num_heads", "num_register_tokens")
-    sizes = {name: int(getattr(model, name)) for name in names}
+    sizes: dict[str, Any] = {name: int(getattr(model, name)) for name in names}
+    if is_timm(model.arch):
+        sizes = {"arch": model.arch}
     iteration = int(state["iteration"])
     return TrainedEncoder(student.encoder, iteration, data.img_size, data.mean, data.std, sizes)
 
@@ -278,14 +280,15 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     Raises:
         CheckpointError: If there is no such thing, it is damaged, or not one tensor fits.
     """
+    encoder = getattr(student.encoder, "network", student.encoder)  # of timm's, by their names
     if source.startswith(TIMM):
         weights = timm_weights(source.removeprefix(TIMM))
-        return _take(student.encoder, weights, "encoder", source)
+        return _take(encoder, weights, "encoder", source)
     if is_mask_folder(Path(source)):
         weights = MaskGenerator.from_pretrained(source).network.state_dict()
         return _take(mask_model, weights, "mask model", source)
     if (Path(source) / WEIGHTS_NAME).is_file():
-        return _take(student.encoder, _exported_weights(Path(source)), "encoder", source)
+        return _take(encoder, _exported_weights(Path(source)), "encoder", source)
     state = read_without_optimizers(find_checkpoint(Path(source)))
     return [
         *_take(student, state["student"], "student", source),

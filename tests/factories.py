@@ -69,7 +69,7 @@ VIT_UNET: dict[str, Any] = {
 
 def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, Any]:
     """Flags of a run that takes milliseconds a step."""
-    return {
+    settings = {
         "data_path": data_path,
         "output_dir": output_dir,
         "img_size": 32,
@@ -92,7 +92,11 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
         "viz_freq": 0,
         "report": False,
         "device": "cpu",
-    } | flags
+    }
+    if str(flags.get("arch")).startswith("timm:"):  # whose sizes are its own
+        for name in ("patch_size", "embed_dim", "depth", "num_heads"):
+            del settings[name]
+    return settings | flags
 
 
 def tiny_config(data_path: Path, output_dir: Path, **flags: Any) -> TrainConfig:

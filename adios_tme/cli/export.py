@@ -49,13 +49,14 @@ def _check_place(config: ExportConfig) -> None:
 def _export_encoder(config: ExportConfig) -> None:
     from adios_tme.export.dinov2 import write_dinov2
     from adios_tme.export.folder import write_encoder_folder
+    from adios_tme.models.student import as_vit
     from adios_tme.pretrained import load_for_export
 
     exported, facts = load_for_export(config.run, config.licence)
     console = terminal()
     with writing(config.out):
         if config.format == "dinov2":
-            write_dinov2(exported.encoder, config.out)
+            write_dinov2(as_vit(exported.encoder, "format=dinov2"), config.out)
             console.print(f"Wrote {config.out}: teacher weights under DINOv2's names.")
             return
         write_encoder_folder(exported, facts, config.out)

@@ -71,6 +71,7 @@ def features(config: VizFeaturesConfig) -> None:
     from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
     from adios_tme.models.layers import Normalise
+    from adios_tme.models.student import as_vit
     from adios_tme.pretrained import load_encoder_for_scoring
     from adios_tme.viz.embedding_map import embedding_map, map_figure, require_map
     from adios_tme.viz.features import draw_features
@@ -83,13 +84,14 @@ def features(config: VizFeaturesConfig) -> None:
         require_map(config.map)
     device = choose_device(config.device)
     trained = load_encoder_for_scoring(config.checkpoint, device)
+    encoder = as_vit(trained.encoder, "viz features")
     normalise, left_out = Normalise(trained.mean, trained.std).to(device), LeftOut()
     needs_many = bool(config.map or config.neighbours)
     num_read = max(config.gallery, config.num_images) if needs_many else config.num_images
     with progress_bar("Reading images") as on_progress:
         gallery = read_gallery(config.images, num_read, trained.img_size, left_out, on_progress)
     drawn = draw_features(
-        trained.encoder,
+        encoder,
         normalise,
         gallery.images,
         config.num_images,
@@ -135,6 +137,7 @@ def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
     from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
     from adios_tme.models.layers import Normalise
+    from adios_tme.models.student import as_vit
     from adios_tme.pretrained import load_encoder_for_scoring
     from adios_tme.viz.features import draw_features
     from adios_tme.viz.report.embedded import embed_figure
@@ -145,6 +148,7 @@ def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
         trained = load_encoder_for_scoring(run, device)
         normalise = Normalise(trained.mean, trained.std).to(device)
         images = read_gallery(config.images, NUM_SHOWN, trained.img_size, LeftOut()).images
-        drawn = draw_features(trained.encoder, normalise, images, NUM_SHOWN)
+        encoder = as_vit(trained.encoder, "viz report --images")
+        drawn = draw_features(encoder, normalise, images, NUM_SHOWN)
         pictures.append(embed_figure(drawn.figure))
     return pictures

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adios_tme.config.base import Basic, Config, OtherNames, Shapes, is_changed
 
@@ -25,6 +26,18 @@ ARCHITECTURES = {
     "vit_large": Arch(1024, 24, 16),
 }
 HEAD_WIDTH = 64
+#: Before the name of an architecture that is one of timm's.
+TIMM = "timm:"
+
+
+def is_timm(arch: str) -> bool:
+    """Whether an architecture is one of timm's, whose sizes are its own."""
+    return arch.startswith(TIMM)
+
+
+def _sizes(given: Mapping[str, Any]) -> Arch:
+    """Of the architecture in settings; one that is unknown or timm's has none."""
+    return ARCHITECTURES.get(given.get("arch", ""), Arch(0, 0, 0))
 
 
 def check_heads(embed_dim: int, num_heads: int) -> None:
@@ -48,33 +61,36 @@ class StudentConfig(Config):
     """The encoder that learns, and the head that it is trained through."""
 
     arch: Annotated[
-        Literal["vit_tiny", "vit_small", "vit_base", "vit_large"],
+        str,
         Shapes("weights"),
         Basic(),
         OtherNames("model", "encoder", "backbone"),
     ] = "vit_base"
-    """Named size of the encoder; sets width, depth and heads where they are not given."""
+    """Encoder: vit_tiny, vit_small, vit_base or vit_large, which set width, depth and heads where
+    they are not given; or timm:NAME, a network of timm that pools an image to one vector, such as
+    timm:resnet18."""
 
     patch_size: Annotated[int, Shapes("weights")] = Field(default=16, gt=0)
     """Side in pixels of the squares that become tokens."""
 
     embed_dim: Annotated[int, Shapes("weights")] = Field(
-        default_factory=lambda given: ARCHITECTURES[given["arch"]].embed_dim, gt=0
+        default_factory=lambda given: _sizes(given).embed_dim, ge=0
     )
     """Width of the encoder; default: by arch 192, 384, 768 or 1024."""
 
     depth: Annotated[int, Shapes("weights")] = Field(
-        default_factory=lambda given: ARCHITECTURES[given["arch"]].depth, gt=0
+        default_factory=lambda given: _sizes(given).depth, ge=0
     )
     """Number of transformer blocks; default: by arch 12, 12, 12 or 24."""
 
     num_heads: Annotated[int, Shapes("weights")] = Field(
-        default_factory=lambda given: ARCHITECTURES[given["arch"]].num_heads, gt=0
+        default_factory=lambda given: _sizes(given).num_heads, ge=0
     )
     """Attention heads per block; default: by arch 3, 6, 12 or 16."""
 
     drop_path_rate: Annotated[float, Shapes("step")] = Field(default=0.4, ge=0, lt=1)
-    """Stochastic depth: chance that an image skips the last block, rising linearly with depth."""
+    """Stochastic depth: chance that an image skips the last block, rising linearly with depth; 0,
+    which leaves the network its own, where it is timm's and nothing is given."""
 
     num_register_tokens: Annotated[int, Shapes("weights")] = Field(default=4, ge=0)
     """Extra tokens without a place in the image (Darcet et al. 2023)."""
@@ -88,9 +104,34 @@ class StudentConfig(Config):
     tme_layers: Annotated[int, Shapes("weights")] = Field(default=3, ge=1)
     """Linear layers in the head."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _timm_skips_nothing_unasked(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and is_timm(str(given.get("arch"))):
+            return {"drop_path_rate": 0.0, **given}
+        return given
+
+    @field_validator("arch")
+    @classmethod
+    def _is_known(cls, arch: str) -> str:
+        if arch not in ARCHITECTURES and (not is_timm(arch) or arch == TIMM):
+            raise ValueError(
+                f"expected one of {', '.join(map(repr, ARCHITECTURES))} or timm:NAME, got {arch!r}."
+            )
+        return arch
+
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        check_heads(self.embed_dim, self.num_heads)
+    def _sizes_are_those_of_a_vit(self) -> Self:
+        for name in Arch._fields:
+            size = getattr(self, name)
+            if is_timm(self.arch) and size:
+                raise ValueError(
+                    f"{name}={size} would be ignored: arch={self.arch} has its own. Drop it."
+                )
+            if not is_timm(self.arch) and not size:
+                raise ValueError(f"{name}=0 is too small. Give one above zero.")
+        if not is_timm(self.arch):
+            check_heads(self.embed_dim, self.num_heads)
         return self
 
 

@@ -12,7 +12,7 @@ from adios_tme.config.data import DataConfig
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.load import leaves, merge, nest
-from adios_tme.config.model import MaskConfig, StudentConfig
+from adios_tme.config.model import MaskConfig, StudentConfig, is_timm
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.presets import is_file, settings_of
@@ -122,8 +122,30 @@ class TrainConfig(Config):
         return merge(_plain(rest), nest(cls, flat)) if flat else given
 
     @model_validator(mode="after")
+    def _nothing_of_our_vit_is_asked_of_timm(self) -> Self:
+        if not is_timm(self.model.arch):
+            return self
+        asked = [
+            (self.compute, "compile", "on"),
+            (self.compute, "grad_checkpointing", True),
+            (self.loss, "reconstruction_weight", None),
+        ]
+        if self.mask.mask_model_type == "adios":
+            asked += [(self.model, "patch_size", None), (self.model, "num_register_tokens", None)]
+        for section, name, value in asked:
+            given = getattr(section, name)
+            if given == value or (value is None and is_changed(section, name)):
+                raise ValueError(
+                    f"{name}={given} cannot be had: arch={self.model.arch} is not this package's "
+                    f"ViT. Drop it, or use --arch vit_small."
+                )
+        return self
+
+    @model_validator(mode="after")
     def _patches_tile_the_image(self) -> Self:
         patch_size = self.model.patch_size
+        if is_timm(self.model.arch) and self.mask.mask_model_type == "adios":
+            return self
         sizes = {"img_size": self.data.img_size, "crop_size": self.mask.crop_size}
         for name, size in sizes.items():
             if size is not None and size % patch_size:

@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from adios_tme.config.data import AUGMENTATIONS
+from adios_tme.config.model import is_timm
 from adios_tme.export import snippets
 from adios_tme.export.run_facts import SHOWN_SCORES, Interval, NucleiScores, RunFacts
+from adios_tme.export.timm import ARCHITECTURE
 
 #: What a card tells of the settings, by section.
 TOLD: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +61,7 @@ def encoder_card(facts: RunFacts, config: Mapping[str, Any]) -> str:
         facts: Of its run.
         config: What the folder's ``config.json`` states.
     """
-    side = str(config["model_args"]["img_size"])
+    side = str(config["pretrained_cfg"]["input_size"][-1])
     loading = {
         "With timm 1.0.16 or newer (`hf-hub:NAME/REPOSITORY` from a hub)": _code(snippets.TIMM),
         "With older versions of timm": _code(snippets.OLD_TIMM),
@@ -69,9 +71,13 @@ def encoder_card(facts: RunFacts, config: Mapping[str, Any]) -> str:
         "In eva, whose configurations read the environment": _code(eva(config), "bash"),
         "In TRIDENT (written after its documentation; no test runs it)": _code(snippets.TRIDENT),
     }
+    kind = "ViT"
+    if config["architecture"] != ARCHITECTURE:
+        kind = config["architecture"]
+        loading = {name: code for name, code in loading.items() if "timm 1.0.16" in name}
     return _card(
         facts,
-        title="ViT encoder of H&E patches, trained by adversarial masking (ADIOS)",
+        title=f"{kind} encoder of H&E patches, trained by adversarial masking (ADIOS)",
         head={"library_name": "timm", "pipeline_tag": "image-feature-extraction"},
         loading={name: code.replace("SIDE", side) for name, code in loading.items()},
     )
@@ -146,9 +152,14 @@ def _settings(facts: RunFacts) -> str:
         [f"`{name}`", str(facts.settings[section][name])]
         for section, names in TOLD.items()
         for name in names
-        if name in facts.settings.get(section, {})
+        if name in facts.settings.get(section, {}) and not _is_of_no_use(name, facts.settings)
     ]
     return _table(["setting", "value"], rows)
+
+
+def _is_of_no_use(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is one of our ViT, and the encoder another network."""
+    return name in TOLD["model"][1:] and is_timm(settings["model"]["arch"])
 
 
 def _roots(data: Mapping[str, Any]) -> list[str]:

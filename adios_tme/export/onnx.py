@@ -28,6 +28,7 @@ from adios_tme.export.timm import ExportedEncoder
 from adios_tme.files import replacing
 from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.layers import Normalise, fit_to_side, unit_range
+from adios_tme.models.student import as_vit
 from adios_tme.version import __version__
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -82,10 +83,10 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, exported: ExportedEncoder, fit: Callable[[Tensor, int], Tensor]) -> None:
         super().__init__()
-        self.encoder = exported.encoder
+        self.encoder = as_vit(exported.encoder, "format=onnx")
         self.normalise = Normalise(exported.mean, exported.std)
         self.fit = fit
-        self.side = exported.encoder.patch_embed.img_size
+        self.side = self.encoder.patch_embed.img_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens (B, D) and patch tokens (B, P, D) of uint8 images (B, 3, H, W)."""

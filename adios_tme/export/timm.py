@@ -15,10 +15,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from adios_tme.errors import CheckpointError
+from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.files import write_whole
 from adios_tme.models.layers import Normalise, swiglu_width
 from adios_tme.models.sizes import encoder_sizes
+from adios_tme.models.student import Encoder
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
 from adios_tme.models.weights import save_weights
 
@@ -33,7 +34,7 @@ Channels = tuple[float, float, float]
 class ExportedEncoder:
     """An encoder with the normalisation of the images it was trained on."""
 
-    encoder: VisionTransformer
+    encoder: Encoder
     mean: Channels
     std: Channels
 
@@ -45,31 +46,22 @@ def write_timm(exported: ExportedEncoder, folder: Path) -> None:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(exported.encoder, folder / WEIGHTS_NAME)
+    encoder = exported.encoder
+    network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
+    save_weights(network, folder / WEIGHTS_NAME)
     write_whole(folder / CONFIG_NAME, json.dumps(timm_config(exported), indent=2) + "\n")
 
 
 def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
     """What timm reads: the architecture, its sizes, and how images are normalised."""
-    sizes = encoder_sizes(exported.encoder)
-    dim, side = sizes["embed_dim"], sizes["img_size"]
+    encoder = exported.encoder
+    if isinstance(encoder, VisionTransformer):
+        side, network, places = encoder.patch_embed.img_size, *_described(encoder)
+    else:
+        side, network, places = encoder.img_size, *encoder.described()
     return {
-        "architecture": ARCHITECTURE,
+        **network,
         "num_classes": 0,
-        "num_features": dim,
-        "global_pool": "token",
-        "model_args": {
-            "patch_size": sizes["patch_size"],
-            "embed_dim": dim,
-            "depth": sizes["depth"],
-            "num_heads": sizes["num_heads"],
-            # timm halves the hidden width of a gated MLP.
-            "mlp_ratio": 2 * swiglu_width(dim) / dim,
-            "reg_tokens": sizes["num_register_tokens"],
-            "img_size": side,
-            "init_values": LAYER_SCALE,
-            "dynamic_img_size": True,
-        },
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [3, side, side],
@@ -81,10 +73,33 @@ def timm_config(exported: ExportedEncoder) -> dict[str, Any]:
             "std": list(exported.std),
             "num_classes": 0,
             "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
+            **places,
         },
     }
+
+
+def _described(encoder: VisionTransformer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network, and the names of its first and last layer."""
+    sizes = encoder_sizes(encoder)
+    dim = sizes["embed_dim"]
+    network = {
+        "architecture": ARCHITECTURE,
+        "num_features": dim,
+        "global_pool": "token",
+        "model_args": {
+            "patch_size": sizes["patch_size"],
+            "embed_dim": dim,
+            "depth": sizes["depth"],
+            "num_heads": sizes["num_heads"],
+            # timm halves the hidden width of a gated MLP.
+            "mlp_ratio": 2 * swiglu_width(dim) / dim,
+            "reg_tokens": sizes["num_register_tokens"],
+            "img_size": sizes["img_size"],
+            "init_values": LAYER_SCALE,
+            "dynamic_img_size": True,
+        },
+    }
+    return network, {"first_conv": "patch_embed.proj", "classifier": "head"}
 
 
 def read_timm(folder: Path) -> ExportedEncoder:
@@ -96,12 +111,16 @@ def read_timm(folder: Path) -> ExportedEncoder:
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         encoder = _build(config)
-        encoder.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
+        network.load_state_dict(load_file(folder / WEIGHTS_NAME))
         mean, std = (tuple(config["pretrained_cfg"][name]) for name in ("mean", "std"))
         encoder.normalise = Normalise(mean, std)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error.strerror}).") from error
-    except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        *(ValueError, LookupError, TypeError, RuntimeError),
+        *(SafetensorError, ConfigError),
+    ) as error:
         raise CheckpointError(
             f"{folder}: holds no encoder that adios-tme export has written. "
             f"Export it again with --what encoder, or give the run it came from."
@@ -109,9 +128,11 @@ def read_timm(folder: Path) -> ExportedEncoder:
     return ExportedEncoder(encoder.eval(), mean, std)
 
 
-def _build(config: Mapping[str, Any]) -> VisionTransformer:
+def _build(config: Mapping[str, Any]) -> Encoder:
     if config["architecture"] != ARCHITECTURE:
-        raise ValueError(f"architecture {config['architecture']}")
+        from adios_tme.models.timm_encoder import TimmEncoder  # takes as long to load as torch
+
+        return TimmEncoder(config["architecture"], config["pretrained_cfg"]["input_size"][1:2])
     sizes = config["model_args"]
     return VisionTransformer(
         img_size=sizes["img_size"],

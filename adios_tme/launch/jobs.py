@@ -9,6 +9,7 @@ from typing import Protocol
 from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.model import is_timm
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.sources import check_data_path
 from adios_tme.distributed.worker_channel import WorkerChannel
@@ -16,6 +17,7 @@ from adios_tme.distributed.world import World
 from adios_tme.inference.embed.run import run_embedding
 from adios_tme.launch.memory import check_memory
 from adios_tme.training.loop import run_training
+from adios_tme.training.state import check_timm
 
 
 class Job(Protocol):
@@ -41,11 +43,15 @@ def admit(config: TrainConfig, world: World) -> None:
     """Refuse a run that cannot begin, the plainest reason first.
 
     Raises:
-        ConfigError: If there is nothing to train on, or a step does not fit into the memory.
+        ConfigError: If there is nothing to train on, the encoder cannot be built, or a step does
+            not fit into the memory.
     """
     for root in config.data.roots:
         check_data_path(root.path, slides=config.data.slides.mpp is not None)
-    check_memory(config, world)
+    if is_timm(config.model.arch):
+        check_timm(config, world)  # its memory is not known on paper
+    else:
+        check_memory(config, world)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from adios_tme.config.model import MaskConfig, StudentConfig
+from adios_tme.config.model import TIMM, MaskConfig, StudentConfig, is_timm
 from adios_tme.models.heads import TMEHead
 from adios_tme.models.resolve import Resolved
 from adios_tme.models.student import Student
 from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.models.vit_unet import ViTUNet
+
+if TYPE_CHECKING:
+    from adios_tme.models.timm_encoder import TimmEncoder
 
 #: Compiled forms that blocks may have; a run needs about a dozen.
 NUM_FORMS = 64
@@ -22,7 +27,31 @@ logger = logging.getLogger(__name__)
 
 
 def build_student(student: StudentConfig, img_size: int, resolved: Resolved) -> Student:
-    """The encoder with its head, first weights drawn from torch's generator."""
+    """The encoder with its head, first weights drawn from torch's generator.
+
+    Raises:
+        ConfigError: If it is to be a network of timm's that there is not, or that does not fit.
+    """
+    encoder = (
+        _timm_encoder(student, img_size, resolved)
+        if is_timm(student.arch)
+        else _vit(student, img_size, resolved)
+    )
+    head = TMEHead(
+        encoder.embed_dim, student.tme_hidden_dim, student.tme_output_dim, student.tme_layers
+    )
+    return Student(encoder, head).to(resolved.device)
+
+
+def _timm_encoder(student: StudentConfig, img_size: int, resolved: Resolved) -> TimmEncoder:
+    from adios_tme.models.timm_encoder import TimmEncoder  # takes as long to load as torch
+
+    name = student.arch.removeprefix(TIMM)
+    sizes = list(dict.fromkeys([img_size, resolved.crop_size]))
+    return TimmEncoder(name, sizes, student.drop_path_rate)
+
+
+def _vit(student: StudentConfig, img_size: int, resolved: Resolved) -> VisionTransformer:
     logger.info(
         "Attention of the student by %s (%s)", resolved.attention, resolved.attention_reason
     )
@@ -37,19 +66,17 @@ def build_student(student: StudentConfig, img_size: int, resolved: Resolved) -> 
         attention=resolved.attention,
         grad_checkpointing=resolved.grad_checkpointing,
     )
-    head = TMEHead(
-        student.embed_dim, student.tme_hidden_dim, student.tme_output_dim, student.tme_layers
-    )
     if resolved.compiles:
         _compile_blocks(encoder)
-    return Student(encoder, head).to(resolved.device)
+    return encoder
 
 
 def build_teacher(student: Student) -> Student:
     """A copy of the student that is moved and not trained, in evaluation, compiled if that is."""
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
-    if any(block._compiled_call_impl is not None for block in student.encoder.blocks):
-        _compile_blocks(teacher.encoder)
+    encoder = teacher.encoder
+    if isinstance(encoder, VisionTransformer) and _is_compiled(student.encoder):
+        _compile_blocks(encoder)
     return teacher
 
 
@@ -83,6 +110,10 @@ def build_mask_model(
         recompute,
         mask.mask_decoder_width,
     ).to(resolved.device)
+
+
+def _is_compiled(encoder: nn.Module) -> bool:
+    return any(module._compiled_call_impl is not None for module in encoder.modules())
 
 
 def _compile_blocks(encoder: VisionTransformer) -> None:

@@ -11,10 +11,15 @@ from torch import nn
 
 @torch.no_grad()
 def move_towards(slow: nn.Module, fast: nn.Module, share: float) -> None:
-    """Move each weight of a network by a share of its way to another's; one kernel for all."""
+    """Move each weight of a network by a share of its way to another's; one kernel for all.
+
+    Running statistics, which follow slowly themselves, are taken as they are.
+    """
     pairs = zip(slow.parameters(), fast.parameters(), strict=True)
     own, others = map(list, zip(*pairs, strict=True))
     torch._foreach_lerp_(own, others, share)
+    for own_buffer, buffer in zip(slow.buffers(), fast.buffers(), strict=True):
+        own_buffer.copy_(buffer)
 
 
 class MovingAverage:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from adios_tme.config.model import HEAD_WIDTH, MaskConfig
+from adios_tme.config.model import HEAD_WIDTH, MaskConfig, is_timm
 from adios_tme.config.train import TrainConfig
 from adios_tme.models.attention import Backend, resolve_backend
 
@@ -47,8 +47,11 @@ def resolve(config: TrainConfig, device: torch.device) -> Resolved:
     """
     model, mask, compute = config.model, config.mask, config.compute
     dtype = resolve_precision(compute.precision, device)
-    head_width = model.embed_dim // model.num_heads
-    attention, reason = resolve_backend(compute.attention, device, dtype, head_width)
+    attention: Backend = "sdpa"
+    reason = "timm's own"
+    if not is_timm(model.arch):
+        head_width = model.embed_dim // model.num_heads
+        attention, reason = resolve_backend(compute.attention, device, dtype, head_width)
     mask_attention: Backend = "sdpa"
     if mask.mask_model_type == "vit_unet":
         mask_attention, _ = resolve_backend(compute.attention, device, dtype, HEAD_WIDTH)

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from torch import Tensor, nn
 
+from adios_tme.errors import ConfigError
 from adios_tme.models.heads import TMEHead
 from adios_tme.models.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from adios_tme.models.timm_encoder import TimmEncoder
+
+Encoder: TypeAlias = "VisionTransformer | TimmEncoder"
+
+
+def as_vit(encoder: nn.Module, what: str) -> VisionTransformer:
+    """An encoder that has to be this package's ViT.
+
+    Args:
+        encoder: Any.
+        what: That needs it, for the message.
+
+    Raises:
+        ConfigError: If it is a network of timm's.
+    """
+    if isinstance(encoder, VisionTransformer):
+        return encoder
+    raise ConfigError(
+        f"{what} is for the ViT of this package, and this encoder is another network "
+        f"({getattr(encoder, 'name', type(encoder).__name__)}, by --arch timm:NAME)."
+    )
 
 
 class Student(nn.Module):
     """Encoder and head: from views to embeddings."""
 
-    def __init__(self, encoder: VisionTransformer, head: TMEHead) -> None:
+    def __init__(self, encoder: Encoder, head: TMEHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head

@@ -100,8 +100,8 @@ class CollapseWarnings(Warnings):
             return ()
         spread, rank = (sum(column) / COLLAPSE_LINES for column in zip(*self._lines, strict=True))
         advice = (
-            "Compare with --objective simclr, or try a lower --lr, a longer --warmup-iterations "
-            "or more images per update."
+            "Try a lower --lr, a longer --warmup-iterations, weaker augmentation or more images "
+            "per update; if the objective is not simclr, compare with it."
         )
         if spread < ALIKE:
             text = (

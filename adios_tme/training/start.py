@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from adios_tme.config.model import is_timm
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.corrupt import CorruptLog, CorruptPatch
 from adios_tme.data.index_builder import open_indexes, open_or_build
@@ -187,7 +188,7 @@ def announce(run: Run, feed: Feed) -> None:
         run.batches,
         world.device,
         str(run.resolved.dtype).removeprefix("torch."),
-        run.bare_student.encoder.attention,
+        "timm's own" if is_timm(run.config.model.arch) else run.resolved.attention,
     )
     share, total = run.config.mask.train_mask_until, run.config.optim.total_iterations
     if share < 1:

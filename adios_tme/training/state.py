@@ -13,13 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.collectives import from_all_ranks
 from adios_tme.distributed.world import World
+from adios_tme.errors import ConfigError
 from adios_tme.masking.controls import random_partition
 from adios_tme.masking.samplers import SAMPLERS, Sampler
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.ema import MovingAverage
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import Resolved, resolve
-from adios_tme.models.student import Student
+from adios_tme.models.student import Student, as_vit
 from adios_tme.objectives.base import Objective
 from adios_tme.objectives.build import build_objective
 from adios_tme.objectives.penalty import MaskPenalty
@@ -28,6 +29,25 @@ from adios_tme.optim.schedule import Schedule, schedule_at
 from adios_tme.training.batches import plan_batches
 from adios_tme.training.update import Updater
 from adios_tme.version import __version__
+
+
+def check_timm(config: TrainConfig, world: World) -> None:
+    """Refuse a network of timm's that cannot be trained as the settings ask, before a run begins.
+
+    Raises:
+        ConfigError: If there is none, it takes no such images, or its batch norms would not see
+            all images of an update.
+    """
+    optim, model, resolved = config.optim, config.model, resolve(config, world.device)
+    plan = plan_batches(config.data.batch_size_per_gpu, optim.global_batch_size, world.num_ranks)
+    student = build_student(model, config.data.img_size, resolved)
+    if plan.num_passes > 1 and any(isinstance(each, nn.BatchNorm2d) for each in student.modules()):
+        raise ConfigError(
+            f"global_batch_size={optim.global_batch_size} takes {plan.num_passes} passes, and the "
+            f"batch norms of arch={model.arch} must see all images of an update at once. Raise "
+            f"--batch-size-per-gpu to {optim.global_batch_size} or start more processes, or use a "
+            f"network without batch norm."
+        )
 
 
 class Run:
@@ -132,7 +152,8 @@ class Run:
     def patch_features(self, images_BCHW: Tensor) -> Tensor:
         """The student's features (B, D, h, w) of the patches of whole images, without a graph."""
         with torch.no_grad(), self.autocast():
-            return self.bare_student.encoder.patch_map(images_BCHW)
+            encoder = as_vit(self.bare_student.encoder, "reconstruction_weight")
+            return encoder.patch_map(images_BCHW)
 
     def follow(self, now: Schedule) -> None:
         """Let what follows the networks follow them, after the updates of a step."""

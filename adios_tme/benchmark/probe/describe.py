@@ -26,6 +26,7 @@ from adios_tme.data.stain import stain_amounts
 from adios_tme.errors import CheckpointError
 from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.layers import Normalise
+from adios_tme.models.student import as_vit
 from adios_tme.pretrained import TrainedEncoder, timm_model
 
 Features = NDArray[np.float32]
@@ -126,7 +127,8 @@ def features_of(trained: TrainedEncoder, pool: Pool, device: str | torch.device)
     def network(images_BCHW: Tensor) -> Tensor:
         if pool == "cls":
             return encoder.class_tokens([images_BCHW])
-        return pool_tokens(encoder(images_BCHW), pool, encoder.num_prefix_tokens)
+        vit = as_vit(encoder, f"pool={pool}")
+        return pool_tokens(vit(images_BCHW), pool, vit.num_prefix_tokens)
 
     return EncoderFeatures(network, trained.img_size, trained.mean, trained.std, device)
 

@@ -25,7 +25,9 @@ from adios_tme.benchmark.throughput.student_cost import (
     num_weights,
     passing_of_views,
 )
+from adios_tme.config.model import is_timm
 from adios_tme.config.train import TrainConfig
+from adios_tme.errors import ConfigError
 from adios_tme.models.layers import swiglu_width
 from adios_tme.models.resolve import Resolved, resolve
 
@@ -40,7 +42,16 @@ class StepCost:
 
     @classmethod
     def of(cls, config: TrainConfig, resolved: Resolved | None = None) -> StepCost:
-        """Cost of a step with these settings; by default on a CPU."""
+        """Cost of a step with these settings; by default on a CPU.
+
+        Raises:
+            ConfigError: If the student is a network of timm's.
+        """
+        if is_timm(config.model.arch):
+            raise ConfigError(
+                f"arch={config.model.arch}: what a step costs on paper is known for this package's "
+                f"ViT alone. Use --arch vit_small or another of ours."
+            )
         resolved = resolved or resolve(config, torch.device("cpu"))
         return cls(config, resolved, MaskModelCost.of(config))
 

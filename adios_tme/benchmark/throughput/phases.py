@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adios_tme.config.train import TrainConfig
-from adios_tme.models.student import Student
+from adios_tme.models.student import Student, as_vit
 
 #: Phases whose arithmetic is the student's, or its teacher's.
 STUDENTS_PHASES = (
@@ -94,14 +94,15 @@ class Clock:
     @contextmanager
     def _attached(self) -> Iterator[None]:
         one = self._variant
+        encoder = as_vit(one.student.encoder, "the time of each phase")
         with ExitStack() as hooks:
             for handle in (
                 one.mask_model.register_forward_pre_hook(self._masks_begin),
                 one.mask_model.register_forward_hook(self._masks_end),
                 # The first module that a view meets and the last one, whoever calls them; where
                 # patches are read, the encoder itself is the last one.
-                one.student.encoder.patch_embed.register_forward_pre_hook(self._student_begins),
-                one.student.encoder.register_forward_hook(self._student_ends),
+                encoder.patch_embed.register_forward_pre_hook(self._student_begins),
+                encoder.register_forward_hook(self._student_ends),
                 one.student.head.register_forward_hook(self._student_ends),
                 one.student_optimizer.register_step_pre_hook(self._student_update_begins),
                 one.student_optimizer.register_step_post_hook(self._student_update_ends),
@@ -110,7 +111,8 @@ class Clock:
             ):
                 hooks.callback(handle.remove)
             if teacher := one.teacher:
-                begins = teacher.encoder.patch_embed.register_forward_pre_hook(self._student_begins)
+                patches = as_vit(teacher.encoder, "the time of each phase").patch_embed
+                begins = patches.register_forward_pre_hook(self._student_begins)
                 hooks.callback(begins.remove)
                 hooks.callback(teacher.head.register_forward_hook(self._teacher_ends).remove)
             yield

@@ -21,7 +21,7 @@ from adios_tme.masking.views import hole
 from adios_tme.models.build import build_mask_model, build_student
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import Resolved, resolve
-from adios_tme.models.student import Student
+from adios_tme.models.student import Student, as_vit
 from adios_tme.objectives.penalty import MaskPenalty
 from adios_tme.optim.build import build_optimizer, parameter_groups
 
@@ -75,7 +75,7 @@ class PlainNetworks:
     def patch_features(self, images_BCHW: Tensor) -> Tensor:
         """The student's features of the patches, without a graph."""
         with torch.no_grad():
-            return self.student.encoder.patch_map(images_BCHW)
+            return as_vit(self.student.encoder, "reconstruction_weight").patch_map(images_BCHW)
 
 
 def plain_step(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adios_tme.config.commands.embed import FeatureConfig, Pool
+from adios_tme.config.model import TIMM
 from adios_tme.config.run import ComputeConfig
 from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.export.folder import is_exported, is_mask_folder
@@ -22,7 +23,7 @@ from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve_precision
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.pretrained import TIMM, TrainedEncoder, load_encoder_for_scoring
+from adios_tme.pretrained import TrainedEncoder, load_encoder_for_scoring
 from adios_tme.run_folder.layout import iteration_of
 
 Channels = tuple[float, ...]
@@ -153,4 +154,7 @@ def name_of(source: str) -> str:
 
 
 def _of_ours(trained: TrainedEncoder) -> Found:
-    return Found(trained.encoder, trained.img_size, trained.mean, trained.std, True)
+    encoder: Any = trained.encoder
+    network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
+    has_class_token = getattr(network, "cls_token", None) is not None
+    return Found(network, trained.img_size, trained.mean, trained.std, has_class_token)

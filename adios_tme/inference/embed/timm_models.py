@@ -11,9 +11,9 @@ from timm.data.config import resolve_model_data_config
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from adios_tme.config.model import TIMM
 from adios_tme.errors import CheckpointError
 from adios_tme.inference.embed.found import Found
-from adios_tme.pretrained import TIMM
 
 
 def _found(network: nn.Module) -> Found:

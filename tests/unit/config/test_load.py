@@ -91,8 +91,8 @@ def test_a_file_may_name_settings_without_their_section(tmp_path: Path) -> None:
         ({"batch_size_per_gpu": 0}, "data.batch_size_per_gpu: expected at least 1, got 0."),
         (
             {"arch": "vit_huge"},
-            "model.arch: expected one of 'vit_tiny', 'vit_small', 'vit_base' or 'vit_large', "
-            "got 'vit_huge'.",
+            "model.arch: expected one of 'vit_tiny', 'vit_small', 'vit_base', 'vit_large' or "
+            "timm:NAME, got 'vit_huge'.",
         ),
         ({"lr": "fast"}, "optim.lr: expected a number, got 'fast'."),
         (

@@ -111,9 +111,9 @@ def test_a_collapse_is_told_once_in_words_and_again_when_it_has_passed() -> None
     (text,) = say(watch, times=3 * COLLAPSE_LINES, embedding_std=0.004, rankme=1.0)
     assert text == (
         "The student has collapsed: the embeddings of different images are nearly the same "
-        "(embedding_std 0.004, where 1 is spread evenly, over 5 log lines). Compare with "
-        "--objective simclr, or try a lower --lr, a longer --warmup-iterations or more images "
-        "per update."
+        "(embedding_std 0.004, where 1 is spread evenly, over 5 log lines). Try a lower "
+        "--lr, a longer --warmup-iterations, weaker augmentation or more images per update; if "
+        "the objective is not simclr, compare with it."
     )
     assert say(watch) == []
     (text,) = say(watch, times=3 * COLLAPSE_LINES, rankme=1.02)
