@@ -2,8 +2,13 @@
 
     python docs/studies/study.py masks-and-otsu train --patches cuts --nuclei nuclei --output out
     python docs/studies/study.py masks-and-otsu draw --output out
+    adios-tme sample generated --size-px 64
+    python docs/studies/study.py family train --patches cuts --nuclei nuclei \
+        --classes camelyon16_lymphnode --generated generated --output out
+    python docs/studies/study.py family draw --output out
 
-``train`` adds a line a run, set and protocol to ``out/NAME.jsonl``; runs that are there stay.
+``train`` adds a line a run, set and protocol to ``out/NAME.jsonl``; runs that are there already are
+not made again.
 ``draw`` makes the tables and the figure of that file. Everything goes through the commands that a
 user has, so an arm is a line of flags.
 """
@@ -15,37 +20,45 @@ import itertools
 import json
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
+import drawing
 
-#: Of the nuclei benchmark: folder below ``--nuclei``, its flags, and microns per pixel.
-SETS = {
-    "folder": ["--labels", "folder", "--label-scale", "0.25"],
-    "pannuke": ["--pannuke", "pannuke"],
-    "monuseg": ["--monuseg", "monuseg"],
-}
-#: Networks and schedule of every arm; the scale is that of patches of 0.25 microns a pixel.
-BASE = ["--preset", "laptop", "--patch-size-px", "112", "--save-freq", "100"]
-SCALE = "0.4375"
-PROTOCOLS = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain")
-SCORES = ("iou", "aji", "pq")
-OTSU = "cleaned Otsu"
+#: Networks and schedule of every arm.
+BASE = ["--preset", "laptop"]
 
-Key = tuple[str, str, str]
-"""Set, arm, protocol."""
+
+class Tissue(NamedTuple):
+    """What is trained on, and the labelled images that come with it.
+
+    Words in capitals in front of a path stand for the script's own flags.
+    """
+
+    patches: list[str]
+    sets: dict[str, list[str]]
+    """Of the nuclei benchmark, by name."""
+    scale: str
+    """Of the patches as the networks see them, in microns per pixel."""
+    classes: list[str]
+    """For the probe."""
+
+
+FOLDER = ["--labels", "NUCLEI/folder", "--label-scale", "0.25"]
+PANNUKE = ["--pannuke", "NUCLEI/pannuke"]
+MONUSEG = ["--monuseg", "NUCLEI/monuseg"]
+GENERATED = ["--labels", "GENERATED/nuclei", "--label-scale", "0.25"]
+CUTS = ["--data-path", "PATCHES", "--patch-size-px", "112"]
+DRAWN = ["--data-path", "GENERATED/patches", "--patch-size-px", "64"]
 
 
 class Study(NamedTuple):
-    """Arms by name, each a line of flags."""
+    """Arms by name, each a line of flags, on one kind of tissue or several."""
 
     arms: dict[str, str]
+    tissues: dict[str, Tissue]
     updates: int
-    probes: bool = False
 
 
 STUDIES = {
@@ -63,6 +76,11 @@ STUDIES = {
             ),
             "stain 10, weak areas": "--stain-weight 10 --alpha-sparsity 0.2",
         },
+        {
+            "real": Tissue(
+                CUTS, {"folder": FOLDER, "pannuke": PANNUKE, "monuseg": MONUSEG}, "0.4375", []
+            )
+        },
         updates=300,
     ),
     "family": Study(
@@ -73,10 +91,16 @@ STUDIES = {
             "adios_s": "--variant adios_s",
             "byol": "--objective byol",
             "simsiam": "--objective simsiam",
-            "vit_unet": "--mask-model-type vit_unet --mask-decoder-width 64",
+            "simclr, crops": "--crops-per-mask 1",
+            "two views": "--views two --augment full --augment-colour 0.4",
+            "vit_unet, 64": "--mask-model-type vit_unet --mask-decoder-width 64",
+            "vit_unet, 256": "--mask-model-type vit_unet --mask-decoder-width 256",
         },
-        updates=200,
-        probes=True,
+        {
+            "generated": Tissue(DRAWN, {"generated": GENERATED}, "0.25", []),
+            "real": Tissue(CUTS, {"folder": FOLDER}, "0.4375", ["CLASSES/tissue_source_4class"]),
+        },
+        updates=100,
     ),
 }
 
@@ -86,71 +110,95 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("what", choices=["train", "draw"])
-    parser.add_argument("--patches", type=Path, help="what to train on")
+    parser.add_argument("--patches", type=Path, help="real ones to train on")
     parser.add_argument("--nuclei", type=Path, help="folder with folder/, pannuke/ and monuseg/")
-    parser.add_argument("--classes", type=Path, help="folder of classes, for the probe")
+    parser.add_argument("--classes", type=Path, help="folder of folders of classes, for the probe")
+    parser.add_argument("--generated", type=Path, help="what `adios-tme sample` wrote")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tissues", nargs="+", help="some of them")
     parser.add_argument("--arms", nargs="+", help="some of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked = parser.parse_args()
     results = asked.output / f"{asked.study}.jsonl"
-    if asked.what == "draw":
-        draw(read(results), results.with_suffix(".png"))
-        return
     study = STUDIES[asked.study]
-    for seed in asked.seeds:
-        for arm in asked.arms or study.arms:
-            add(results, run(study, arm, seed, asked))
+    if asked.what == "draw":
+        drawing.draw(asked.study, read(results), results.with_suffix(".png"))
+        return
+    tissues, arms = asked.tissues or study.tissues, asked.arms or study.arms
+    for seed, tissue, arm in itertools.product(asked.seeds, tissues, arms):
+        key = {"study": asked.study, "tissue": tissue, "arm": arm, "seed": seed}
+        if not any(key.items() <= line.items() for line in read(results)):
+            add(results, [key | line for line in run(study, tissue, arm, seed, asked)])
 
 
-def run(study: Study, arm: str, seed: int, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train and score one arm with one seed."""
-    output = asked.output / asked.study / f"{arm.replace(', ', '-').replace(' ', '-')}-s{seed}"
-    flags = [*BASE, *study.arms[arm].split(), "--total-iterations", str(study.updates)]
-    call("train", "--data-path", asked.patches, "--output-dir", output, "--seed", seed, *flags)
-    key = {"study": asked.study, "arm": arm, "seed": seed}
-    lines = []
+def run(
+    study: Study, tissue: str, arm: str, seed: int, asked: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Train one arm with one seed and score it, unless there is nothing to score."""
+    what, name = study.tissues[tissue], f"{tissue}-{arm}-s{seed}".replace(", ", "-")
+    output = asked.output / asked.study / name.replace(" ", "-")
+    flags = [*BASE, *placed(what.patches, asked), *study.arms[arm].split()]
     has_masks = "--mask-source" not in flags
-    for name in SETS if has_masks else ():
-        lines += [key | line for line in nuclei(output, asked.nuclei, name)]
-    if study.probes:
-        lines += [key | line for line in probe(output, asked.classes)]
-    return lines
+    if not has_masks and not what.classes:
+        return []
+    length = ["--total-iterations", str(study.updates), "--save-freq", "100"]
+    call("train", "--output-dir", output, "--seed", seed, *flags, *length)
+    lines = [
+        line
+        for labels, place in what.sets.items()
+        if has_masks
+        for line in nuclei(output, labels, placed(place, asked), what.scale)
+    ]
+    return lines + list(probe(output, placed(what.classes, asked)))
 
 
-def nuclei(run_folder: Path, labels: Path, name: str) -> Iterator[dict[str, Any]]:
+def placed(words: list[str], asked: argparse.Namespace) -> list[str]:
+    """Paths in place of the words that stand for them."""
+    places = {name.upper(): str(value) for name, value in vars(asked).items()}
+    heads = (word.partition("/") for word in words)
+    return [places.get(head, head) + slash + rest for head, slash, rest in heads]
+
+
+def nuclei(run_folder: Path, name: str, labels: list[str], scale: str) -> Iterator[dict[str, Any]]:
     """Means and paired differences of the last checkpoint on one set."""
-    kind, place, *flags = SETS[name]
     where = run_folder / f"s_{name}"
-    call(
-        *("benchmark", "nuclei", run_folder, kind, labels / place, *flags),
-        *("--scale", SCALE, "--output", where),
-    )
+    call("benchmark", "nuclei", run_folder, *labels, "--scale", scale, "--output", where)
     found = json.loads((where / "nuclei_benchmark.json").read_text(encoding="utf-8"))
     last = found["checkpoints"][-1]
-    for protocol in PROTOCOLS:
+    for protocol in drawing.PROTOCOLS:
         yield {
             "set": name,
             "protocol": protocol,
             "iteration": last["iteration"],
-            "scores": {score: last[protocol][score]["mean"] for score in SCORES},
+            "scores": {score: last[protocol][score]["mean"] for score in drawing.SCORES},
             "difference": last["differences"][protocol],
             "last_minus_best": found["course"][protocol]["last_minus_best"],
         }
     rival = found["baselines"]["otsu_haematoxylin_cleaned"]["no_labels"]
     yield {
         "set": name,
-        "protocol": OTSU,
-        "scores": {score: rival[score]["mean"] for score in SCORES},
+        "protocol": drawing.OTSU,
+        "scores": {score: rival[score]["mean"] for score in drawing.SCORES},
     }
 
 
-def probe(run_folder: Path, classes: Path) -> Iterator[dict[str, Any]]:
-    """Balanced accuracy of the last checkpoint's encoder, and of what it is compared with."""
+def probe(run_folder: Path, classes: list[str]) -> Iterator[dict[str, Any]]:
+    """Scores of the last checkpoint's encoder, and of what needs no training, on each set."""
+    if not classes:
+        return
     where = run_folder / "probe"
-    call("benchmark", "probe", run_folder, "--train", classes, "--output", where)
-    found = json.loads((where / "probe_benchmark.json").read_text(encoding="utf-8"))
-    yield {"set": classes.name, "protocol": "probe", "scores": found}
+    sets = [word for name in classes for word in ("--train", name)]
+    call("benchmark", "probe", run_folder, *sets, "--output", where)
+    for found in json.loads((where / "probe.json").read_text(encoding="utf-8"))["sets"]:
+        methods = {"encoder": found["checkpoints"][-1], **found["rivals"]}
+        for method, classifier in itertools.product(methods, ("knn", "logistic")):
+            scores = methods[method]["scores"][classifier]
+            yield {
+                "set": found["name"],
+                "protocol": classifier,
+                "method": method,
+                "scores": {name: scores[name] for name in ("balanced_accuracy", "auroc")},
+            }
 
 
 def call(*words: object) -> None:
@@ -159,11 +207,10 @@ def call(*words: object) -> None:
 
 
 def add(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Add lines, in the place of those of the same run that are there."""
+    """Add the lines of a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs = {(line["arm"], line["seed"]) for line in lines}
-    kept = [line for line in read(path) if (line["arm"], line["seed"]) not in runs]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept + lines), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as results:
+        results.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -171,62 +218,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw each arm's seeds beside cleaned Otsu, set by set, and write the tables of the page."""
-    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        found[line["set"], line["arm"], line["protocol"]].append(line)
-    arms = list(dict.fromkeys(line["arm"] for line in lines))
-    figure = Figure(figsize=(11, 0.6 * len(arms) + 1.5), layout="constrained")
-    axes = figure.subplots(1, len(SETS), sharey=True)
-    for ax, name in zip(axes, SETS, strict=True):
-        ax.axvline(_mean(found[name, arms[0], OTSU], "iou"), color="0.4", ls="--", label=OTSU)
-        for number, protocol in enumerate(PROTOCOLS):
-            points = [
-                (line["scores"]["iou"], row + 0.15 * (number - 1.5))
-                for row, arm in enumerate(arms)
-                for line in found[name, arm, protocol]
-            ]
-            if points:
-                ax.plot(*np.transpose(points), "o", ms=4, color=f"C{number}", label=protocol)
-        ax.set(title=name, xlabel="IoU", yticks=range(len(arms)), yticklabels=arms)
-    axes[0].invert_yaxis()
-    axes[0].legend(fontsize="x-small")
-    figure.savefig(path, dpi=100)
-    for name, rows in (("means", _means), ("differences", _differences)):
-        text = "\n".join(rows(found, arms)) + "\n"
-        path.with_suffix(f".{name}.md").write_text(text, encoding="utf-8")
-
-
-def _means(found: Mapping[Key, list[dict[str, Any]]], arms: list[str]) -> Iterator[str]:
-    """IoU / AJI / PQ, mean over seeds."""
-    yield "| arm | seeds | protocol | " + " | ".join(SETS) + " |"
-    yield "|---|---|---|" + "---|" * len(SETS)
-    for arm, protocol in [(arms[0], OTSU), *itertools.product(arms, PROTOCOLS)]:
-        runs = [found[name, arm, protocol] for name in SETS]
-        if all(runs):
-            cells = [" / ".join(f"{_mean(each, score):.3f}" for score in SCORES) for each in runs]
-            name, seeds = ("", "") if protocol == OTSU else (arm, str(len(runs[0])))
-            yield f"| {name} | {seeds} | {protocol} | " + " | ".join(cells) + " |"
-
-
-def _differences(found: Mapping[Key, list[dict[str, Any]]], arms: list[str]) -> Iterator[str]:
-    """What mask and stain together have over the strongest cleaned baseline, image by image."""
-    yield "| arm | seed | set | IoU | AJI | PQ |"
-    yield "|---|---|---|---|---|---|"
-    for arm, name in itertools.product(arms, SETS):
-        for line in found[name, arm, "no_labels_with_stain"]:
-            cells = [
-                f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
-                for apart in (line["difference"][score] for score in SCORES)
-            ]
-            yield f"| {arm} | {line['seed']} | {name} | " + " | ".join(cells) + " |"
-
-
-def _mean(runs: list[dict[str, Any]], score: str) -> float:
-    return float(np.mean([line["scores"][score] for line in runs]))
 
 
 if __name__ == "__main__":
