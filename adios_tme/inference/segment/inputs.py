@@ -141,6 +141,7 @@ def _input(
 ) -> Input:
     """Patches with one file; one of many that cannot be read is left out, and noted."""
     patches = index.patches(slide.rows)
+    _check_pictures(config, patches)
     facts = [
         parse_name(patch.member.name, config.name_pattern, index.location(patch.archive))
         for patch in patches
@@ -167,6 +168,20 @@ def _input(
                 yield ImageView(pixels, its, config.scale, patch.coordinates, zoom)
 
     return Input(name, digest_of(index, slide), len(patches), views, unread)
+
+
+def _check_pictures(config: SegmentConfig, patches: list[Patch]) -> None:
+    """Raise unless patches are pictures by themselves, if such are asked for.
+
+    Raises:
+        ConfigError: If they lie somewhere in a slide.
+    """
+    placed = [patch.member.name for patch in patches if patch.coordinates is not None]
+    if config.ome_tiff and placed:
+        raise ConfigError(
+            f"ome_tiff={config.ome_tiff}: {placed[0]} is a part of a slide, and no picture by "
+            f"itself. Segment the slide, with --mpp, or drop --ome-tiff."
+        )
 
 
 def _microns(config: SegmentConfig, facts: NameFacts, name: str) -> float | None:
