@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,23 @@ def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
     assert max(float(row["x"]) % 448 for row in rows("out/slide_000.csv")) > 32  # 64 px wide
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_one_archive_is_segmented_as_in_its_folder(kind: str, place: Path) -> None:
+    make_dataset(Path("zips"), num_archives=1)
+    if kind == "tar":
+        shutil.unpack_archive("zips/slide_000.zip", "loose")
+        shutil.make_archive("tars/slide_000", "tar", "loose")
+    words = f"{GIVEN} --input-scale 0.5"
+    run(f"segment run {kind}s --output whole {words}")
+    run(f"segment run {kind}s/slide_000.{kind} --output alone {words}")
+    (row,) = rows("alone/summary.csv")
+    assert (row["name"], int(row["num_nuclei"])) == ("slide_000", len(rows("whole/slide_000.csv")))
+    assert Path("alone/slide_000.csv").read_bytes() == Path("whole/slide_000.csv").read_bytes()
+    assert "Finished before, and skipped: 1 of 1." in run(
+        f"segment run {kind}s/slide_000.{kind} --output alone {words}"
+    )
+
+
 def test_one_damaged_patch_does_not_cost_the_others(place: Path) -> None:
     make_dataset(Path("zips"), num_archives=1)
     path = Path("zips/slide_000.zip")
@@ -197,7 +215,8 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
             2,
             "ome_tiff=masks: patch_000_448_x0_y0.png is a part of a slide, and no picture by",
         ),
-        ("segment run notes.txt", 2, "input: notes.txt is no image and no folder."),
+        ("segment run notes.txt", 2, "input: notes.txt is no image, no archive and no folder."),
+        ("segment run empty.zip", 1, "empty.zip: "),
         ("segment none images", 1, "none"),
         ("segment run bad.png --channel 1", 1, "bad.png: "),
         (
@@ -213,6 +232,7 @@ def test_mistakes_get_one_message(
     words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("notes.txt").touch()
+    Path("empty.zip").write_bytes(b"PK\5\6" + bytes(18))
     make_dataset(Path("zips"), num_archives=1)
     Path("bad.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save("white.png")

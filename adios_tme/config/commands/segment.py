@@ -26,8 +26,8 @@ class SegmentConfig(Config):
     """Output folder of a run (its newest checkpoint), a checkpoint, or an exported mask model."""
 
     input: Annotated[Path, Positional()]
-    """An image, a folder of images or of zip archives with patches, a dataset_index.pkl, or with
-    --mpp a slide or a folder of slides."""
+    """An image, a zip or tar of patches, a folder of images or of such archives, a
+    dataset_index.pkl, or with --mpp a slide or a folder of slides."""
 
     output: Path = Path("segmentation")
     """Folder for the files; it holds those of one mask model with one set of settings."""
