@@ -19,6 +19,7 @@ from adios_tme.data.index_builder import PICKLE_NAME, index_archives, write_pick
 from adios_tme.data.loader import PatchLoader
 from adios_tme.data.members import Kind
 from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.slides.files import tiling_digest
 from adios_tme.errors import ConfigError, DataError
 from tests.factories import make_archive
 from tests.slides import Pixels, make_slide, stained
@@ -164,6 +165,18 @@ def test_a_table_of_scales_that_changed_is_read_again(folder: Path, tmp_path: Pa
     for mpp, count in ((0.25, 20), (0.125, 4)):
         table.write_text(f"wsi,mpp\na.tif,{mpp:.4f}\n")
         assert build(folder, tiling).index.patches_per_slide()["a"] == count
+
+
+def test_an_index_of_an_earlier_version_is_still_that_of_its_settings() -> None:
+    digests = [
+        tiling_digest(SlideTiling(mpp=0.25)),
+        tiling_digest(SlideTiling(mpp=2, overlap=8, icc=True, min_tissue=0.3)),
+    ]
+    # Other digests would read all slides again.
+    assert digests == [
+        "db8df33461aad79594b32fccd776df7b5c145825c40f412216c2323db2297344",
+        "3303c1bc982497db44bc3564f86d7ad50ecbbf49471f2edc8d68f359016285cb",
+    ]
 
 
 def test_another_spelling_of_the_path_of_a_table_changes_nothing(
