@@ -67,7 +67,7 @@ def _runs(index: DatasetIndex) -> Iterator[tuple[str, int, int]]:
             continue
         # The names of an archive are of one kind, so that three of them stand for all.
         some = index.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
-        if not names_state_slides(some, pattern) and not index.has_folders(rows):
+        if not names_state_slides(some, pattern) and not index.has_folders(number):
             yield slide_of(place, some[0], pattern), rows.start, rows.stop
             continue
         for row, name in enumerate(index.names(np.arange(rows.start, rows.stop)), rows.start):
