@@ -46,7 +46,10 @@ def segment(config: SegmentConfig) -> None:
         console.print(f"Left out: {len(done.faults) - NUM_SHOWN:,} more.", style="bold red")
     if done.num_kept:
         console.print(f"Finished before, and skipped: {done.num_kept:,} of {len(done.records):,}.")
-    console.print(f"Files: {config.output}/{SUMMARY}, and NAME.geojson and NAME.csv of each")
+    pictures = "" if config.ome_tiff is None else ", NAME.ome.tiff"
+    console.print(
+        f"Files: {config.output}/{SUMMARY}, and NAME.geojson{pictures} and NAME.csv of each"
+    )
 
 
 def _table(records: list[Record]) -> Table:

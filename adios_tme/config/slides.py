@@ -15,8 +15,8 @@ LEAST_MPP, MOST_MPP = 0.05, 20.0
 TISSUE_RULES = ("otsu", "hsv", "none")
 
 
-class SlideTiling(Config):
-    """How whole slides are cut into tiles."""
+class SlideReading(Config):
+    """Which tiles of whole slides are read, and at which scale."""
 
     mpp: float | None = Field(default=None, ge=LEAST_MPP, le=MOST_MPP)
     """Microns per pixel of the tiles, such as 0.25 (about 40x) or 0.5 (20x); tiles are
@@ -34,9 +34,6 @@ class SlideTiling(Config):
 
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     """Share of a tile (0 to 1) that must be tissue."""
-
-    overlap: int = Field(default=0, ge=0)
-    """Pixels that neighbouring tiles share, at the scale of the tiles."""
 
     coordinates: Path | None = None
     """Folder of HDF5 files that say where tiles are, instead of looking for tissue: those of
@@ -70,6 +67,13 @@ class SlideTiling(Config):
                 f"Drop one of them."
             )
         return self
+
+
+class SlideTiling(SlideReading):
+    """How whole slides are cut into tiles."""
+
+    overlap: int = Field(default=0, ge=0)
+    """Pixels that neighbouring tiles share, at the scale of the tiles."""
 
 
 def check_overlap(slides: SlideTiling, patch_size_px: int) -> None:

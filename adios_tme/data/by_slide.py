@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.members import printable
+from adios_tme.data.members import Kind, printable
 from adios_tme.data.names import NameFacts, coordinates, names_state_slides, parse_name, slide_of
+from adios_tme.data.patch import Patch
+from adios_tme.data.slides.tiles import tile_of
 from adios_tme.errors import DataError
 
 #: Names of a slide that are read for its size and scale; coordinates are read of all.
@@ -58,10 +60,14 @@ def _runs(index: DatasetIndex) -> Iterator[tuple[str, int, int]]:
         rows = index.archive_rows(number)
         if rows.start == rows.stop:
             continue
-        place = index.archive(number).slide
+        archive = index.archive(number)
+        place = archive.slide
+        if archive.kind == Kind.SLIDE:
+            yield place, rows.start, rows.stop
+            continue
         # The names of an archive are of one kind, so that three of them stand for all.
         some = index.names(np.array([rows.start, (rows.start + rows.stop) // 2, rows.stop - 1]))
-        if not names_state_slides(some, pattern) and not index.has_folders(rows):
+        if not names_state_slides(some, pattern) and not index.has_folders(number):
             yield slide_of(place, some[0], pattern), rows.start, rows.stop
             continue
         for row, name in enumerate(index.names(np.arange(rows.start, rows.stop)), rows.start):
@@ -72,12 +78,23 @@ def facts_of(index: DatasetIndex, slide: SlidePatches) -> NameFacts:
     """What the names of a slide's patches agree on; its place is never one of it."""
     rows = slide.rows
     some = rows[np.unique(np.linspace(0, len(rows) - 1, NUM_NAMES_READ, dtype=int))]
-    found = [
-        parse_name(patch.member.name, patch.archive.name_pattern, index.location(patch.archive))
-        for patch in index.patches(some)
-    ]
+    found = [_facts(index, patch) for patch in index.patches(some)]
     agreed = [values[0] if len(set(values)) == 1 else None for values in zip(*found, strict=True)]
     return NameFacts(*agreed)._replace(slide=slide.name, x=None, y=None)
+
+
+def _facts(index: DatasetIndex, patch: Patch) -> NameFacts:
+    """What a name states; of a tile, what the index knows, whatever the slide is called."""
+    if patch.archive.kind != Kind.SLIDE:
+        place = index.location(patch.archive)
+        return parse_name(patch.member.name, patch.archive.name_pattern, place)
+    tile, tiling = tile_of(patch.member), index.tiling
+    return NameFacts(
+        size=tile.size_px,
+        mpp=tiling.mpp,
+        overlap=tiling.overlap if tiling.coordinates is None else None,
+        level0_size=tile.side,
+    )
 
 
 def coordinates_of(index: DatasetIndex, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -86,16 +103,20 @@ def coordinates_of(index: DatasetIndex, rows: NDArray[np.int64]) -> NDArray[np.i
     Raises:
         DataError: If a name has none.
     """
-    pattern = index.selection.name_pattern
     places = np.empty((len(rows), 2), dtype=np.int64)
     for first in range(0, len(rows), NAMES_AT_A_TIME):
         some = rows[first : first + NAMES_AT_A_TIME]
-        for place, name in enumerate(index.names(some), first):
-            found = coordinates(name, pattern)
+        for place, found in enumerate(_places(index, some), first):
             if found is None:
                 raise _no_coordinates(index, int(rows[place]))
             places[place] = found
     return places
+
+
+def _places(index: DatasetIndex, rows: NDArray[np.int64]) -> Iterator[tuple[int, int] | None]:
+    if index.has_slides:
+        return (patch.coordinates for patch in index.patches(rows))
+    return (coordinates(name, index.selection.name_pattern) for name in index.names(rows))
 
 
 def _no_coordinates(index: DatasetIndex, row: int) -> DataError:
@@ -108,13 +129,21 @@ def _no_coordinates(index: DatasetIndex, row: int) -> DataError:
 
 
 def digest_of(index: DatasetIndex, slide: SlidePatches) -> str:
-    """What tells the patches of a slide from others of the same name: names, sizes and CRCs."""
+    """What tells the patches of a slide from others of the same name: names, sizes and CRCs.
+
+    Tiles have no CRC; what stands for their pixels is how they are read, and the slide's file.
+    """
     digest = hashlib.sha256()
     for first, end in slide.spans:
         names = index.names(np.arange(first, end))
         digest.update("\0".join(names).encode("utf-8", "surrogatepass"))
         for column in ("size", "crc32"):
             digest.update(index.columns[column][first:end].tobytes())
+        archive = index.patch(first).archive
+        if archive.kind == Kind.SLIDE:
+            digest.update(f"{archive.size} {archive.mtime}".encode())
+            for column in ("compressed_size", "method"):
+                digest.update(index.columns[column][first:end].tobytes())
     return digest.hexdigest()[:32]
 
 

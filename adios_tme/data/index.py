@@ -2,13 +2,12 @@
 
 A safetensors file whose columns are used in place, at the offsets of its header: opening reads the
 header alone, whatever the number of patches, and all processes of a machine share the pages. A
-patch costs 29 bytes and its name; a tile of a slide costs as much, and its name is worked out.
+patch costs 29 bytes and its name; a tile of a slide costs 21, and its name is worked out.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,15 @@ from numpy.typing import NDArray
 
 from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiling
+from adios_tme.data.index_columns import (
+    ENDS_OF,
+    MAX_HEADER_BYTES,
+    NEW_COLUMNS,
+    OLD_FORMATS,
+    Columns,
+    map_columns,
+    tiles_without_name,
+)
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, Member, kinds_in_words, text
 from adios_tme.data.names import names_state_slides, slide_of
@@ -29,38 +37,7 @@ from adios_tme.data.slides.tiles import tile_name, tile_of
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
-FORMAT = "adios_tme dataset index 2"
-OLD_FORMATS = ("adios_tme dataset index 1",)
-
-#: Columns and their types, as they stand in the file. ``*_ends`` close each name of a blob.
-PATCH_COLUMNS = {
-    "offset": "uint64",
-    "name_ends": "uint64",
-    "compressed_size": "uint32",
-    "size": "uint32",
-    "crc32": "uint32",
-    "method": "uint8",
-}
-ARCHIVE_COLUMNS = {
-    "archive_size": "uint64",
-    "archive_mtime": "int64",
-    "archive_first_row": "uint64",
-    "archive_path_ends": "uint64",
-    "archive_kind": "uint8",
-    "archive_left_out_ends": "uint64",
-}
-#: Blobs of strings, each with the column that closes its strings.
-ENDS_OF = {
-    "names": "name_ends",
-    "archive_paths": "archive_path_ends",
-    "archive_left_out": "archive_left_out_ends",
-}
-#: Indexes of earlier versions lack them.
-NEW_COLUMNS = ("archive_left_out_ends", "archive_left_out")
-
 _SEPARATORS = frozenset(b"/\\")
-_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
-_MAX_HEADER_BYTES = 1 << 20
 
 
 class DatasetIndex:
@@ -78,9 +55,7 @@ class DatasetIndex:
         (8, 2, 2)
     """
 
-    def __init__(
-        self, path: Path, columns: dict[str, NDArray[np.generic]], metadata: dict[str, str]
-    ) -> None:
+    def __init__(self, path: Path, columns: Columns, metadata: dict[str, str]) -> None:
         self.path = path
         self.columns = columns
         self.selection = PatchSelection.model_validate_json(metadata["selection"])
@@ -105,7 +80,7 @@ class DatasetIndex:
         path = path / INDEX_NAME if path.is_dir() else path
         try:
             with _reading(path):
-                return cls(path, *_map_columns(path))
+                return cls(path, *map_columns(path))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path) from error
 
@@ -196,13 +171,28 @@ class DatasetIndex:
             raise IndexError(f"row {places[outside][0]} of an index with {len(self)} patches")
         firsts = self.columns["archive_first_row"]
         numbers = np.searchsorted(firsts, places.astype(np.uint64), side="right") - 1
-        names = self._texts("names", places)
+        names = self._stored_names(places, numbers)
         fields = [self.columns[name][places].tolist() for name in Member._fields[1:]]
         members = map(Member, names, *fields)
         archives = self._archives(numbers)
         if self.has_slides:
             members = map(self._named, archives, members)
         return list(map(Patch, archives, members))
+
+    @cached_property
+    def _tiles_before(self) -> NDArray[np.int64]:
+        """Rows before each archive that have no entry among the names."""
+        tiles = tiles_without_name(self.columns)
+        return tiles.cumsum() - tiles
+
+    def _stored_names(self, places: NDArray[np.int64], numbers: NDArray[np.int64]) -> list[str]:
+        """Names of some rows of given archives; tiles have none."""
+        if not self.has_slides:
+            return self._texts("names", places)
+        is_named = self.columns["archive_kind"][numbers] != Kind.SLIDE
+        entries = (places - self._tiles_before[numbers])[is_named]
+        stored = iter(self._texts("names", entries))
+        return [next(stored) if named else "" for named in is_named.tolist()]
 
     def _named(self, archive: ArchiveEntry, member: Member) -> Member:
         """A member with its name, which of a tile is worked out."""
@@ -237,17 +227,18 @@ class DatasetIndex:
                 names = self.names(np.arange(rows.start, rows.stop))
                 counts.update(slide_of(place, name, pattern) for name in names)
                 continue
-            for folder, count in self._folders(rows).items():
+            for folder, count in self._folders(number).items():
                 counts[slide_of(place, f"{folder}/", pattern)] += count
         return counts
 
-    def has_folders(self, rows: slice) -> bool:
-        """Whether some patches lie in folders of their archive."""
-        return bool(_SEPARATORS & set(self._name_bytes(rows)))
+    def has_folders(self, number: int) -> bool:
+        """Whether some patches of an archive lie in folders of it."""
+        return bool(_SEPARATORS & set(self.archive_names(number)[0].tobytes()))
 
-    def _folders(self, rows: slice) -> Counter[str]:
-        """How many names of some rows lie in which folder of their archive."""
-        if not self.has_folders(rows):
+    def _folders(self, number: int) -> Counter[str]:
+        """How many patches of an archive lie in which of its folders."""
+        rows = self.archive_rows(number)
+        if not self.has_folders(number):
             return Counter({"": rows.stop - rows.start})
         names = self.names(np.arange(rows.start, rows.stop))
         return Counter(name.replace("\\", "/").rpartition("/")[0] for name in names)
@@ -295,11 +286,21 @@ class DatasetIndex:
         below = archive.path.is_relative_to(self.root)
         return (archive.path.relative_to(self.root) if below else archive.path).as_posix()
 
-    def _name_bytes(self, rows: slice) -> bytes:
-        """The names of some rows, one after the other."""
-        ends = self.columns["name_ends"]
-        start = int(ends[rows.start - 1]) if rows.start else 0
-        return self.columns["names"][start : int(ends[rows.stop - 1]) if rows.stop else 0].tobytes()
+    def archive_names(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The names of an archive's patches, one after the other, and where each ends.
+
+        Those of a slide's tiles are empty.
+        """
+        rows = self.archive_rows(number)
+        if self.columns["archive_kind"][number] == Kind.SLIDE:
+            return np.empty(0, np.uint8), np.zeros(rows.stop - rows.start, np.int64)
+        before = int(self._tiles_before[number])
+        start, stop = rows.start - before, rows.stop - before
+        ends = self.columns["name_ends"][max(0, start - 1) : stop].astype(np.int64)
+        begin = int(ends[0]) if start and len(ends) else 0
+        ends = ends[1:] if start else ends
+        content = self.columns["names"][begin : int(ends[-1]) if len(ends) else begin]
+        return content.view(np.uint8), ends - begin
 
     def _archives(self, numbers: NDArray[np.int64]) -> list[ArchiveEntry]:
         root = str(self.root)
@@ -355,47 +356,5 @@ def has_old_format(path: Path) -> bool:
         DataError: If it cannot be read.
     """
     with _reading(path), path.open("rb") as file:
-        start = file.read(_MAX_HEADER_BYTES)
+        start = file.read(MAX_HEADER_BYTES)
     return any(f'"{old}"'.encode() in start for old in OLD_FORMATS)
-
-
-def _check_lengths(columns: dict[str, NDArray[np.generic]]) -> None:
-    """Raise ValueError if columns do not fit each other."""
-    absent = set(NEW_COLUMNS) - columns.keys()
-    for blob, ends in ENDS_OF.items():
-        if blob in absent:
-            continue
-        last = int(columns[ends][-1]) if len(columns[ends]) else 0
-        if last != len(columns[blob]):
-            raise ValueError(f"{blob} do not fit")
-    for group in (PATCH_COLUMNS, ARCHIVE_COLUMNS):
-        if len({len(columns[name]) for name in group if name not in absent}) != 1:
-            raise ValueError("columns differ in length")
-
-
-def _map_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
-    """Columns as views of one mapping, each checked against the file's size."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        if not 0 < header_bytes <= _MAX_HEADER_BYTES:
-            raise ValueError("the header is too large")
-        header = json.loads(file.read(header_bytes))
-    metadata = header.pop("__metadata__")
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"format {metadata['format']!r}")
-    # As a plain array: every view of a memmap pays for being one, several times a patch.
-    content = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[8 + header_bytes :]
-    columns: dict[str, NDArray[np.generic]] = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        column = content[start:end].view(_DTYPES[entry["dtype"]])
-        if not 0 <= start <= end or [len(column)] != entry["shape"]:
-            raise ValueError(f"column {name} does not fit the file")
-        columns[name] = column
-    _check_lengths(columns)
-    firsts = columns["archive_first_row"].view(np.uint64)
-    if len(firsts) and (firsts[0] != 0 or (firsts[1:] < firsts[:-1]).any()):
-        raise ValueError("archives are out of order")
-    if len(firsts) and columns["archive_kind"].view(np.uint8).max() > max(Kind):
-        raise ValueError("an archive is of an unknown kind")
-    return columns, metadata

@@ -13,13 +13,8 @@ from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.build_report import BuildReport, report_on
 from adios_tme.data.decode import TIFF_SUFFIXES
-from adios_tme.data.index import (
-    INDEX_NAME,
-    PATCH_COLUMNS,
-    ArchiveEntry,
-    DatasetIndex,
-    has_old_format,
-)
+from adios_tme.data.index import INDEX_NAME, ArchiveEntry, DatasetIndex, has_old_format
+from adios_tme.data.index_columns import PATCH_COLUMNS
 from adios_tme.data.index_writer import IndexWriter
 from adios_tme.data.members import Directory, Kind, kinds_in_words, printable
 from adios_tme.data.mixture import PatchMixture
@@ -297,12 +292,11 @@ def _rescan(index: DatasetIndex, number: int) -> Scan:
 
 def _directory_of(index: DatasetIndex, number: int) -> Directory:
     rows = index.archive_rows(number)
-    column = {name: index.columns[name][rows] for name in PATCH_COLUMNS}
-    start = int(index.columns["name_ends"][rows.start - 1]) if rows.start else 0
-    ends = column["name_ends"].astype(np.int64)
+    column = {name: index.columns[name][rows] for name in PATCH_COLUMNS if name != "name_ends"}
+    names, name_ends = index.archive_names(number)
     return Directory(
-        names=index.columns["names"][start : int(ends[-1]) if len(ends) else start].view(np.uint8),
-        name_ends=ends - start,
+        names=names,
+        name_ends=name_ends,
         offset=column["offset"].astype(np.uint64),
         compressed_size=column["compressed_size"].astype(np.uint64),
         size=column["size"].astype(np.uint64),

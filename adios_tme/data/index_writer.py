@@ -13,9 +13,10 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.data.index import ARCHIVE_COLUMNS, ENDS_OF, FORMAT, PATCH_COLUMNS, ArchiveEntry
+from adios_tme.data.index_columns import ARCHIVE_COLUMNS, ENDS_OF, FORMAT, PATCH_COLUMNS
 from adios_tme.data.left_out import LeftOut
-from adios_tme.data.members import Directory
+from adios_tme.data.members import Directory, Kind
+from adios_tme.data.patch import ArchiveEntry
 from adios_tme.errors import DataError
 from adios_tme.files import partial_name, replacing
 
@@ -86,12 +87,13 @@ class IndexWriter:
         encoded_path = os.fsencode(path)
         account = left_out.dump().encode() if left_out else b""
         firsts = self.num_patches
+        num_named = 0 if entry.kind == Kind.SLIDE else len(members)
         self.num_patches += len(members)
         self._path_bytes += len(encoded_path)
         self._account_bytes += len(account)
         columns: dict[str, NDArray[np.generic]] = {
             "offset": members.offset,
-            "name_ends": members.name_ends + self._name_bytes,
+            "name_ends": members.name_ends[:num_named] + self._name_bytes,
             "compressed_size": np.minimum(members.compressed_size, _MOST),
             "size": np.minimum(members.size, _MOST),
             "crc32": members.crc32,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from adios_tme import load_encoder
@@ -34,6 +35,7 @@ from tests.factories import (
     start_command,
     untrained_run,
 )
+from tests.slides import Pixels, make_slide, stained
 from tests.spawn import run_on_ranks
 
 MEAN, STD = (0.6816, 0.5640, 0.7232), (0.1617, 0.1714, 0.1389)
@@ -104,6 +106,82 @@ def test_features_are_those_of_a_plain_loop(
 ) -> None:
     assert run_embedding(config(run, data, tmp_path / "out", **flags)) == tmp_path / "out"
     assert_right(run, data, tmp_path / "out")
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    """A slide whose tiles are its pixels, and one that is twice as fine, with a telling name."""
+    folder = tmp_path / "slides"
+    make_slide(folder / "a.tif", stained(100, 170), mpp=0.5, num_levels=2)
+    make_slide(folder / "cohort" / "TCGA-AA-0001-01Z-00-DX1_40x.tif", stained(200, 340), mpp=0.25)
+    return folder
+
+
+def features_of_tiles(
+    run: Path, pixels: Pixels, coords: NDArray[np.int64], side: int
+) -> list[list[float]]:
+    """Class tokens of squares cut from an image, by the shortest way there is."""
+    network, features = load_encoder(run), []
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
+    with torch.no_grad():
+        for x, y in coords.tolist():
+            tile = Image.fromarray(pixels[y : y + side, x : x + side])
+            tile = tile.resize((32, 32), Image.Resampling.BICUBIC)
+            image = torch.from_numpy(np.asarray(tile).copy()).permute(2, 0, 1)[None]
+            features.append(network((image / 255 - mean) / std)[0, 0].tolist())
+    return features
+
+
+@pytest.mark.parametrize(("overlap", "step", "num_workers"), [(None, 32, 0), (16, 16, 2)])
+def test_slides_are_embedded_tile_by_tile(
+    run: Path, slides: Path, tmp_path: Path, overlap: int | None, step: int, num_workers: int
+) -> None:
+    flags = {"mpp": 0.5, "patch_size_px": 32, "tissue": "none", "overlap": overlap}
+    settings = config(run, slides, tmp_path / "out", num_workers=num_workers, **flags)
+    run_embedding(settings)
+    folder = tmp_path / "out" / f"32px_{overlap or 0}px_overlap" / "features_run"
+    names = {"a": 1, "cohort/TCGA-AA-0001-01Z-00-DX1_40x": 2}
+    assert set(folder.rglob("*.h5")) == {folder / f"{name}.h5" for name in names}
+    places = [(x, y) for y in range(0, 69, step) for x in range(0, 139, step)]
+    for name, zoom in names.items():
+        slide = read_features(folder / f"{name}.h5")
+        assert slide.coords is not None
+        assert slide.coords.tolist() == [[zoom * x, zoom * y] for x, y in places]
+        pixels = stained(100 * zoom, 170 * zoom)
+        expected = features_of_tiles(run, pixels, slide.coords, 32 * zoom)
+        np.testing.assert_allclose(slide.features, expected, rtol=0, atol=1e-5)
+        attributes = dict(slide.attributes)
+        assert attributes.pop("patches_digest")
+        assert attributes.pop("savetodir") == str((folder / name).parent)
+        assert attributes == {
+            "name": name.rpartition("/")[2],
+            "encoder": "run",
+            "patch_size": 32,
+            "patch_size_level0": 32 * zoom,
+            "overlap": overlap or 0,
+            "mpp": 0.5,
+            "num_left_out": 0,
+        }
+
+
+def test_a_slide_that_has_changed_is_embedded_again(
+    run: Path, slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: list[str | Path] = [
+        *("embed", run, "--data-path", slides, "--output", tmp_path / "out", "--num-workers", "0"),
+        *("--mpp", "0.5", "--patch-size-px", "32", "--target-magnification", "20"),
+    ]
+    run_main(capsys, 0, *words)
+    files = sorted((tmp_path / "out").glob("20x_32px_0px_overlap/features_run/**/*.h5"))
+    assert len(files) == 2
+    assert "2 of 2 slides are finished already." in run_main(capsys, 0, *words).err
+    make_slide(slides / "a.tif", stained(100, 170, seed=1), mpp=0.5, num_levels=2)
+    before = read_features(files[0]).features
+    said = run_main(capsys, 0, *words).err
+    assert "1 of 2 slides are finished already." in said
+    assert np.abs(read_features(files[0]).features - before).max() > 1e-3
+    said = run_main(capsys, 2, *words[:-5], "0.25", *words[-4:]).err
+    assert "holds features with mpp=0.5, and mpp=0.25 is asked for." in said
 
 
 def embed_on_a_rank(settings: EmbedConfig) -> str:
@@ -255,6 +333,12 @@ def test_another_encoder_or_setting_is_not_mixed_in(
         (("run", "--data-path", "data", "--pool", "max"), 2, "pool"),
         (("run", "--data-path", "data", "--encoder-name", "a/b"), 2, "got 'a/b'"),
         (("run", "--data-path", "data", "--output", "file/out"), 1, "file/out"),
+        (("run", "--data-path", "data", "--icc"), 2, "icc=True would be ignored: slides are read"),
+        (
+            ("run", "--data-path", "data", "--mpp", "0.5", "--overlap", "448"),
+            2,
+            "overlap=448 is not below patch_size_px=448. Lower --overlap.",
+        ),
     ],
 )
 def test_mistakes_are_one_message_and_leave_nothing(
@@ -373,10 +457,15 @@ def test_the_page_on_features_does_what_it_says(
         make_archive(tmp_path / "patches" / f"slide_{number:03d}.zip", seed=number)
     commands = re.findall(r"^\$ adios-tme (embed .*)$", page, re.M)
     alone = [line for line in commands if "--nproc" not in line and "--nnodes" not in line]
-    assert len(alone) == 2
+    assert len(alone) == 3
+    make_slide(tmp_path / "slides" / "a.tif", stained(448, 448), mpp=0.5)
     for line in alone:
         run_main(capsys, 0, *shlex.split(line), "--num-workers", "0")
     (shown,) = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
+    of_slides = read_features(
+        tmp_path / "features_of_slides" / "224px_0px_overlap" / "features_run" / "a.h5"
+    )
+    assert of_slides.attributes["patch_size_level0"] == 224
     for word in ("embed.json", "448px/features_run/slide_001.h5"):
         assert word.rpartition("/")[2] in shown
         assert (tmp_path / "features" / word).is_file()

@@ -6,11 +6,13 @@ import csv
 import gzip
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from shapely.geometry import shape
 
@@ -102,6 +104,47 @@ def test_slides_get_nuclei_and_regions_of_tissue(place: Path) -> None:
         assert 0 <= top < bottom <= 200
 
 
+@pytest.mark.parametrize("content", ["masks", "labels"])
+def test_slides_get_pictures_that_tell_where_they_lie(content: str, place: Path) -> None:
+    words = f"segment run slides --mpp 4 --output out {GIVEN} --ome-tiff {content}"
+    assert "NAME.ome.tiff" in run(words)
+    (row,) = rows("out/summary.csv")
+    with tifffile.TiffFile("out/a.ome.tiff") as file:
+        pixels = tifffile.xml2dict(file.ome_metadata or "")["OME"]["Image"]["Pixels"]
+        found = file.series[0].asarray()
+    assert float(pixels["PhysicalSizeX"]) == pytest.approx(float(row["microns_per_pixel"]))
+    assert found.shape[-2:] == (100, 150)
+    before = Path("out/a.ome.tiff").read_bytes()
+    Path("out/a.ome.tiff").unlink()
+    assert "skipped" not in run(words)
+    assert Path("out/a.ome.tiff").read_bytes() == before
+    assert "Finished before, and skipped: 1 of 1." in run(words)
+
+
+def test_labels_are_the_nuclei_of_the_geojson(place: Path) -> None:
+    run(f"segment run slides --mpp 2 --output out {GIVEN} --ome-tiff labels")
+    nuclei, table = features("out/a.geojson"), rows("out/a.csv")
+    labels = tifffile.imread("out/a.ome.tiff")
+    assert labels.dtype == np.uint32
+    assert np.unique(labels).tolist() == list(range(len(nuclei) + 1))
+    areas = np.bincount(labels.ravel())[1:]
+    assert areas.tolist() == [float(row["area_px"]) for row in table]
+    drawn = np.array([shape(each["geometry"]).area for each in nuclei])
+    assert np.median(np.abs(drawn - areas) / areas) < 0.1
+    for number, row in enumerate(table, start=1):
+        y, x = np.nonzero(labels == number)
+        assert (x.mean() + 0.5, y.mean() + 0.5) == pytest.approx(
+            (float(row["x"]), float(row["y"])), abs=0.01
+        )
+
+
+def test_masks_add_up_where_there_is_tissue(place: Path) -> None:
+    run(f"segment run images/image_0.png --output out {GIVEN} --ome-tiff masks")
+    masks = tifffile.imread("out/image_0.ome.tiff")
+    assert masks.shape == (3, 70, 90)
+    assert np.abs(masks.sum(axis=0, dtype=int) - 255).max() <= 2
+
+
 def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
     make_dataset(Path("zips"), num_archives=2)
     words = f"segment run zips --output out {GIVEN} --input-scale 0.5 --level0-scale 0.25"
@@ -113,6 +156,23 @@ def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
     columns = {int(float(row["x"]) // 448) for row in rows("out/slide_000.csv")}
     assert columns == {0, 1, 2, 3}
     assert max(float(row["x"]) % 448 for row in rows("out/slide_000.csv")) > 32  # 64 px wide
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_one_archive_is_segmented_as_in_its_folder(kind: str, place: Path) -> None:
+    make_dataset(Path("zips"), num_archives=1)
+    if kind == "tar":
+        shutil.unpack_archive("zips/slide_000.zip", "loose")
+        shutil.make_archive("tars/slide_000", "tar", "loose")
+    words = f"{GIVEN} --input-scale 0.5"
+    run(f"segment run {kind}s --output whole {words}")
+    run(f"segment run {kind}s/slide_000.{kind} --output alone {words}")
+    (row,) = rows("alone/summary.csv")
+    assert (row["name"], int(row["num_nuclei"])) == ("slide_000", len(rows("whole/slide_000.csv")))
+    assert Path("alone/slide_000.csv").read_bytes() == Path("whole/slide_000.csv").read_bytes()
+    assert "Finished before, and skipped: 1 of 1." in run(
+        f"segment run {kind}s/slide_000.{kind} --output alone {words}"
+    )
 
 
 def test_one_damaged_patch_does_not_cost_the_others(place: Path) -> None:
@@ -150,7 +210,13 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
         ("segment run slides --mpp 2 --scale 2", 2, "scale=2.0 would be ignored: slides are read"),
         ("segment run images --mpp 2", 1, "images: holds no whole slide."),
         ("segment run none", 2, "input: none does not exist. Give an image,"),
-        ("segment run notes.txt", 2, "input: notes.txt is no image and no folder."),
+        (
+            "segment run zips --channel 1 --ome-tiff masks",
+            2,
+            "ome_tiff=masks: patch_000_448_x0_y0.png is a part of a slide, and no picture by",
+        ),
+        ("segment run notes.txt", 2, "input: notes.txt is no image, no archive and no folder."),
+        ("segment run empty.zip", 1, "empty.zip: "),
         ("segment none images", 1, "none"),
         ("segment run bad.png --channel 1", 1, "bad.png: "),
         (
@@ -166,6 +232,8 @@ def test_mistakes_get_one_message(
     words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("notes.txt").touch()
+    Path("empty.zip").write_bytes(b"PK\5\6" + bytes(18))
+    make_dataset(Path("zips"), num_archives=1)
     Path("bad.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save("white.png")
     Path("scans").mkdir()

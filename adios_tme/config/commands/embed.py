@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from adios_tme.config.base import Config, Flag, Positional, expand_user
 from adios_tme.config.data import PatchSelection, cores_at_hand
 from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.slides import SlideReading, SlideTiling, check_overlap
 
 Pool = Literal["cls", "mean", "cls_mean"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -37,7 +38,8 @@ class FeatureConfig(Config):
 class EmbedConfig(Config):
     """Write the features of every patch of a data set, one file a slide, as MIL tools read them.
 
-    Patches are indexed, resized and normalised as in training. Files lie as TRIDENT lays them out,
+    Patches, or with --mpp tiles of whole slides, are indexed, resized and normalised as in
+    training. Files lie as TRIDENT lays them out,
     OUTPUT/20x_256px_0px_overlap/features_NAME/SLIDE.h5, with `features` (N, D) and `coords` (N, 2);
     what names and flags do not tell of scale and size is absent from folder and attributes.
 
@@ -50,8 +52,8 @@ class EmbedConfig(Config):
     `export` writes it, or timm:NAME for pretrained weights that are in timm's cache."""
 
     data_path: Path
-    """Folder of zip archives, tars or images with H&E patches, one archive, or a
-    dataset_index.pkl."""
+    """Folder of zip archives, tars or images with H&E patches, one archive, a dataset_index.pkl,
+    or with --mpp a slide or a folder of slides."""
 
     output: Path = Path("features")
     """Folder for the features; it holds those of one encoder with one set of settings."""
@@ -78,7 +80,8 @@ class EmbedConfig(Config):
     it."""
 
     overlap: int | None = Field(default=None, ge=0)
-    """Pixels by which neighbouring patches overlap, where names do not state it."""
+    """Pixels by which neighbouring patches overlap, where names do not state it; of slides, how
+    many neighbouring tiles share, at the scale of the tiles (absent: none)."""
 
     batch_size: int = Field(default=64, ge=1)
     """Patches per step of each process."""
@@ -95,7 +98,19 @@ class EmbedConfig(Config):
 
     features: FeatureConfig = FeatureConfig()
     patches: PatchSelection = PatchSelection()
+    slides: SlideReading = SlideReading()
     launch: LaunchConfig = LaunchConfig()
+
+    @property
+    def tiling(self) -> SlideTiling:
+        """How slides are cut into tiles."""
+        overlap = 0 if self.slides.mpp is None else self.overlap or 0
+        return SlideTiling(**dict(self.slides), overlap=overlap)
+
+    @model_validator(mode="after")
+    def _slides_fit(self) -> Self:
+        check_overlap(self.tiling, self.patches.patch_size_px)
+        return self
 
     @field_validator("run", mode="before")
     @classmethod

@@ -11,6 +11,8 @@ from adios_tme.config.base import Config, Positional, is_changed
 from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import LEAST_MPP, MOST_MPP, SlideTiling
 
+OmeContent = Literal["masks", "labels"]
+
 
 class SegmentConfig(Config):
     """Find nuclei by one mask of a trained mask model, and write them for QuPath.
@@ -24,8 +26,8 @@ class SegmentConfig(Config):
     """Output folder of a run (its newest checkpoint), a checkpoint, or an exported mask model."""
 
     input: Annotated[Path, Positional()]
-    """An image, a folder of images or of zip archives with patches, a dataset_index.pkl, or with
-    --mpp a slide or a folder of slides."""
+    """An image, a zip or tar of patches, a folder of images or of such archives, a
+    dataset_index.pkl, or with --mpp a slide or a folder of slides."""
 
     output: Path = Path("segmentation")
     """Folder for the files; it holds those of one mask model with one set of settings."""
@@ -74,6 +76,10 @@ class SegmentConfig(Config):
 
     gzip: bool = False
     """Write NAME.geojson.gz instead, a tenth as large."""
+
+    ome_tiff: OmeContent | None = None
+    """Write NAME.ome.tiff as well, a pyramid at the scale at which the model looks: all masks, from
+    0 to 255, or labels, the nuclei by their numbers in NAME.csv; absent: none."""
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the mask model runs."""

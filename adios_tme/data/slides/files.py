@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ SLIDE_SUFFIXES = frozenset(
 )
 #: Files that are slides or images; what is in them tells.
 TIFF_SUFFIXES = frozenset((".tif", ".tiff"))
+
+#: Settings that tell the tiles of an index from others, in the order in which its digest has them.
+_DIGESTED = ("mpp", "mpp_csv", "tissue", "min_tissue", "overlap", "coordinates", "icc")
 
 #: SeriesInstanceUID (0020,000E) with its type, as it stands in an explicit little-endian header.
 _SERIES = b"\x20\x00\x0e\x00UI"
@@ -89,7 +93,10 @@ def tiling_digest(tiling: SlideTiling) -> str:
         "tissue": tissue.name if tissue else tiling.tissue,
         "coordinates": tiling.coordinates and Path(tiling.coordinates.name),
     }
-    digest = hashlib.sha256(tiling.model_copy(update=names).model_dump_json().encode())
+    stated = tiling.model_copy(update=names).model_dump(mode="json")
+    in_order = {name: stated[name] for name in _DIGESTED}
+    text = json.dumps(in_order, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.sha256(text.encode())
     for given in (tiling.mpp_csv, tissue, tiling.coordinates):
         for path in _files(given):
             found = path.stat()

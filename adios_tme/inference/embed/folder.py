@@ -37,6 +37,7 @@ def identity_of(config: EmbedConfig, encoder: FeatureEncoder, name: str) -> dict
         "target_magnification": config.target_magnification,
         "level0_magnification": config.level0_magnification,
         "overlap": config.overlap,
+        "mpp": config.slides.mpp,
     }
 
 

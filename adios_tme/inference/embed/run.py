@@ -146,6 +146,7 @@ def _open_index(config: EmbedConfig) -> DatasetIndex:
                 config.data_path,
                 config.patches,
                 path,
+                tiling=config.tiling,
                 own=[config.output],
                 on_progress=on_progress,
             )

@@ -23,13 +23,22 @@ from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling, tiling_dig
 from adios_tme.data.slides.plan import tissue_of
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
-from adios_tme.data.sources import can_be_seen, find_sources, is_listing, only_slides
+from adios_tme.data.sources import (
+    can_be_seen,
+    find_sources,
+    is_archive,
+    is_listing,
+    only_slides,
+)
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.inference.segment.view import ImageView, SlideView, View
 
 #: Index of the patches, kept for the next time.
 INDEX = "patches_dataset_index.safetensors"
-_ADVICE = "Give an image, a folder of images or of zip archives, or with --mpp a slide."
+_ADVICE = (
+    "Give an image, a zip or tar of patches, a folder of images or of archives, or with --mpp a "
+    "slide."
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
             f"{config.input}: is a whole slide, which is read at a stated scale alone. "
             f"Give the scale at which the model was trained, such as --mpp 0.5."
         )
-    if not config.input.is_dir() and not is_listing(config.input):
-        raise ConfigError(f"input: {config.input} is no image and no folder. {_ADVICE}")
+    if not (config.input.is_dir() or is_listing(config.input) or is_archive(config.input)):
+        raise ConfigError(f"input: {config.input} is no image, no archive and no folder. {_ADVICE}")
     report = index_archives(
         config.input, config.patches, config.output / INDEX, own=[config.output]
     )
@@ -141,6 +150,7 @@ def _input(
 ) -> Input:
     """Patches with one file; one of many that cannot be read is left out, and noted."""
     patches = index.patches(slide.rows)
+    _check_pictures(config, patches)
     facts = [
         parse_name(patch.member.name, config.name_pattern, index.location(patch.archive))
         for patch in patches
@@ -167,6 +177,20 @@ def _input(
                 yield ImageView(pixels, its, config.scale, patch.coordinates, zoom)
 
     return Input(name, digest_of(index, slide), len(patches), views, unread)
+
+
+def _check_pictures(config: SegmentConfig, patches: list[Patch]) -> None:
+    """Raise unless patches are pictures by themselves, if such are asked for.
+
+    Raises:
+        ConfigError: If they lie somewhere in a slide.
+    """
+    placed = [patch.member.name for patch in patches if patch.coordinates is not None]
+    if config.ome_tiff and placed:
+        raise ConfigError(
+            f"ome_tiff={config.ome_tiff}: {placed[0]} is a part of a slide, and no picture by "
+            f"itself. Segment the slide, with --mpp, or drop --ome-tiff."
+        )
 
 
 def _microns(config: SegmentConfig, facts: NameFacts, name: str) -> float | None:

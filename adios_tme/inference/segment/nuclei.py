@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from adios_tme.inference.clean import USUAL_SCALE, Cleaning
@@ -31,6 +32,10 @@ class Nucleus(NamedTuple):
     area_um2: float | None
     mask_mean: float
     """Of the mask over the nucleus, 0 to 1."""
+    mask: NDArray[np.bool_]
+    """Its pixels in the view (H, W)."""
+    corner: tuple[int, int]
+    """Left and upper edge of these, in pixels of the view."""
 
 
 @dataclass(frozen=True)
@@ -77,4 +82,6 @@ def nuclei_of(block: Block, view: View, chosen: Chosen) -> Iterator[Nucleus]:
             len(rows) * pixel_area,
             um2,
             float(soft_HW[place][mask_HW].mean()),
+            mask_HW,
+            (int(corner[0]), int(corner[1])),
         )

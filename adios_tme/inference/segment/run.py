@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from adios_tme.inference.segment.blocks import Grid, blocks_of, cores_of
 from adios_tme.inference.segment.choose import choose
 from adios_tme.inference.segment.inputs import Input, find_inputs
 from adios_tme.inference.segment.nuclei import Chosen, Nucleus, nuclei_of
+from adios_tme.inference.segment.ome_tiff import SUFFIX, OmeTiff, ome_tiff
 from adios_tme.inference.segment.records import (
     Record,
     claim_folder,
@@ -32,6 +34,7 @@ from adios_tme.inference.segment.records import (
 from adios_tme.inference.segment.regions import RegionMap
 from adios_tme.inference.segment.view import View
 from adios_tme.inference.sliding_window import MaskPredictor
+from adios_tme.models.sizes import mask_network_sizes
 from adios_tme.pretrained import load_mask_model
 
 Progress = Callable[[int, int], None]
@@ -124,7 +127,7 @@ class _Segmenter:
         known = read_summary(folder)
         for number, each in enumerate(inputs):
             record = known.get(each.name)
-            if record is not None and record.digest == each.digest and self._path(each).exists():
+            if record is not None and record.digest == each.digest and self._is_whole(each):
                 done.num_kept += 1
                 done.records.append(record)
                 continue
@@ -145,15 +148,20 @@ class _Segmenter:
             raise DataError(f"{self._config.input}: nothing was segmented. {' '.join(done.faults)}")
         return done
 
-    def _path(self, each: Input) -> Path:
-        suffix = ".geojson.gz" if self._config.gzip else ".geojson"
+    def _path(self, each: Input, suffix: str = "") -> Path:
+        """A file of an input; that of its features unless another suffix is given."""
+        suffix = suffix or (".geojson.gz" if self._config.gzip else ".geojson")
         return self._config.output / f"{each.name}{suffix}"
+
+    def _is_whole(self, each: Input) -> bool:
+        has_picture = self._config.ome_tiff is None or self._path(each, SUFFIX).exists()
+        return has_picture and self._path(each).exists()
 
     def _segment(self, each: Input, chosen: Chosen, on_progress: Progress) -> Record:
         """Write the files of an input; the features last, which say that it is finished."""
         path = self._path(each)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = self._config.output / f"{each.name}.csv"
+        table = self._path(each, ".csv")
         each.unread.clear()
         count, area, area_mm2, microns = 0, 0.0, 0.0, None
         of_blocks = on_progress if each.num_views == 1 else _no_progress
@@ -168,12 +176,13 @@ class _Segmenter:
                 microns = view.microns_per_pixel
                 regions = RegionMap(view, chosen) if self._config.regions else None
                 area_mm2 += view.area_mm2 or 0.0
-                for nucleus in self._nuclei(view, chosen, of_blocks, regions):
-                    count += 1
-                    area += nucleus.area_px if nucleus.area_um2 is None else nucleus.area_um2
-                    feature = _feature(nucleus, f"{each.name}/{count}")
-                    features.add([feature])
-                    rows.writerow(_row(feature["id"], nucleus))
+                with self._picture(each, view, chosen) as picture:
+                    for nucleus in self._nuclei(view, chosen, of_blocks, regions, picture):
+                        count += 1
+                        area += nucleus.area_px if nucleus.area_um2 is None else nucleus.area_um2
+                        feature = _feature(nucleus, f"{each.name}/{count}")
+                        features.add([feature])
+                        rows.writerow(_row(feature["id"], nucleus))
                 if regions is not None:
                     features.add(regions.features(each.name))
                 if each.num_views > 1:
@@ -189,16 +198,34 @@ class _Segmenter:
             each.digest,
         )
 
+    def _picture(
+        self, each: Input, view: View, chosen: Chosen
+    ) -> AbstractContextManager[OmeTiff | None]:
+        """Where the picture of a view is collected, if one is asked for."""
+        if self._config.ome_tiff is None:
+            return nullcontext()
+        num_masks = mask_network_sizes(self._predict.generator.network)["num_masks"]
+        path = self._path(each, SUFFIX)
+        return ome_tiff(path, self._config.ome_tiff, view, chosen, num_masks)
+
     def _nuclei(
-        self, view: View, chosen: Chosen, on_progress: Progress, regions: RegionMap | None
+        self,
+        view: View,
+        chosen: Chosen,
+        on_progress: Progress,
+        regions: RegionMap | None,
+        picture: OmeTiff | None,
     ) -> Iterator[Nucleus]:
-        """The nuclei of a view, while its regions are taken in."""
+        """The nuclei of a view, while its regions and its picture are taken in."""
         cores = cores_of(view, self._grid)
         blocks = blocks_of(view, cores, self._grid, self._predict)
         for number, block in enumerate(blocks, start=1):
             if regions is not None:
                 regions.add(block)
-            yield from nuclei_of(block, view, chosen)
+            found = list(nuclei_of(block, view, chosen))
+            if picture is not None:
+                picture.add(block, found)
+            yield from found
             on_progress(number, len(cores))
 
 

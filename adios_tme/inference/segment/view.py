@@ -45,6 +45,8 @@ class View(Protocol):
     size: tuple[int, int]
     """Width and height in pixels."""
     microns_per_pixel: float | None
+    pixel_um: tuple[float, float] | None
+    """Width and height of a pixel in microns, which of a resized image differ by a little."""
     origin: tuple[float, float]
     """X and y of the upper left corner in the pixels that are written."""
     zoom: tuple[float, float]
@@ -110,6 +112,10 @@ class ImageView:
         self.microns_per_pixel: float | None = None
         if microns_per_pixel is not None:
             self.microns_per_pixel = microns_per_pixel / factor
+        self.pixel_um: tuple[float, float] | None = None
+        if microns_per_pixel is not None:
+            across, down = width / self.size[0], height / self.size[1]
+            self.pixel_um = across * microns_per_pixel, down * microns_per_pixel
         self.origin = float(origin[0]), float(origin[1])
         self.zoom = width / self.size[0] * level0_zoom, height / self.size[1] * level0_zoom
         if self.size != (width, height):
@@ -162,6 +168,7 @@ class SlideView:
         width, height = slide.facts.size
         self.size = max(1, int(width / zoom)), max(1, int(height / zoom))
         self.microns_per_pixel: float | None = mpp * zoom
+        self.pixel_um: tuple[float, float] | None = (mpp * zoom, mpp * zoom)
         self.origin, self.zoom = (0.0, 0.0), (zoom, zoom)
         self.tissue = EVERYWHERE if tissue is None else tissue
         self._level0_mm2 = width * height * mpp**2 / 1e6

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiling
@@ -16,11 +18,13 @@ from adios_tme.data.build_report import BuildReport
 from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import PICKLE_NAME, index_archives, write_pickle
+from adios_tme.data.index_columns import map_columns
 from adios_tme.data.loader import PatchLoader
 from adios_tme.data.members import Kind
 from adios_tme.data.mixture import PatchMixture
+from adios_tme.data.slides.files import tiling_digest
 from adios_tme.errors import ConfigError, DataError
-from tests.factories import make_archive
+from tests.factories import make_archive, png
 from tests.slides import Pixels, make_slide, stained
 
 SIDE = 64
@@ -59,11 +63,84 @@ def test_a_row_is_a_tile_with_name_slide_and_place(folder: Path, slides: dict[st
     assert index.patches_per_slide() == {"a": 20, "b": 20, "c": 20}
 
 
-def test_a_tile_costs_no_more_than_a_patch_without_its_name(folder: Path) -> None:
-    index = build(folder).index
-    assert index.columns["names"].nbytes == 0
-    per_row = sum(index.columns[name].itemsize for name in ("offset", "name_ends", "method"))
-    assert per_row + 3 * 4 == 29
+def test_a_tile_costs_at_most_24_bytes(folder: Path, slides: dict[str, Pixels]) -> None:
+    make_archive(folder / "0.zip", size_px=8)  # before them; its names are not theirs
+    few = build(folder)
+    few_bytes = few.index.num_bytes
+    make_slide(folder / "b.tif", np.tile(slides["b"], (4, 4, 1)))
+    many = build(folder)
+    num_more = len(many.index) - len(few.index)
+    assert num_more == 15 * 20
+    assert (many.index.num_bytes - few_bytes) / num_more <= 24
+
+
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """Archives before, between and after the slides; one in folders, one empty of patches."""
+    for name in ("0", "aa", "z"):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for number in range(3):
+                archive.writestr(f"in/{name}_{number}_{SIDE}_.png", png(8))
+    with zipfile.ZipFile(folder / "bb.zip", "w") as archive:
+        archive.writestr("other.txt", "")
+    return folder
+
+
+def names_of(index: DatasetIndex) -> list[str]:
+    return [patch.name for patch in index.patches(range(len(index)))]
+
+
+def expected_names() -> list[str]:
+    names = []
+    for source in ("0", "a", "aa", "b", "c", "z"):
+        if source in "abc":
+            places = itertools.product(range(0, 256, SIDE), range(0, 320, SIDE))
+            names += [f"{source}_64_x{x}_y{y}_mpp0.25" for y, x in places]
+        else:
+            names += [f"in/{source}_{number}_64_.png" for number in range(3)]
+    return names
+
+
+def test_tiles_and_patches_keep_their_own_names(mixed: Path) -> None:
+    index = build(mixed).index
+    assert names_of(index) == expected_names()
+    assert index.names(np.array([68, 3, 23])) == [
+        "in/z_2_64_.png",
+        "a_64_x0_y0_mpp0.25",
+        "in/aa_0_64_.png",
+    ]
+    assert index.patches_per_slide() == {
+        "0/in": 3, "a": 20, "aa/in": 3, "b": 20, "c": 20, "z/in": 3,
+    }  # fmt: skip
+    make_slide(mixed / "c.tif", stained(256, 320, 2))
+    again = build(mixed)
+    assert again.num_scanned == 1
+    assert names_of(again.index) == expected_names()
+
+
+def test_an_index_in_which_tiles_had_empty_names_is_read(mixed: Path) -> None:
+    index = build(mixed).index
+    columns, (_, metadata) = load_file(index.path), map_columns(index.path)
+    ends = np.zeros(len(index), np.uint64)
+    is_patch = [not name.endswith("mpp0.25") for name in expected_names()]
+    ends[is_patch] = columns["name_ends"]
+    columns["name_ends"] = np.maximum.accumulate(ends)
+    save_file(columns, index.path, metadata)
+    assert names_of(DatasetIndex.open(index.path)) == expected_names()
+    make_slide(mixed / "c.tif", stained(256, 320, 2))
+    again = build(mixed)
+    assert again.num_scanned == 1
+    assert names_of(again.index) == expected_names()
+    assert len(again.index.columns["name_ends"]) == 9
+
+
+def test_names_that_do_not_fit_the_rows_are_told(mixed: Path) -> None:
+    index = build(mixed).index
+    columns, (_, metadata) = load_file(index.path), map_columns(index.path)
+    columns["name_ends"] = columns["name_ends"][1:]
+    save_file(columns, index.path, metadata)
+    with pytest.raises(DataError, match="Remove it and run adios-tme index"):
+        DatasetIndex.open(index.path)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -164,6 +241,18 @@ def test_a_table_of_scales_that_changed_is_read_again(folder: Path, tmp_path: Pa
     for mpp, count in ((0.25, 20), (0.125, 4)):
         table.write_text(f"wsi,mpp\na.tif,{mpp:.4f}\n")
         assert build(folder, tiling).index.patches_per_slide()["a"] == count
+
+
+def test_an_index_of_an_earlier_version_is_still_that_of_its_settings() -> None:
+    digests = [
+        tiling_digest(SlideTiling(mpp=0.25)),
+        tiling_digest(SlideTiling(mpp=2, overlap=8, icc=True, min_tissue=0.3)),
+    ]
+    # Other digests would read all slides again.
+    assert digests == [
+        "db8df33461aad79594b32fccd776df7b5c145825c40f412216c2323db2297344",
+        "3303c1bc982497db44bc3564f86d7ad50ecbbf49471f2edc8d68f359016285cb",
+    ]
 
 
 def test_another_spelling_of_the_path_of_a_table_changes_nothing(
