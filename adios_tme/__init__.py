@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from adios_tme.version import __version__ as __version__
 
 _HOMES = {
-    "AdiosUNet": "adios_tme.models.unet",
+    "AdiosUNet": "adios_tme.models.mask_models.unet",
     "DatasetIndex": "adios_tme.data.index",
     "LARS": "adios_tme.optim.lars",
     "MaskAugment": "adios_tme.masking.augment",
-    "MaskGenerator": "adios_tme.models.generator",
+    "MaskGenerator": "adios_tme.models.mask_models.generator",
     "PatchDataset": "adios_tme.data.dataset",
     "TMEHead": "adios_tme.models.heads",
     "TrainConfig": "adios_tme.config.train",
-    "ViTUNet": "adios_tme.models.vit_unet",
+    "ViTUNet": "adios_tme.models.mask_models.vit_unet",
     "VisionTransformer": "adios_tme.models.vit",
     "build_index": "adios_tme.data.index_builder",
     "load_encoder": "adios_tme.pretrained",
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from adios_tme.data.index_builder import build_index as build_index
     from adios_tme.launch.local import train as train
     from adios_tme.masking.augment import MaskAugment as MaskAugment
-    from adios_tme.models.generator import MaskGenerator as MaskGenerator
     from adios_tme.models.heads import TMEHead as TMEHead
-    from adios_tme.models.unet import AdiosUNet as AdiosUNet
+    from adios_tme.models.mask_models.generator import MaskGenerator as MaskGenerator
+    from adios_tme.models.mask_models.unet import AdiosUNet as AdiosUNet
+    from adios_tme.models.mask_models.vit_unet import ViTUNet as ViTUNet
     from adios_tme.models.vit import VisionTransformer as VisionTransformer
-    from adios_tme.models.vit_unet import ViTUNet as ViTUNet
     from adios_tme.objectives.simclr import simclr_loss as simclr_loss
     from adios_tme.objectives.sparsity import sparsity_penalty as sparsity_penalty
     from adios_tme.optim.lars import LARS as LARS

@@ -7,8 +7,6 @@ fit, and what does not fit is named.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,18 +25,17 @@ from adios_tme.export.folder import is_exported, is_mask_folder
 from adios_tme.export.run_facts import RunFacts, run_facts
 from adios_tme.export.timm import WEIGHTS_NAME, Channels, ExportedEncoder, read_timm
 from adios_tme.models.build import build_mask_model, build_student
-from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.layers import Normalise
+from adios_tme.models.mask_models.generator import MaskGenerator
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.resolve import resolve
 from adios_tme.models.student import Encoder, Student
-from adios_tme.models.vit_unet import ViTUNet
-from adios_tme.models.weights import Weights, take_fitting
+from adios_tme.models.weights import Weights, take_fitting, timm_model
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
 from adios_tme.version import __version__
 
 #: Number format in which encoders are scored.
 EXACT = ComputeConfig(precision="fp32")
-LOCAL_DIR = "local-dir:"
 _ENCODER = "encoder."
 
 
@@ -282,7 +279,7 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     """
     encoder = getattr(student.encoder, "network", student.encoder)  # of timm's, by their names
     if source.startswith(TIMM):
-        weights = timm_weights(source.removeprefix(TIMM))
+        weights = timm_model(source.removeprefix(TIMM)).state_dict()
         return _take(encoder, weights, "encoder", source)
     if is_mask_folder(Path(source)):
         weights = MaskGenerator.from_pretrained(source).network.state_dict()
@@ -336,68 +333,6 @@ def _take(network: nn.Module, weights: Weights, what: str, source: str) -> list[
             f"(first: {misfits[0]}). Match --arch, --patch-size and the other sizes to it."
         )
     return misfits
-
-
-def timm_weights(name: str) -> Weights:
-    """Pretrained weights of a timm model, from its cache or its hub.
-
-    Raises:
-        CheckpointError: If timm does not know the model, or its weights cannot be had.
-    """
-    weights: Weights = timm_model(name).state_dict()
-    return weights
-
-
-def timm_model(name: str, *, offline: bool = False, **settings: Any) -> nn.Module:
-    """A timm model with its pretrained weights, from a folder, timm's cache or its hub.
-
-    Args:
-        name: As in ``timm.create_model``; ``local-dir:FOLDER`` is an exported folder.
-        offline: Take what is on this machine; asking a hub that does not answer takes a minute.
-        settings: Passed on, such as ``num_classes``.
-
-    Raises:
-        CheckpointError: If timm does not know the model, or its weights cannot be had.
-    """
-    import timm  # takes as long to load as torch, and only this needs it
-
-    if not timm.is_model(name.split(".")[0]) and not name.startswith(LOCAL_DIR):
-        raise CheckpointError(
-            f"{TIMM}{name}: timm {timm.__version__} has no such model. "
-            f"See timm.list_models(pretrained=True)."
-        )
-    try:
-        with _hub_offline() if offline else nullcontext():
-            model: nn.Module = timm.create_model(name, pretrained=True, **settings)
-    except Exception as error:  # whatever the hub's client raises
-        if offline:
-            what = "are not on this machine"
-            advice = (
-                f"Call timm.create_model({name!r}, pretrained=True) once where there is a "
-                f"network, which keeps them here, or give {TIMM}{LOCAL_DIR}FOLDER."
-            )
-        else:
-            what = "cannot be had"
-            advice = (
-                f"Connect to the hub once to fill its cache, or give a folder with {WEIGHTS_NAME}."
-            )
-        raise CheckpointError(
-            f"{TIMM}{name}: the weights {what} ({type(error).__name__}). {advice}"
-        ) from error
-    return model
-
-
-@contextmanager
-def _hub_offline() -> Iterator[None]:
-    """Keep the hub's client from asking the network; it reads its own switch only once."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _exported_weights(folder: Path) -> Weights:

@@ -15,7 +15,7 @@ from adios_tme.export.timm import (
     write_timm,
 )
 from adios_tme.files import replacing_folder, write_whole
-from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.mask_models.generator import MaskGenerator
 
 CARD_NAME = "README.md"
 #: All that a folder holds.

@@ -26,8 +26,8 @@ from adios_tme.errors import ConfigError, DataError
 from adios_tme.export.resampling import cubic, resample, triangle
 from adios_tme.export.timm import ExportedEncoder
 from adios_tme.files import replacing
-from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.layers import Normalise, fit_to_side, unit_range
+from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.models.student import as_vit
 from adios_tme.version import __version__
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adios_tme.models.generator import MaskGenerator
-from adios_tme.models.windows import masks_by_windows
+from adios_tme.models.mask_models.generator import MaskGenerator
+from adios_tme.models.mask_models.windows import masks_by_windows
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From RGB (H, W, 3) to soft masks (N, H, W)."""

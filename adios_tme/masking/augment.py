@@ -16,8 +16,8 @@ from adios_tme.config.model import Fill
 from adios_tme.masking.views import apply_masks, random_crops
 
 if TYPE_CHECKING:
-    from adios_tme.models.generator import MaskGenerator
     from adios_tme.models.images import AnyImages
+    from adios_tme.models.mask_models.generator import MaskGenerator
 
 
 class MaskAugment:

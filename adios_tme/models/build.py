@@ -11,11 +11,11 @@ from torch import nn
 
 from adios_tme.config.model import TIMM, MaskConfig, StudentConfig, is_timm
 from adios_tme.models.heads import TMEHead
+from adios_tme.models.mask_models.unet import AdiosUNet
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.resolve import Resolved
 from adios_tme.models.student import Student
-from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
 
 if TYPE_CHECKING:
     from adios_tme.models.timm_encoder import TimmEncoder

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from adios_tme.models.layers import Block
-from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.mask_models.unet import AdiosUNet
+from adios_tme.models.mask_models.vit_unet import DECODER_WIDTH, ViTUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import DECODER_WIDTH, ViTUNet
 
 
 def encoder_sizes(encoder: VisionTransformer) -> dict[str, int]:

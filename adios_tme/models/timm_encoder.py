@@ -15,6 +15,7 @@ from adios_tme.errors import ConfigError
 from adios_tme.models.batch_norm import share_batch_norms
 from adios_tme.models.images import AnyImages, take_images
 from adios_tme.models.layers import Normalise, fit_to_side
+from adios_tme.models.weights import unknown_to_timm
 
 
 class TimmEncoder(nn.Module):
@@ -118,11 +119,8 @@ def _arguments(name: str, img_size: int, drop_path_rate: float) -> dict[str, Any
     Raises:
         ConfigError: If timm has no such network.
     """
-    if not timm.is_model(name.partition(".")[0]):
-        raise ConfigError(
-            f"arch=timm:{name}: timm {timm.__version__} has no such network. "
-            f"See timm.list_models()."
-        )
+    if fault := unknown_to_timm(name):
+        raise ConfigError(f"arch={fault} See timm.list_models().")
     arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     with torch.device("meta"):
         network = timm.create_model(name, pretrained=False)

@@ -28,8 +28,8 @@ from adios_tme.models.layers import (
     fit_to_side,
     recomputed,
 )
+from adios_tme.models.mask_models.windows import mirror_to
 from adios_tme.models.positions import PatchEmbed, resample_positions
-from adios_tme.models.windows import mirror_to
 
 LAYER_SCALE = 0.1
 

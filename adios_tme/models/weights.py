@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from adios_tme.config.model import TIMM
+from adios_tme.errors import CheckpointError
 from adios_tme.files import replacing
 from adios_tme.models.positions import resample_positions
 
 Weights = Mapping[str, Tensor]
+LOCAL_DIR = "local-dir:"
 
 
 class Taken(NamedTuple):
@@ -81,3 +85,62 @@ def _resampled(positions: Tensor, own: Tensor) -> Tensor:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def unknown_to_timm(name: str) -> str | None:
+    """What is wrong with a name of a model, if timm has none of it."""
+    import timm
+
+    if timm.is_model(name.partition(".")[0]):
+        return None
+    return f"{TIMM}{name}: timm {timm.__version__} has no such model."
+
+
+def timm_model(name: str, *, offline: bool = False, **settings: Any) -> nn.Module:
+    """A timm model with its pretrained weights, from a folder, timm's cache or its hub.
+
+    Args:
+        name: As in ``timm.create_model``; ``local-dir:FOLDER`` is an exported folder.
+        offline: Take what is on this machine; asking a hub that does not answer takes a minute.
+        settings: Passed on, such as ``num_classes``.
+
+    Raises:
+        CheckpointError: If timm does not know the model, or its weights cannot be had.
+    """
+    import timm  # takes as long to load as torch, and only this needs it
+
+    if not name.startswith(LOCAL_DIR) and (fault := unknown_to_timm(name)):
+        raise CheckpointError(f"{fault} See timm.list_models(pretrained=True).")
+    try:
+        with _hub_offline() if offline else nullcontext():
+            model: nn.Module = timm.create_model(name, pretrained=True, **settings)
+    except Exception as error:  # whatever the hub's client raises
+        if offline:
+            what = "are not on this machine"
+            advice = (
+                f"Call timm.create_model({name!r}, pretrained=True) once where there is a "
+                f"network, which keeps them here, or give {TIMM}{LOCAL_DIR}FOLDER."
+            )
+        else:
+            what = "cannot be had"
+            advice = (
+                "Connect to the hub once to fill its cache, or give a folder with "
+                "model.safetensors."
+            )
+        raise CheckpointError(
+            f"{TIMM}{name}: the weights {what} ({type(error).__name__}). {advice}"
+        ) from error
+    return model
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the hub's client from asking the network; it reads its own switch only once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.run_folder.layout import MASK_PICTURES, mask_picture_name
 from adios_tme.training.state import Run
 from adios_tme.viz.masks import plot_masks

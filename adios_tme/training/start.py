@@ -16,7 +16,7 @@ from adios_tme.data.mixture import PatchMixture
 from adios_tme.distributed.collectives import on_first_rank
 from adios_tme.distributed.world import World, torchrun_shares_store
 from adios_tme.errors import ConfigError, DataError
-from adios_tme.models.vit_unet import ViTUNet
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.pretrained import init_from, init_mask_encoder
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
 from adios_tme.run_folder.layout import CORRUPT

@@ -22,7 +22,7 @@ from adios_tme.data.index_builder import open_indexes, open_or_build
 from adios_tme.data.synthetic import SamplePaths, write_sample
 from adios_tme.distributed.world import World
 from adios_tme.models.ema import MovingAverage
-from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.training.feed import Feed
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step

@@ -184,7 +184,7 @@ def test_a_folder_is_there_as_a_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adios_tme.models.generator.save_weights", full)
+    monkeypatch.setattr("adios_tme.models.mask_models.generator.save_weights", full)
     said = run_main(capsys, 1, "export", run, tmp_path / "out", "--what", "mask")
     assert "out: cannot be written (No space left on device). Give another path." in said.err
     assert names(tmp_path) == ["run"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.mask_models.unet import AdiosUNet
 
 
 def unet_by_hand(network: AdiosUNet, x: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import nn
 
 from adios_tme.export.onnx import encoder_export, mask_export, write_onnx
 from adios_tme.export.timm import ExportedEncoder
-from adios_tme.models.generator import MaskGenerator
-from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.mask_models.generator import MaskGenerator
+from adios_tme.models.mask_models.unet import AdiosUNet
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
 
 SIDE = 32
 MEAN, STD = (0.68, 0.56, 0.72), (0.16, 0.17, 0.14)

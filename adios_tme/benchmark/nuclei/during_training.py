@@ -19,7 +19,7 @@ from adios_tme.benchmark.nuclei.pixel_scores import (
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.errors import DataError
 from adios_tme.inference.sliding_window import MaskPredictor
-from adios_tme.models.generator import MaskGenerator
+from adios_tme.models.mask_models.generator import MaskGenerator
 
 logger = logging.getLogger(__name__)
 

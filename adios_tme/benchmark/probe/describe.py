@@ -27,7 +27,8 @@ from adios_tme.errors import CheckpointError
 from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.layers import Normalise
 from adios_tme.models.student import as_vit
-from adios_tme.pretrained import TrainedEncoder, timm_model
+from adios_tme.models.weights import timm_model
+from adios_tme.pretrained import TrainedEncoder
 
 Features = NDArray[np.float32]
 

@@ -14,6 +14,7 @@ from torch import nn
 from adios_tme.config.model import TIMM
 from adios_tme.errors import CheckpointError
 from adios_tme.inference.embed.found import Found
+from adios_tme.models.weights import unknown_to_timm
 
 
 def _found(network: nn.Module) -> Found:
@@ -49,11 +50,8 @@ def at_hand(name: str) -> Found:
     Raises:
         CheckpointError: If there is no such model, or its weights are not here or damaged.
     """
-    if not timm.is_model(name.split(".")[0]):
-        raise CheckpointError(
-            f"{TIMM}{name}: timm {timm.__version__} has no such model. "
-            f"See timm.list_models(pretrained=True)."
-        )
+    if fault := unknown_to_timm(name):
+        raise CheckpointError(f"{fault} See timm.list_models(pretrained=True).")
     weights = _cached_weights(name)
     if weights is None:
         raise CheckpointError(

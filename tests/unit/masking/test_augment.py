@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from adios_tme.config.model import Fill
 from adios_tme.masking.augment import MaskAugment
 from adios_tme.masking.views import apply_masks
-from adios_tme.models.generator import MaskGenerator
-from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.mask_models.generator import MaskGenerator
+from adios_tme.models.mask_models.unet import AdiosUNet
 
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.1, 0.3)
 

@@ -18,12 +18,12 @@ from torchvision import tv_tensors
 
 from adios_tme.errors import CheckpointError
 from adios_tme.inference.sliding_window import MaskPredictor
-from adios_tme.models.generator import MaskGenerator
 from adios_tme.models.images import take_images
-from adios_tme.models.unet import AdiosUNet
+from adios_tme.models.mask_models.generator import MaskGenerator
+from adios_tme.models.mask_models.unet import AdiosUNet
+from adios_tme.models.mask_models.vit_unet import ViTUNet
+from adios_tme.models.mask_models.windows import BATCH
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
-from adios_tme.models.windows import BATCH
 
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.1, 0.3)
 

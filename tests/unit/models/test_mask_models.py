@@ -12,10 +12,10 @@ from adios_tme.benchmark.throughput.counting import kept_bytes
 from adios_tme.config.model import MaskConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import CheckpointError
+from adios_tme.models.mask_models.unet import AdiosUNet
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.resolve import resolve
-from adios_tme.models.unet import AdiosUNet
 from adios_tme.models.vit import VisionTransformer
-from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.pretrained import init_mask_encoder
 from adios_tme.run_folder.checkpoints import write_checkpoint
 from adios_tme.training.state import Run

@@ -12,8 +12,8 @@ import torch
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError
+from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.timm_encoder import TimmEncoder
-from adios_tme.models.vit_unet import ViTUNet
 from adios_tme.training.state import Run, check_timm
 from adios_tme.training.step import train_step
 from tests.factories import tiny_config
@@ -41,7 +41,7 @@ def test_images_are_taken_in_the_size_of_training_and_of_crops(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "sizes", "said"),
     [
-        ("no_such_network", [32], "arch=timm:no_such_network: timm .* has no such network"),
+        ("no_such_network", [32], "arch=timm:no_such_network: timm .* has no such model"),
         ("test_vit", [40], r"does not take images of 40 px \(.*\)\. Use another --img-size"),
     ],
 )

@@ -23,9 +23,9 @@ from adios_tme.errors import CheckpointError
 from adios_tme.files import write_whole
 from adios_tme.models.images import AnyImages, Images, take_images
 from adios_tme.models.layers import Normalise, check_batch, fit_to_side, unit_range
+from adios_tme.models.mask_models.windows import is_large, masks_by_windows
 from adios_tme.models.sizes import mask_network_of, mask_network_sizes
 from adios_tme.models.weights import save_weights
-from adios_tme.models.windows import is_large, masks_by_windows
 
 
 class MaskGenerator(

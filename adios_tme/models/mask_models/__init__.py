@@ -1,0 +1,1 @@
+"""Mask models, and the generator that users call."""
