@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adios_tme.benchmark.throughput.counting import count_flops, kept_bytes
 from adios_tme.benchmark.throughput.live_bytes import peak_bytes
@@ -19,6 +19,9 @@ from adios_tme.models.resolve import resolve
 
 #: Images whose memory is counted beside that of twice as many, to see what one adds.
 MANY = 32
+CPU = torch.device("cpu")
+#: Where arithmetic has shapes and costs no time.
+META = torch.device("meta")
 #: Settings of the masks that the network is built without, at their defaults.
 NOT_OF_THE_NETWORK = {
     name: MaskConfig.model_fields[name].default
@@ -37,58 +40,89 @@ NOT_OF_THE_NETWORK = {
 }
 
 
-@dataclass(frozen=True)
 class MaskModelCost:
-    """What the mask model does for one image."""
+    """What the mask model does for one image; each number is counted when it is first asked for.
 
-    forward: int
-    """FLOPs of one pass."""
-    backward: int
-    """FLOPs of the pass back, to the weights that learn."""
-    kept_bytes: int
-    """What it keeps between the two, in single precision."""
-    peak_bytes: int
-    """What it needs at its fullest moment beside weights and gradients, in single precision."""
-    num_weights: int
-    """That learn."""
+    Args:
+        mask: Settings of the network.
+        student: Its patches and registers.
+        size: Side of the images in pixels.
+        recompute: Whether activations are computed again on the way back.
+    """
+
+    def __init__(
+        self, mask: MaskConfig, student: StudentConfig, size: int, recompute: bool
+    ) -> None:
+        self._mask, self._student, self._size = mask, student, size
+        self._recompute = recompute
 
     @classmethod
     def of(cls, config: TrainConfig) -> MaskModelCost:
-        """Counted on a network of these settings; once for each of them, as it takes a second."""
+        """That of these settings, the same for all that build the same network."""
         mask = config.mask.model_copy(update=NOT_OF_THE_NETWORK)
         patches, registers = config.model.patch_size, config.model.num_register_tokens
         student = StudentConfig(patch_size=patches, num_register_tokens=registers)
         recompute = config.compute.mask_grad_checkpointing
-        return _count(mask, student, config.data.img_size, recompute)
+        return _shared(mask, student, config.data.img_size, recompute)
+
+    @property
+    def forward(self) -> int:
+        """FLOPs of one pass."""
+        return self._flops[0]
+
+    @property
+    def backward(self) -> int:
+        """FLOPs of the pass back, to the weights that learn; nothing is computed again."""
+        return self._flops[1]
+
+    @cached_property
+    def kept_bytes(self) -> int:
+        """What it keeps between the two, in single precision."""
+        network, image = (
+            self._build(CPU, self._recompute),
+            torch.zeros(1, 3, self._size, self._size),
+        )
+        return kept_bytes(network, lambda: network(image))
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """What it needs at its fullest moment beside weights and gradients, single precision."""
+        one, two = (self._peak(number * MANY) for number in (1, 2))
+        return (two - one) // MANY
+
+    @property
+    def num_weights(self) -> int:
+        """That learn."""
+        return sum(weight.numel() for weight in self._network.parameters() if weight.requires_grad)
+
+    @cached_property
+    def _flops(self) -> tuple[int, int]:
+        network, image = self._build(META, recompute=False), self._images(1)
+        there = count_flops(lambda: network(image))
+        return there, count_flops(lambda: network(image).sum().backward()) - there
+
+    def _peak(self, num_images: int) -> int:
+        """Most bytes alive in a pass forward and back."""
+        network, images = self._network, self._images(num_images)
+        network.zero_grad()
+        return peak_bytes(lambda: network(images).sum().backward())
+
+    def _images(self, count: int) -> Tensor:
+        return torch.empty(count, 3, self._size, self._size, device=META)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return self._build(META, self._recompute)
+
+    def _build(self, device: torch.device, recompute: bool) -> nn.Module:
+        compute = ComputeConfig(attention="sdpa", compile="off", mask_grad_checkpointing=recompute)
+        data = DataConfig(data_path=("patches",), img_size=self._size)
+        config = TrainConfig(data=data, model=self._student, compute=compute)
+        with device:
+            resolved = resolve(config.model_copy(update={"mask": self._mask}), device)
+            return build_mask_model(self._mask, self._student, self._size, resolved).train()
 
 
 @functools.cache
-def _count(mask: MaskConfig, student: StudentConfig, size: int, recompute: bool) -> MaskModelCost:
-    network = _mask_model(mask, student, size, recompute=recompute)
-    images = torch.zeros(1, 3, size, size)
-    kept = kept_bytes(network, lambda: network(images))
-    # On the meta device arithmetic has shapes and costs no time.
-    peaks = [_peak_of_pass(network, number * MANY, size) for number in (1, 2)]
-    network = _mask_model(mask, student, size, recompute=False).to("meta")
-    images = images.to("meta")
-    forward = count_flops(lambda: network(images))
-    both = count_flops(lambda: network(images).sum().backward())
-    weights = [weight.numel() for weight in network.parameters() if weight.requires_grad]
-    return MaskModelCost(forward, both - forward, kept, (peaks[1] - peaks[0]) // MANY, sum(weights))
-
-
-def _mask_model(
-    mask: MaskConfig, student: StudentConfig, img_size: int, *, recompute: bool
-) -> nn.Module:
-    compute = ComputeConfig(attention="sdpa", compile="off", mask_grad_checkpointing=recompute)
-    data = DataConfig(data_path=("patches",), img_size=img_size)
-    config = TrainConfig(data=data, model=student, compute=compute)
-    plain = resolve(config.model_copy(update={"mask": mask}), torch.device("cpu"))
-    return build_mask_model(mask, student, img_size, plain).train()
-
-
-def _peak_of_pass(network: nn.Module, num_images: int, size: int) -> int:
-    """Most bytes alive in a pass forward and back; the network is on the meta device afterwards."""
-    network.to("meta").zero_grad()
-    images = torch.empty(num_images, 3, size, size, device="meta")
-    return peak_bytes(lambda: network(images).sum().backward())
+def _shared(mask: MaskConfig, student: StudentConfig, size: int, recompute: bool) -> MaskModelCost:
+    return MaskModelCost(mask, student, size, recompute)
