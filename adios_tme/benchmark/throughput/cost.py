@@ -174,7 +174,8 @@ class StepCost:
             moments.append(batch_size * (kept + beside + passing) - gradients * SINGLE)
             if recompute:
                 moments.append(batch_size * (kept // self.config.model.depth + beside + passing))
-        pixels = (3 + self.config.mask.num_masks) * img_size**2 * SINGLE
+        num_views = 2 if self.config.data.views == "two" else 1
+        pixels = (3 * num_views + self.config.mask.num_masks) * img_size**2 * SINGLE
         return (
             self.state_bytes
             + self._copies_of_weights(number_bytes)

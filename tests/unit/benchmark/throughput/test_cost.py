@@ -266,6 +266,7 @@ def present(run: Run) -> Iterator[Tensor]:
         (4, False, 1, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
         (4, True, 0, "adios", {"objective": "byol", "predictor_hidden_dim": 64}),
         (4, False, 0, "adios", {"variant": "adios_s"}),
+        (4, False, 0, "adios", {"views": "two", "augment": "geometric"}),
     ],
 )
 def test_the_most_that_a_step_has_in_memory(
@@ -287,9 +288,11 @@ def test_the_most_that_a_step_has_in_memory(
     )
     run = Run.build(config, World(0, 1, 0, 1, CPU))
     images = torch.randn(8, 3, 32, 32)
-    train_step(run, images, run.schedule())  # makes the moments
+    clean = images.clone() if config.data.views == "two" else images
+    train_step(run, images, run.schedule(), clean)  # makes the moments
     counted = peak_bytes(
-        lambda: train_step(run, images, run.schedule()), chain([images], present(run))
+        lambda: train_step(run, images, run.schedule(), clean),
+        chain([images, clean], present(run)),
     )
     cost = StepCost.of(config)
     # Beside weights, gradients and moments, which the two have in common.
