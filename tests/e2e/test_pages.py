@@ -34,13 +34,13 @@ NOT_RUN = {
     "takes an hour": r"python docs/(benchmarks/stability|studies/study)\.py .*",
 }
 #: Of our command, which test_documents.py parses all the same.
-NUM_NOT_RUN = 16
+NUM_NOT_RUN = 17
 
 #: Tests that see to the code of pages themselves, to look at what comes out: pages, what of them.
 ELSEWHERE = {
     "test_embed.py::test_the_page_on_features_does_what_it_says": (
         r"docs/features\.md",
-        r"python|adios-tme embed (?!.*--n(proc|nodes)).*",
+        r"python|adios-tme embed (?!.*--(nproc|nnodes|slurm)).*",
     ),
     "test_probe.py::test_the_page_is_true": (r"docs/probe\.md", r"python|adios-tme .*"),
     "test_exports_page.py::test_every_section_with_code_is_run": (

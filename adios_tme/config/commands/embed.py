@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from adios_tme.config.base import Config, Flag, Positional, expand_user
+from adios_tme.config.base import Config, Flag, MayBePath, Positional, expand_user
 from adios_tme.config.data import PatchSelection, cores_at_hand
-from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.launch import ClusterConfig, LaunchConfig
 
 Pool = Literal["cls", "mean", "cls_mean"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -45,7 +45,7 @@ class EmbedConfig(Config):
     patch that cannot be read has no row, and corrupt.jsonl in OUTPUT names it.
     """
 
-    run: Annotated[str, Positional()]
+    run: Annotated[str, Positional(), MayBePath("timm:")]
     """Output folder of a run (its newest checkpoint), a checkpoint, a folder that timm reads, as
     `export` writes it, or timm:NAME for pretrained weights that are in timm's cache."""
 
@@ -96,6 +96,7 @@ class EmbedConfig(Config):
     features: FeatureConfig = FeatureConfig()
     patches: PatchSelection = PatchSelection()
     launch: LaunchConfig = LaunchConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @field_validator("run", mode="before")
     @classmethod
