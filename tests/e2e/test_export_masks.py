@@ -149,7 +149,11 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
                 state[name].update({"tomorrow.weight": torch.zeros(2)})
                 for name in ("student", "mask_model")
             ],
-            'by its settings (Unexpected key(s) in state_dict: "tomorrow.weight"',
+            'of its settings (Unexpected key(s) in state_dict: "tomorrow.weight"',
+        ),
+        (
+            lambda state: [state[name].clear() for name in ("student", "mask_model")],
+            " ...). It was written by",  # of the many that are missing, the first
         ),
     ],
 )
@@ -164,6 +168,7 @@ def test_a_checkpoint_of_another_version_leaves_nothing(
     damage(run, lambda state: (change(state), state.update(version="9.9")))
     said = run_main(capsys, 1, "export", run, tmp_path / "out", "--what", what)
     assert text in said.err
+    assert said.err.startswith(f"Error: {run / 'checkpoint.pth'}: ")
     assert "written by adios_tme 9.9; use that version" in said.err
     assert not (tmp_path / "out").exists()
 
