@@ -52,7 +52,7 @@ NUM_STEPS = 3
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 #: What is not needed for training, by its extra: the module that it brings, and what it is for.
 EXTRAS = {
-    "slurm": ("submitit", "adios-tme train --slurm"),
+    "slurm": ("submitit", "--slurm of adios-tme train and embed"),
     "onnx": ("onnxscript", "adios-tme export --format onnx"),
     "slides": ("openslide", "whole slides"),
     "hdf5": ("h5py", "features and coordinates in HDF5 files"),

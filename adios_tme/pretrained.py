@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ from adios_tme.version import __version__
 #: Number format in which encoders are scored.
 EXACT = ComputeConfig(precision="fp32")
 _ENCODER = "encoder."
+#: Key of a state that was read: where it lies, for what is said of it.
+_PATH = "path"
 
 
 def load_student(path: str | Path, device: str | torch.device = "cpu") -> Student:
@@ -236,11 +239,11 @@ def _load_weights(network: nn.Module, weights: Weights, state: dict[str, Any]) -
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        reason = shorten(str(error).strip().splitlines()[-1].rstrip("."), 200, placeholder=" ...")
         raise CheckpointError(
-            f"the checkpoint of iteration {state.get('iteration')}: its weights are not those of a "
-            f"{type(network).__name__} by its settings ({reason}). It was written by adios_tme "
-            f"{_version(state)}; use that version, this is {__version__}."
+            f"{state[_PATH]}: its weights do not fit the {type(network).__name__} of its settings "
+            f"({reason}). It was written by adios_tme {_version(state)}; use that version, this is "
+            f"{__version__}."
         ) from error
 
 
@@ -250,7 +253,7 @@ def _version(state: dict[str, Any]) -> str:
 
 def _read_with_config(path: Path) -> tuple[dict[str, Any], TrainConfig]:
     checkpoint = find_checkpoint(path)
-    state = read_without_optimizers(checkpoint)
+    state = read_without_optimizers(checkpoint) | {_PATH: checkpoint}
     try:
         config = build(TrainConfig, state["config"])
     except ConfigError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adios_tme.errors import CheckpointError
+from adios_tme.export.folder import is_exported
 from adios_tme.run_folder.checkpoints import (
     checkpoint_digest,
     find_checkpoint,
@@ -39,8 +40,13 @@ def kept_checkpoints(run: Path) -> list[KeptCheckpoint]:
     """Every ``checkpoint_iter_*.pth`` of a run, oldest first.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If there is none, as in an exported folder.
     """
+    if is_exported(run):
+        raise CheckpointError(
+            f"{run}: is an exported folder, which holds no checkpoint and tells no iteration. "
+            f"Give the run that it came from, or one of its checkpoints."
+        )
     kept = list_checkpoints(run)
     if not kept:
         find_checkpoint(run)  # says what is missing

@@ -25,9 +25,10 @@ def train(config: TrainConfig) -> None:
         run_demo(config)
         return
     if config.cluster.slurm:
+        from adios_tme.launch.jobs import Training
         from adios_tme.launch.slurm import submit
 
-        terminal().print(submit(config))
+        terminal().print(submit(Training(config)))
         return
     from adios_tme.launch.local import train as launch
 

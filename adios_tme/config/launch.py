@@ -1,4 +1,4 @@
-"""How many processes train, and where."""
+"""How many processes do the work, and where."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class ClusterConfig(Config):
     """Submitting to SLURM (needs the extra `slurm`)."""
 
     slurm: bool = False
-    """Submit the run as a job of --nnodes machines, with a task on each that starts
-    --nproc_per_node processes; it saves and requeues itself before its time is over."""
+    """Submit it as a job of --nnodes machines, with a task on each that starts --nproc_per_node
+    processes; it saves and requeues itself before its time is over."""
 
     dry_run: bool = False
     """Print the script that --slurm would submit, and submit nothing."""
@@ -62,7 +62,7 @@ class ClusterConfig(Config):
     """Partition of the cluster."""
 
     time: str = "24:00:00"
-    """Time limit of the job: minutes, HH:MM:SS or D-HH:MM:SS; the run may take many such times."""
+    """Time limit of the job: minutes, HH:MM:SS or D-HH:MM:SS; the work may take many such times."""
 
     account: str | None = None
     """Account that pays."""

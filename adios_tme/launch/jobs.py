@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.commands.embed import EmbedConfig
-from adios_tme.config.launch import LaunchConfig
+from adios_tme.config.launch import ClusterConfig, LaunchConfig
+from adios_tme.config.load import with_whole_paths
 from adios_tme.config.model import is_timm
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.sources import check_data_path
@@ -19,6 +20,8 @@ from adios_tme.launch.memory import check_memory
 from adios_tme.training.loop import run_training
 from adios_tme.training.state import check_timm
 
+SomeConfig = TypeVar("SomeConfig", TrainConfig, EmbedConfig)
+
 
 class Job(Protocol):
     """What the processes of a launch do together; it is pickled to them."""
@@ -28,15 +31,58 @@ class Job(Protocol):
         """Processes and rendezvous."""
 
     @property
+    def cluster(self) -> ClusterConfig:
+        """What is asked of SLURM."""
+
+    @property
     def device(self) -> str:
         """Where they compute: auto, cuda or cpu."""
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that read data, beside each of them."""
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder that all of it goes to."""
 
     @property
     def advice(self) -> str:
         """Where to look when they fail again and again."""
 
+    def launched_as(self, launch: LaunchConfig) -> Self:
+        """The same job with other processes or another rendezvous."""
+
+    def with_whole_paths(self) -> Self:
+        """The same job for a process that works in another folder."""
+
     def run(self, channel: WorkerChannel | None = None) -> Path:
         """One process's part; what it returns is the same on all of them."""
+
+
+@dataclass(frozen=True)
+class _Configured(Generic[SomeConfig]):
+    """What jobs have from their settings alike."""
+
+    config: SomeConfig
+
+    @property
+    def launch(self) -> LaunchConfig:
+        """Processes and rendezvous."""
+        return self.config.launch
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """What is asked of SLURM."""
+        return self.config.cluster
+
+    def launched_as(self, launch: LaunchConfig) -> Self:
+        """The same job with other processes or another rendezvous."""
+        return replace(self, config=self.config.model_copy(update={"launch": launch}))
+
+    def with_whole_paths(self) -> Self:
+        """The same job for a process that works in another folder."""
+        return replace(self, config=with_whole_paths(self.config))
 
 
 def admit(config: TrainConfig, world: World) -> None:
@@ -55,15 +101,8 @@ def admit(config: TrainConfig, world: World) -> None:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Configured[TrainConfig]):
     """Training, as a job."""
-
-    config: TrainConfig
-
-    @property
-    def launch(self) -> LaunchConfig:
-        """Processes and rendezvous."""
-        return self.config.launch
 
     @property
     def device(self) -> str:
@@ -71,9 +110,19 @@ class Training:
         return self.config.compute.device
 
     @property
+    def num_workers(self) -> int:
+        """Processes that read data."""
+        return self.config.data.num_workers
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the run."""
+        return self.config.run.output_dir
+
+    @property
     def advice(self) -> str:
         """Where the log is."""
-        return f"See {self.config.run.output_dir / 'train.log'} and the output above."
+        return f"See {self.output_dir / 'train.log'} and the output above."
 
     def run(self, channel: WorkerChannel | None = None) -> Path:
         """Train; see `adios_tme.training.loop.run_training`."""
@@ -82,20 +131,23 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(_Configured[EmbedConfig]):
     """Embedding a data set, as a job."""
-
-    config: EmbedConfig
-
-    @property
-    def launch(self) -> LaunchConfig:
-        """Processes and rendezvous."""
-        return self.config.launch
 
     @property
     def device(self) -> str:
         """Where they compute."""
         return self.config.features.device
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that read data."""
+        return self.config.num_workers
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the features."""
+        return self.config.output
 
     @property
     def advice(self) -> str:

@@ -1,8 +1,8 @@
-"""Submit a run to SLURM: a task on each machine that starts torch's elastic agent.
+"""Submit a job to SLURM: a task on each machine that starts torch's elastic agent.
 
 Before its time limit the job is sent SIGUSR2. submitit's handler on the first machine then calls
-`TrainJob.checkpoint`, which has all workers save and leave, and requeues the job under the same id;
-SIGTERM (``scancel``) saves and ends it.
+`ClusterJob.checkpoint`, which has all workers save and leave, and requeues the job under the same
+number; SIGTERM (``scancel``) saves and ends it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adios_tme.config.launch import minutes_of
-from adios_tme.config.load import with_whole_paths
-from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.stop import STOPPING
 from adios_tme.errors import ConfigError, LaunchError, TrainingStoppedError
-from adios_tme.launch.jobs import Training
+from adios_tme.launch.jobs import Job
 from adios_tme.launch.local import Launch, processes_on_this_node
 
 if TYPE_CHECKING:
@@ -34,48 +32,49 @@ PATIENCE_SECONDS = 600
 _FIRST_PORT, _NUM_PORTS = 20_000, 10_000
 
 
-class TrainJob:
-    """What runs on each machine of the job.
+class ClusterJob:
+    """What runs on each machine; submitit pickles it.
 
     Args:
-        config: Settings of the run.
+        job: What all of them do together.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, job: Job) -> None:
+        self.job = job
         self._launch: Launch | None = None
 
     def __call__(self) -> str:
-        """Train, and return the last checkpoint.
+        """Do this machine's part, and return what the job returns.
 
         Raises:
-            AdiosError: See `adios_tme.launch.local.train`.
+            AdiosError: What ended it before.
         """
         import submitit
 
         place = submitit.JobEnvironment()
         port = _FIRST_PORT + int(place.raw_job_id) % _NUM_PORTS
-        most = self.config.launch.nnodes.rpartition(":")[2]
-        launch = self.config.launch.model_copy(
+        asked = self.job.launch
+        most = asked.nnodes.rpartition(":")[2]
+        launch = asked.model_copy(
             update={
-                "nnodes": self.config.launch.nnodes if int(most) > 1 else "1:1",
+                "nnodes": asked.nnodes if int(most) > 1 else "1:1",
                 "rdzv_endpoint": f"{place.hostnames[0]}:{port}",
             }
         )
-        job = Training(self.config.model_copy(update={"launch": launch}))
+        job = self.job.launched_as(launch)
         is_first = place.global_rank == 0
         self._launch = Launch(job, processes_on_this_node(job), {"is_host": is_first})
         try:
             answered_here = tuple(number for number in STOPPING if number != _requeues_at())
-            checkpoint = str(self._launch.run(answered_here))
+            result = str(self._launch.run(answered_here))
         except TrainingStoppedError as error:
             if error.signal_number == _requeues_at() and not is_first:
                 # Leaving first could end the first machine's task before it has requeued the job.
                 time.sleep(PATIENCE_SECONDS)
             raise
-        # The run is complete: a signal while this process leaves would make the job a failed one.
+        # The work is done: a signal while this process leaves would make the job a failed one.
         signal.signal(_requeues_at(), signal.SIG_IGN)
-        return checkpoint
+        return result
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Have the workers save and leave; called by submitit before it requeues the job.
@@ -87,23 +86,23 @@ class TrainJob:
 
         if self._launch is not None:
             self._launch.ask(_requeues_at())
-            patience = self.config.cluster.signal_seconds - REQUEUE_SECONDS
+            patience = self.job.cluster.signal_seconds - REQUEUE_SECONDS
             if not self._launch.wait_until_saved(patience):
                 sys.stderr.write(
                     f"The workers have not saved within {patience} s; requeueing all the same, to "
-                    f"resume from the last checkpoint. Raise --signal-seconds.\n"
+                    f"go on from what is saved. Raise --signal-seconds.\n"
                 )
-        return submitit.helpers.DelayedSubmission(TrainJob(self.config))
+        return submitit.helpers.DelayedSubmission(ClusterJob(self.job))
 
 
-def submit(config: TrainConfig) -> str:
-    """Submit the run, or only show the script.
+def submit(job: Job) -> str:
+    """Submit a job, or only show the script.
 
     Returns:
         What to tell the user: the script, or the job's number and where its output goes.
 
     Raises:
-        ConfigError: If submitit is missing, or the folder holds another run.
+        ConfigError: If submitit is missing.
         LaunchError: If SLURM does not take the job.
     """
     try:
@@ -112,20 +111,20 @@ def submit(config: TrainConfig) -> str:
         raise ConfigError(
             "cluster: slurm=True needs submitit. Install it with pip install 'adios-tme[slurm]'."
         ) from error
-    folder = config.run.output_dir.resolve() / "slurm"
-    if config.cluster.dry_run:
-        return _script(_parameters(config), folder)
-    executor = _executor(_parameters(config), folder)
+    folder = job.output_dir.resolve() / "slurm"
+    if job.cluster.dry_run:
+        return _script(_parameters(job), folder)
+    executor = _executor(_parameters(job), folder)
     try:
-        job = executor.submit(TrainJob(with_whole_paths(config)))
+        submitted = executor.submit(ClusterJob(job.with_whole_paths()))
     except (submitit.core.utils.FailedJobError, FileNotFoundError, RuntimeError) as error:
         raise LaunchError(
             f"{folder}: SLURM did not take the job ({' '.join(str(error).split())}). "
             f"Check --partition, --account and --time with sinfo, and see --dry-run."
         ) from error
     return (
-        f"Submitted job {job.job_id}. Its output: {job.paths.stdout}\n"
-        f"Stop it with scancel {job.job_id}: it saves and ends. "
+        f"Submitted job {submitted.job_id}. Its output: {submitted.paths.stdout}\n"
+        f"Stop it with scancel {submitted.job_id}: it saves and ends. "
         f"At its time limit it saves, requeues and goes on by itself."
     )
 
@@ -155,19 +154,19 @@ def _script(parameters: dict[str, Any], folder: Path) -> str:
     return text
 
 
-def _parameters(config: TrainConfig) -> dict[str, Any]:
+def _parameters(job: Job) -> dict[str, Any]:
     """What is asked of SLURM, in submitit's words."""
-    cluster, launch = config.cluster, config.launch
+    cluster, launch = job.cluster, job.launch
     asked = launch.nproc_per_node
     num_processes = int(asked) if asked != "auto" else cluster.gpus_per_node or 1
     num_gpus = cluster.gpus_per_node
     if num_gpus is None:
-        num_gpus = 0 if config.compute.device == "cpu" else num_processes
+        num_gpus = 0 if job.device == "cpu" else num_processes
     parameters = {
         "job_name": "adios-tme",
         "nodes": int(launch.nnodes.rpartition(":")[2]),
         "ntasks_per_node": 1,
-        "cpus_per_task": num_processes * (1 + config.data.num_workers),
+        "cpus_per_task": num_processes * (1 + job.num_workers),
         "gpus_per_node": num_gpus or None,
         "mem": f"{cluster.mem_gb}GB" if cluster.mem_gb else None,
         "time": minutes_of(cluster.time),

@@ -16,26 +16,15 @@ import adios_tme
 from adios_tme.benchmark.nuclei.pannuke import PanNuke
 from adios_tme.cli.app import app
 from adios_tme.config.data import PatchSelection
+from tests.documents import BLOCKS, DOCUMENTS, ROOT, name_of
 from tests.factories import make_archive
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [
-    ROOT / "README.md",
-    *(
-        page
-        for folder in ("docs", "docs/benchmarks", "docs/exports", "docs/studies")
-        for page in sorted((ROOT / folder).glob("*.md"))
-    ),
-]
 COMMANDS = [
-    (document.name, line)
-    for document in DOCUMENTS
-    if document.name != "commands.md"
-    for line in re.findall(
-        r"(?:^\$|&&|^) *(adios-tme [a-z].*?)(?: +#.*)?$",
-        document.read_text().replace("\\\n", ""),
-        re.M,
-    )
+    (block.where, command)
+    for block in BLOCKS
+    if block.language == "console"
+    for command in block.commands
+    if command.startswith("adios-tme ")
 ]
 
 
@@ -47,19 +36,20 @@ def parse(command: Any, words: list[str]) -> None:
         parse(inner, rest)
 
 
-@pytest.mark.parametrize(("document", "line"), COMMANDS)
-def test_every_command_in_the_documents_is_understood(document: str, line: str) -> None:
+@pytest.mark.parametrize(("where", "line"), COMMANDS)
+def test_every_command_in_the_documents_is_understood(where: str, line: str) -> None:
     parse(typer.main.get_command(app), shlex.split(line)[1:])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_commands_are_not_wider_than_a_page(document: Path) -> None:
     lines = re.findall(r"^\$ .*$", document.read_text(), re.M)
     assert [line for line in lines if len(line) > 92] == []
 
 
 def test_documents_hold_commands() -> None:
-    assert {document for document, _ in COMMANDS} >= {"README.md", "tutorial.md", "benchmark.md"}
+    pages = {where.partition(":")[0] for where, _ in COMMANDS}
+    assert pages >= {"README.md", "docs/tutorial.md", "docs/benchmark.md"}
 
 
 def test_an_unknown_flag_would_be_noticed() -> None:
@@ -67,7 +57,7 @@ def test_an_unknown_flag_would_be_noticed() -> None:
         parse(typer.main.get_command(app), ["train", "--no-such-flag"])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+\.(?:md|png))\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []

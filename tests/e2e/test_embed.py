@@ -456,7 +456,7 @@ def test_the_page_on_features_does_what_it_says(
     for number in (1, 2):
         make_archive(tmp_path / "patches" / f"slide_{number:03d}.zip", seed=number)
     commands = re.findall(r"^\$ adios-tme (embed .*)$", page, re.M)
-    alone = [line for line in commands if "--nproc" not in line and "--nnodes" not in line]
+    alone = [line for line in commands if not re.search("--(nproc|nnodes|slurm)", line)]
     assert len(alone) == 3
     make_slide(tmp_path / "slides" / "a.tif", stained(448, 448), mpp=0.5)
     for line in alone:

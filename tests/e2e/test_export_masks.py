@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import adios_tme
 from adios_tme.errors import CheckpointError
@@ -86,6 +87,32 @@ def test_other_commands_take_the_folder(
     assert "0 tensors did not fit" in (second / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("what", "benchmark", "flag"), [("mask", "nuclei", "--labels"), ("encoder", "probe", "--train")]
+)
+def test_benchmarks_ask_for_the_run_instead(
+    what: str,
+    benchmark: str,
+    flag: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, scores = tmp_path / "out", tmp_path / "scores"
+    run_main(capsys, 0, "export", run, out, "--what", what)
+    for place in ("images", "labels"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.full((32, 32), number, np.uint16)
+            Image.fromarray(pixels).save(tmp_path / "data" / place / f"{number}.png")
+    where = (flag, tmp_path / "data", "--output", scores)
+    said = run_main(capsys, 1, "benchmark", benchmark, out, *where)
+    assert f"{out}: is an exported folder, which holds no checkpoint and" in said.err
+    assert "Give the run that it came from, or one of its checkpoints." in said.err
+    assert said.err.count("Error:") == 1
+    assert not scores.exists()
+
+
 def test_each_folder_is_told_from_the_other(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +149,11 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
                 state[name].update({"tomorrow.weight": torch.zeros(2)})
                 for name in ("student", "mask_model")
             ],
-            'by its settings (Unexpected key(s) in state_dict: "tomorrow.weight"',
+            'of its settings (Unexpected key(s) in state_dict: "tomorrow.weight"',
+        ),
+        (
+            lambda state: [state[name].clear() for name in ("student", "mask_model")],
+            " ...). It was written by",  # of the many that are missing, the first
         ),
     ],
 )
@@ -137,6 +168,7 @@ def test_a_checkpoint_of_another_version_leaves_nothing(
     damage(run, lambda state: (change(state), state.update(version="9.9")))
     said = run_main(capsys, 1, "export", run, tmp_path / "out", "--what", what)
     assert text in said.err
+    assert said.err.startswith(f"Error: {run / 'checkpoint.pth'}: ")
     assert "written by adios_tme 9.9; use that version" in said.err
     assert not (tmp_path / "out").exists()
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from adios_tme.launch.slurm import TrainJob
+from adios_tme.launch.jobs import Training
+from adios_tme.launch.slurm import ClusterJob
 from adios_tme.run_folder.checkpoints import read_checkpoint
 from tests.factories import (
     as_flags,
@@ -24,6 +25,7 @@ from tests.factories import (
     run_command,
     tiny_config,
     tiny_settings,
+    untrained_run,
 )
 from tests.faults.test_kill import assert_same
 from tests.slurm.cluster import Cluster, wait_until, why_not
@@ -56,8 +58,8 @@ def flags(folder: Path, run: str, **settings: Any) -> list[str]:
     return as_flags(tiny_settings(folder / "data", folder / run, **shape | settings))
 
 
-def submit(cluster: Cluster, *arguments: str) -> str:
-    said = cluster.run(*command("train", *arguments, "--slurm"))
+def submit(cluster: Cluster, *arguments: str, what: str = "train") -> str:
+    said = cluster.run(*command(what, *arguments, "--slurm"))
     found = re.search(r"Submitted job (\d+)", said)
     assert found, said
     return found[1]
@@ -130,6 +132,29 @@ def test_the_documented_script_requeues_on_its_signal(cluster: Cluster, tmp_path
     assert read_checkpoint(run / "checkpoint.pth")["iteration"] == 300
 
 
+def test_features_go_on_with_the_slides_that_are_left(cluster: Cluster, tmp_path: Path) -> None:
+    run, out = untrained_run(tmp_path / "encoder"), tmp_path / "features"
+    data = make_dataset(tmp_path / "data", num_archives=60, num_patches=40)
+    shape = {"data-path": data, "output": out, "batch-size": 1, "num-workers": 0, "device": "cpu"}
+    wishes = ("--nproc-per-node", "1", "--nnodes", "2", "--time", "60")
+    job = submit(cluster, str(run), *as_flags(shape), *wishes, what="embed")
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("448px/features_encoder/*.h5")}
+
+    wait_until(lambda: len(written()) > 3, "the first slides", 240)
+    cluster.run("scancel", "--signal=USR2", job)  # as the time limit would
+    cluster.wait_for(job, "PENDING", 120)
+    before = written()
+    assert 3 < len(before) < 60
+    cluster.wait_for(job, "COMPLETED", 600)
+    assert cluster.state(job) == "COMPLETED 1"
+    assert len(written()) == 60
+    assert {path: written()[path] for path in before} == before
+    logs = "".join(path.read_text() for path in (out / "slurm").glob("*_log.out"))
+    assert f"{len(before)} of 60 slides are finished already." in " ".join(logs.split())
+
+
 class InAJob:
     """What submitit knows of the machine."""
 
@@ -147,7 +172,8 @@ def test_a_signal_after_the_end_does_not_spoil_it(
     monkeypatch.setattr("adios_tme.launch.local.Launch.run", lambda *_: tmp_path / "last.pth")
     before = signal.signal(signal.SIGUSR2, signal.SIG_DFL)
     try:
-        job = TrainJob(tiny_config(make_dataset(tmp_path / "data"), tmp_path / "run"))
+        config = tiny_config(make_dataset(tmp_path / "data"), tmp_path / "run")
+        job = ClusterJob(Training(config))
         assert job() == str(tmp_path / "last.pth")
         signal.raise_signal(signal.SIGUSR2)
     finally:
@@ -161,6 +187,16 @@ def test_dry_run_shows_the_script_and_leaves_no_trace(tmp_path: Path) -> None:
     for line in ("--nodes=2", "--partition=main", "--time=1440", "--mem=8GB", "--signal=USR2@120"):
         assert f"#SBATCH {line}\n" in found.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_shows_the_script_of_features(tmp_path: Path) -> None:
+    words = ("run", "--data-path", "patches", "--output", tmp_path / "out")
+    wishes = ("--nnodes", "3", "--qos", "low", "--signal-seconds", "60")
+    found = run_command("embed", *words, "--slurm", "--dry-run", *wishes)
+    assert found.returncode == 0, found.stderr
+    for line in ("--nodes=3", "--qos=low", "--signal=USR2@60", "--requeue"):
+        assert f"#SBATCH {line}\n" in found.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def wait_for_metrics(run: Path) -> None:
