@@ -110,6 +110,11 @@ def scales(file: Path) -> None:
     file.write_text("wsi,mpp\nslide_007.tif,0.2527\n")
 
 
+def one_archive(file: Path) -> None:
+    """The patches of one slide."""
+    make_archive(file, NUM_IMAGES, SIDE)
+
+
 def patch(file: Path) -> None:
     """A picture."""
     Image.fromarray(stained(SIDE, SIDE)).save(file)
@@ -129,6 +134,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "coords": coordinates,
     "mpp.csv": scales,
     "patch.png": patch,
+    "slide_001.zip": one_archive,
 }
 #: On pages that tell of another kind.
 OF_PAGES = {("docs/data.md", "patches"): named_patches}

@@ -58,14 +58,20 @@ ELSEWHERE = {
     ),
 }
 
+#: Of our ViT; networks of timm have their own.
+SIZES = ("patch_size", "embed_dim", "depth", "num_heads")
 TINY = {
     name: value
     for name, value in tiny_settings(Path(), Path(), total_iterations=2).items()
     if name not in ("data_path", "output_dir")
 }
-#: What is added to commands for them to take a second, by how they begin.
+#: What is added to commands for them to take a second, by patterns of how they begin.
 ADDED = {
-    "adios-tme train": [*as_flags(TINY), "--overwrite"],
+    "adios-tme train": [
+        *as_flags({name: value for name, value in TINY.items() if name not in SIZES}),
+        "--overwrite",
+    ],
+    "adios-tme train (?!.*timm:)": as_flags({name: TINY[name] for name in SIZES}),
     "adios-tme segment": ["--channel", "1", "--threshold", "0.34"],  # an untrained mask shows none
     "adios-tme segment run slides": ["--mpp", "2"],
     "adios-tme benchmark data": as_flags({"num-samples": 4, "num-rounds": 1, "num-workers": 1}),
@@ -211,7 +217,7 @@ def read_settings(text: str) -> None:
 
 def do(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a command to its end, with what is added to it."""
-    added = [more for start, more in ADDED.items() if command.startswith(start)]
+    added = [more for start, more in ADDED.items() if re.match(start, command)]
     program, *words = [*shlex.split(command), *(word for more in added for word in more)]
     if program == "adios-tme":
         run_main(capsys, 0, *words)
