@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from scipy import stats
 PROTOCOLS = ("fixed_cleaned", "no_labels_cleaned", "no_labels_by_area", "no_labels_with_stain")
 SCORES = ("iou", "aji", "pq")
 OTSU = "cleaned Otsu"
+#: Fewest that an interval is drawn from.
+NUM_SEEDS = 3
 #: Of the masks study, in order.
 SETS = ("folder", "pannuke", "monuseg")
 
@@ -61,12 +63,13 @@ MEASURES = (
 )
 
 
-def draw(study: str, lines: list[Line], path: Path) -> None:
+def draw(study: str, lines: list[Line], in_order: Iterable[str], path: Path) -> None:
     """Draw each arm's seeds beside what needs no training, and write the tables of the page."""
     found: dict[Key, list[Line]] = defaultdict(list)
     for line in lines:
         found[line["set"], line["arm"], line["protocol"]].append(line)
-    arms = list(dict.fromkeys(line["arm"] for line in lines))
+    there = {line["arm"] for line in lines}
+    arms = [arm for arm in in_order if arm in there]
     figure, tables = (_family if study == "family" else _masks)(found, arms)
     figure.savefig(path, dpi=100)
     for name, rows in tables.items():
@@ -169,7 +172,7 @@ def _from_first(found: Found, arms: list[str]) -> Iterator[str]:
 
 def _apart(values: Mapping[int, float], first: Mapping[int, float]) -> str:
     apart = np.array([value - first[seed] for seed, value in values.items() if seed in first])
-    if len(apart) < 2:
+    if len(apart) < NUM_SEEDS:
         return "-"
     half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
     mean = apart.mean()

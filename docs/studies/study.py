@@ -122,7 +122,7 @@ def main() -> None:
     results = asked.output / f"{asked.study}.jsonl"
     study = STUDIES[asked.study]
     if asked.what == "draw":
-        drawing.draw(asked.study, read(results), results.with_suffix(".png"))
+        drawing.draw(asked.study, read(results), study.arms, results.with_suffix(".png"))
         return
     tissues, arms = asked.tissues or study.tissues, asked.arms or study.arms
     for seed, tissue, arm in itertools.product(asked.seeds, tissues, arms):
