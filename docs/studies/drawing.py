@@ -146,19 +146,23 @@ def _draw_measure(ax: Axes, measure: Measure, found: Found, arms: Sequence[str])
 
 def _family_means(found: Found, arms: list[str]) -> Iterator[str]:
     """Means over seeds, and their range."""
-    yield "| arm | seeds | " + " | ".join(measure.title for measure in MEASURES) + " |"
-    yield "|---|---|" + "---|" * len(MEASURES)
+    yield "| arm | " + " | ".join(measure.title for measure in MEASURES) + " |"
+    yield "|---|" + "---|" * len(MEASURES)
     for arm in arms:
         values = [list(measure.of(found, arm).values()) for measure in MEASURES]
-        cells = [
-            f"{np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f})" if each else "-"
-            for each in values
-        ]
-        yield f"| {arm} | {max(map(len, values))} | " + " | ".join(cells) + " |"
+        cells = [_over_seeds(each) for each in values]
+        yield f"| {arm} | " + " | ".join(cells) + " |"
     rivals = [measure.rivals(found, arms[0]) for measure in MEASURES]
     for name in dict.fromkeys(name for each in rivals for name in each):
         cells = [f"{each[name]:.3f}" if name in each else "-" for each in rivals]
-        yield f"| *{name}* | | " + " | ".join(cells) + " |"
+        yield f"| *{name}* | " + " | ".join(cells) + " |"
+
+
+def _over_seeds(values: list[float]) -> str:
+    if not values:
+        return "-"
+    several = f"{min(values):.3f} to {max(values):.3f}"
+    return f"{np.mean(values):.3f} ({several if len(values) >= NUM_SEEDS else 'one seed'})"
 
 
 def _from_first(found: Found, arms: list[str]) -> Iterator[str]:
@@ -167,6 +171,8 @@ def _from_first(found: Found, arms: list[str]) -> Iterator[str]:
     yield "|---|" + "---|" * len(MEASURES)
     for arm in arms[1:]:
         cells = [_apart(measure.of(found, arm), measure.of(found, arms[0])) for measure in MEASURES]
+        if set(cells) == {"-"}:
+            continue
         yield f"| {arm} | " + " | ".join(cells) + " |"
 
 
