@@ -95,3 +95,17 @@ def test_each_image_has_a_draw_of_its_own(kind: str) -> None:
 @pytest.mark.parametrize("side", [1, 2, 7])
 def test_small_images_can_be_blurred(side: int) -> None:
     assert blur_some(torch.full((2, 3, side, side), 128, dtype=torch.uint8), 1.0).std() < 1e-6
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_device() -> None:
+    settings = DataConfig(augment="full", augment_colour=0.4, augment_blur=0.5)
+    original = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, device="cuda")
+    augment(original, settings)  # the stains come to the device once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        varied = augment(original, settings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert varied.device == original.device
+    assert not torch.equal(varied, original.float() / 255)

@@ -331,6 +331,7 @@ class HostReads(TorchDispatchMode):
         {"variant": "adios_s"},
         {"objective": "byol"},
         {"objective": "simsiam"},
+        {"arch": "timm:test_resnet"},
     ],
 )
 def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> None:
@@ -349,7 +350,14 @@ def test_a_step_reads_nothing_back(flags: dict[str, Any], tmp_path: Path) -> Non
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "flags",
-    [{}, OPTIONS, {"variant": "adios_s"}, {"objective": "byol"}, {"objective": "simsiam"}],
+    [
+        {},
+        OPTIONS,
+        {"variant": "adios_s"},
+        {"objective": "byol"},
+        {"objective": "simsiam"},
+        {"arch": "timm:test_resnet"},
+    ],
 )
 def test_a_step_on_cuda_waits_for_nothing(flags: dict[str, Any], tmp_path: Path) -> None:
     world = World(0, 1, 0, 1, torch.device("cuda", 0))
