@@ -98,7 +98,7 @@ REASONS: dict[Reason, Explanation] = {
     ),
     "slide_without_scale": Explanation(
         "whole slides, which are read at a stated scale alone",
-        "Give --mpp, such as --mpp 0.25.",
+        "Give --mpp, such as --mpp 0.25, or cut them into patches with adios-tme tile.",
         True,
     ),
     "no_tile": Explanation(

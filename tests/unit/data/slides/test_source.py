@@ -276,7 +276,7 @@ def test_slides_without_a_scale_are_left_out_loudly(folder: Path) -> None:
     assert notice.is_urgent
     assert notice.text == (
         "Left out: 1 whole slides, which are read at a stated scale alone (a.svs). "
-        "Give --mpp, such as --mpp 0.25."
+        "Give --mpp, such as --mpp 0.25, or cut them into patches with adios-tme tile."
     )
 
 
