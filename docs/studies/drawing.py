@@ -123,7 +123,7 @@ def _differences(found: Found, arms: list[str]) -> Iterator[str]:
 
 def _family(found: Found, arms: list[str]) -> tuple[Figure, dict[str, Iterator[str]]]:
     drawn = [measure for measure in MEASURES if measure.score != "aji"]
-    figure = Figure(figsize=(2.6 * len(drawn) + 1.5, 0.4 * len(arms) + 1.5), layout="constrained")
+    figure = Figure(figsize=(1.6 * len(drawn) + 1.5, 0.4 * len(arms) + 1.5), layout="constrained")
     for ax, measure in zip(figure.subplots(1, len(drawn), sharey=True), drawn, strict=True):
         _draw_measure(ax, measure, found, arms)
     ax.invert_yaxis()
@@ -140,8 +140,9 @@ def _draw_measure(ax: Axes, measure: Measure, found: Found, arms: Sequence[str])
     ):
         ax.axvline(value, color="0.4", ls=style, label=name)
     ax.set(title=measure.title, yticks=range(len(arms)), yticklabels=arms)
-    ax.title.set_fontsize("small")
-    ax.legend(fontsize="x-small")
+    ax.title.set_fontsize("x-small")
+    ax.tick_params(axis="x", labelsize="x-small")
+    ax.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.05))
 
 
 def _family_means(found: Found, arms: list[str]) -> Iterator[str]:
