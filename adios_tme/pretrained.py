@@ -30,7 +30,7 @@ from adios_tme.models.layers import Normalise
 from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.resolve import resolve
-from adios_tme.models.student import Encoder, Student
+from adios_tme.models.student import Encoder, Student, in_timms_names
 from adios_tme.models.weights import Weights, take_fitting, timm_model
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_without_optimizers
 from adios_tme.version import __version__
@@ -280,7 +280,7 @@ def init_from(student: Student, mask_model: nn.Module, source: str) -> list[str]
     Raises:
         CheckpointError: If there is no such thing, it is damaged, or not one tensor fits.
     """
-    encoder = getattr(student.encoder, "network", student.encoder)  # of timm's, by their names
+    encoder = in_timms_names(student.encoder)
     if source.startswith(TIMM):
         weights = timm_model(source.removeprefix(TIMM)).state_dict()
         return _take(encoder, weights, "encoder", source)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from adios_tme.config.base import Basic, Config, MayBePath, OtherNames, Shapes, expand_user
+from adios_tme.config.model import TIMM
 
 
 class RunConfig(Config):
@@ -26,7 +27,7 @@ class RunConfig(Config):
     accept_new_data: bool = False
     """Resume also when the patches are others than the run has seen."""
 
-    init_from: Annotated[str | None, MayBePath("timm:")] = None
+    init_from: Annotated[str | None, MayBePath(TIMM)] = None
     """Weights to start from, and nothing else of a run: a run, a checkpoint, an exported folder of
     the encoder or the mask model, or `timm:NAME` for the encoder; what does not fit is logged by
     name."""

@@ -19,13 +19,16 @@ from adios_tme.errors import CheckpointError, ConfigError
 from adios_tme.files import write_whole
 from adios_tme.models.layers import Normalise, swiglu_width
 from adios_tme.models.sizes import encoder_sizes
-from adios_tme.models.student import Encoder
+from adios_tme.models.student import Encoder, in_timms_names
 from adios_tme.models.vit import LAYER_SCALE, VisionTransformer
 from adios_tme.models.weights import save_weights
 
 ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+
+#: What comes of reading a folder that something else has written.
+FOREIGN = (ValueError, LookupError, TypeError, RuntimeError, SafetensorError, ConfigError)
 
 Channels = tuple[float, float, float]
 
@@ -46,9 +49,7 @@ def write_timm(exported: ExportedEncoder, folder: Path) -> None:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = exported.encoder
-    network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
-    save_weights(network, folder / WEIGHTS_NAME)
+    save_weights(in_timms_names(exported.encoder), folder / WEIGHTS_NAME)
     write_whole(folder / CONFIG_NAME, json.dumps(timm_config(exported), indent=2) + "\n")
 
 
@@ -111,16 +112,12 @@ def read_timm(folder: Path) -> ExportedEncoder:
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         encoder = _build(config)
-        network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
-        network.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        in_timms_names(encoder).load_state_dict(load_file(folder / WEIGHTS_NAME))
         mean, std = (tuple(config["pretrained_cfg"][name]) for name in ("mean", "std"))
         encoder.normalise = Normalise(mean, std)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error.strerror}).") from error
-    except (
-        *(ValueError, LookupError, TypeError, RuntimeError),
-        *(SafetensorError, ConfigError),
-    ) as error:
+    except FOREIGN as error:
         raise CheckpointError(
             f"{folder}: holds no encoder that adios-tme export has written. "
             f"Export it again with --what encoder, or give the run it came from."

@@ -18,7 +18,7 @@ from adios_tme.distributed.world import World
 from adios_tme.inference.embed.run import run_embedding
 from adios_tme.launch.memory import check_memory
 from adios_tme.training.loop import run_training
-from adios_tme.training.state import check_timm
+from adios_tme.training.start import check_timm
 
 SomeConfig = TypeVar("SomeConfig", TrainConfig, EmbedConfig)
 

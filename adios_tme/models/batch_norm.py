@@ -28,7 +28,7 @@ class SharedBatchNormAct2d(BatchNormAct2d):
         return activated
 
 
-SHARED: dict[type[nn.Module], type[nn.Module]] = {
+SHARED: dict[type[nn.Module], type[nn.modules.batchnorm._BatchNorm]] = {
     nn.BatchNorm2d: SharedBatchNorm2d,
     BatchNormAct2d: SharedBatchNormAct2d,
 }
@@ -41,10 +41,12 @@ def share_batch_norms(network: nn.Module) -> None:
         ValueError: If it has one that cannot.
     """
     for module in network.modules():
-        if type(module) in SHARED and getattr(module, "weight", None) is not None:
-            module.__class__ = SHARED[type(module)]
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        is_usual = module.affine and module.track_running_stats and module.momentum is not None
+        if type(module) not in SHARED or not is_usual:
             raise ValueError(f"{type(module).__name__} sees the images of one process alone")
+        module.__class__ = SHARED[type(module)]
 
 
 def normalise(norm: nn.BatchNorm2d, x_BCHW: Tensor) -> Tensor:
@@ -74,9 +76,9 @@ def normalise(norm: nn.BatchNorm2d, x_BCHW: Tensor) -> Tensor:
 def _follow(norm: nn.BatchNorm2d, mean_C: Tensor, variance_C: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    share = 0.1 if norm.momentum is None else norm.momentum
+    assert norm.momentum is not None
     for running, now in ((norm.running_mean, mean_C), (norm.running_var, variance_C)):
-        running.lerp_(torch.where(now.isfinite(), now, running), share)
+        running.lerp_(torch.where(now.isfinite(), now, running), norm.momentum)
 
 
 def _as_channels(values_C: Tensor) -> Tensor:

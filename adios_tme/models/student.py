@@ -35,6 +35,11 @@ def as_vit(encoder: nn.Module, what: str) -> VisionTransformer:
     )
 
 
+def in_timms_names(encoder: Encoder) -> nn.Module:
+    """The network whose weights have the names that timm gives them."""
+    return encoder if isinstance(encoder, VisionTransformer) else encoder.network
+
+
 class Student(nn.Module):
     """Encoder and head: from views to embeddings."""
 

@@ -71,9 +71,11 @@ class TimmEncoder(nn.Module):
             (D,) or (B, D), float32; of the kind of the images.
 
         Raises:
-            ValueError: If images are none of these, of another range, or not finite.
+            ValueError: If images are none of these, of another range, or not finite; or the
+                encoder knows no normalisation.
         """
-        assert self.normalise is not None
+        if self.normalise is None:
+            raise ValueError("the encoder knows no normalisation. Load it with load_encoder.")
         given = take_images(images)
         given.check_range()
         weight = next(self.parameters())
@@ -93,7 +95,6 @@ class TimmEncoder(nn.Module):
     @torch.no_grad()
     def _check(self, sizes: Sequence[int]) -> int:
         """Width of the features, once images of all sizes have gone through."""
-        training = self.training
         self.network.eval()
         try:
             shapes = {tuple(self.network(torch.zeros(1, 3, side, side)).shape) for side in sizes}
@@ -104,7 +105,7 @@ class TimmEncoder(nn.Module):
                 f"{' and '.join(map(str, sizes))} px ({reason}). "
                 f"Use another --img-size or --crop-size, or another network."
             ) from error
-        self.network.train(training)
+        self.network.train()
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise ConfigError(
                 f"arch=timm:{self.name}: gives {sorted(shapes)} for an image, not one vector. "

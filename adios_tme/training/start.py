@@ -8,6 +8,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from adios_tme.config.model import is_timm
 from adios_tme.config.train import TrainConfig
 from adios_tme.data.corrupt import CorruptLog, CorruptPatch
@@ -16,7 +18,9 @@ from adios_tme.data.mixture import PatchMixture
 from adios_tme.distributed.collectives import on_first_rank
 from adios_tme.distributed.world import World, torchrun_shares_store
 from adios_tme.errors import ConfigError, DataError
+from adios_tme.models.build import build_student
 from adios_tme.models.mask_models.vit_unet import ViTUNet
+from adios_tme.models.resolve import resolve
 from adios_tme.pretrained import init_from, init_mask_encoder
 from adios_tme.run_folder.checkpoints import find_checkpoint, read_checkpoint
 from adios_tme.run_folder.layout import CORRUPT
@@ -35,6 +39,25 @@ SCHEDULED = (
 )
 
 logger = logging.getLogger(__name__)
+
+
+def check_timm(config: TrainConfig, world: World) -> None:
+    """Refuse a network of timm's that cannot be trained as the settings ask, before a run begins.
+
+    Raises:
+        ConfigError: If there is none, it takes no such images, or its batch norms would not see
+            all images of an update.
+    """
+    optim, model, resolved = config.optim, config.model, resolve(config, world.device)
+    plan = plan_batches(config.data.batch_size_per_gpu, optim.global_batch_size, world.num_ranks)
+    student = build_student(model, config.data.img_size, resolved)
+    if plan.num_passes > 1 and any(isinstance(each, nn.BatchNorm2d) for each in student.modules()):
+        raise ConfigError(
+            f"global_batch_size={optim.global_batch_size} takes {plan.num_passes} passes, and the "
+            f"batch norms of arch={model.arch} must see all images of an update at once. Raise "
+            f"--batch-size-per-gpu to {optim.global_batch_size} or start more processes, or use a "
+            f"network without batch norm."
+        )
 
 
 def claim(config: TrainConfig, *, resumes: bool = False) -> None:

@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from adios_tme.config.train import TrainConfig
 from adios_tme.distributed.collectives import from_all_ranks
 from adios_tme.distributed.world import World
-from adios_tme.errors import ConfigError
 from adios_tme.masking.controls import random_partition
 from adios_tme.masking.samplers import SAMPLERS, Sampler
 from adios_tme.models.build import build_mask_model, build_student
@@ -29,25 +28,6 @@ from adios_tme.optim.schedule import Schedule, schedule_at
 from adios_tme.training.batches import plan_batches
 from adios_tme.training.update import Updater
 from adios_tme.version import __version__
-
-
-def check_timm(config: TrainConfig, world: World) -> None:
-    """Refuse a network of timm's that cannot be trained as the settings ask, before a run begins.
-
-    Raises:
-        ConfigError: If there is none, it takes no such images, or its batch norms would not see
-            all images of an update.
-    """
-    optim, model, resolved = config.optim, config.model, resolve(config, world.device)
-    plan = plan_batches(config.data.batch_size_per_gpu, optim.global_batch_size, world.num_ranks)
-    student = build_student(model, config.data.img_size, resolved)
-    if plan.num_passes > 1 and any(isinstance(each, nn.BatchNorm2d) for each in student.modules()):
-        raise ConfigError(
-            f"global_batch_size={optim.global_batch_size} takes {plan.num_passes} passes, and the "
-            f"batch norms of arch={model.arch} must see all images of an update at once. Raise "
-            f"--batch-size-per-gpu to {optim.global_batch_size} or start more processes, or use a "
-            f"network without batch norm."
-        )
 
 
 class Run:

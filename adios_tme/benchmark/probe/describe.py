@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adios_tme.benchmark.probe.class_folders import ImageReader
 from adios_tme.config.commands.embed import Pool
-from adios_tme.config.commands.probe import TIMM_PREFIX
+from adios_tme.config.model import TIMM
 from adios_tme.data.decode import Pixels
 from adios_tme.data.resize import resize_image
 from adios_tme.data.stain import stain_amounts
@@ -146,7 +146,7 @@ def timm_features(name: str, device: str | torch.device) -> tuple[EncoderFeature
     Raises:
         CheckpointError: If timm does not know it, or its weights are not on this machine.
     """
-    model = timm_model(name.removeprefix(TIMM_PREFIX), offline=True, num_classes=0)
+    model = timm_model(name.removeprefix(TIMM), offline=True, num_classes=0)
     model = model.to(device).eval()
     data = resolve_model_data_config(model)
     side = int(data["input_size"][-1])

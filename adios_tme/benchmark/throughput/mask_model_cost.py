@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +77,8 @@ class MaskModelCost:
     @cached_property
     def kept_bytes(self) -> int:
         """What it keeps between the two, in single precision."""
-        network, image = (
-            self._build(CPU, self._recompute),
-            torch.zeros(1, 3, self._size, self._size),
-        )
+        network = self._build(CPU, self._recompute)
+        image = torch.zeros(1, 3, self._size, self._size)
         return kept_bytes(network, lambda: network(image))
 
     @cached_property
@@ -123,6 +120,6 @@ class MaskModelCost:
             return build_mask_model(self._mask, self._student, self._size, resolved).train()
 
 
-@functools.cache
+@cache
 def _shared(mask: MaskConfig, student: StudentConfig, size: int, recompute: bool) -> MaskModelCost:
     return MaskModelCost(mask, student, size, recompute)

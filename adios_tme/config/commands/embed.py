@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from adios_tme.config.base import Config, Flag, MayBePath, Positional, expand_user
 from adios_tme.config.data import PatchSelection, cores_at_hand
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
+from adios_tme.config.model import TIMM
 from adios_tme.config.slides import SlideReading, SlideTiling, check_overlap
 
 Pool = Literal["cls", "mean", "cls_mean"]
@@ -47,7 +48,7 @@ class EmbedConfig(Config):
     patch that cannot be read has no row, and corrupt.jsonl in OUTPUT names it.
     """
 
-    run: Annotated[str, Positional(), MayBePath("timm:")]
+    run: Annotated[str, Positional(), MayBePath(TIMM)]
     """Output folder of a run (its newest checkpoint), a checkpoint, a folder that timm reads, as
     `export` writes it, or timm:NAME for pretrained weights that are in timm's cache."""
 

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from adios_tme.config.base import Config, Flag, Positional, checked_pattern, is_changed
 from adios_tme.config.commands.embed import Pool
 from adios_tme.config.data import cores_at_hand
-
-TIMM_PREFIX = "timm:"
+from adios_tme.config.model import TIMM
 
 
 class ProbeConfig(Config):
@@ -91,7 +90,7 @@ class ProbeConfig(Config):
     @classmethod
     def _are_encoders(cls, rivals: tuple[str, ...]) -> tuple[str, ...]:
         for name in rivals:
-            if not name.removeprefix(TIMM_PREFIX) or not name.startswith(TIMM_PREFIX):
+            if not name.removeprefix(TIMM) or not name.startswith(TIMM):
                 raise ValueError(
                     f"{name!r} is no encoder that can be had. "
                     f"Give timm:NAME, such as timm:vit_small_patch16_224.dino."

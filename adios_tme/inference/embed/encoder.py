@@ -22,6 +22,7 @@ from adios_tme.inference.embed.found import Found
 from adios_tme.inference.pool import pool_tokens
 from adios_tme.models.layers import Normalise
 from adios_tme.models.resolve import resolve_precision
+from adios_tme.models.student import in_timms_names
 from adios_tme.models.vit import VisionTransformer
 from adios_tme.pretrained import TrainedEncoder, load_encoder_for_scoring
 from adios_tme.run_folder.layout import iteration_of
@@ -154,7 +155,6 @@ def name_of(source: str) -> str:
 
 
 def _of_ours(trained: TrainedEncoder) -> Found:
-    encoder: Any = trained.encoder
-    network = encoder if isinstance(encoder, VisionTransformer) else encoder.network
+    network = in_timms_names(trained.encoder)
     has_class_token = getattr(network, "cls_token", None) is not None
     return Found(network, trained.img_size, trained.mean, trained.std, has_class_token)

@@ -59,7 +59,15 @@ def test_frozen_weights_leave_statistics_alone() -> None:
     assert torch.equal(network.state_dict()["0.running_mean"], before)
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.BatchNorm2d(4, affine=False)])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm1d(4),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4, momentum=None),
+        nn.BatchNorm2d(4, track_running_stats=False),
+    ],
+)
 def test_norms_that_would_see_one_process_alone_are_refused(norm: nn.Module) -> None:
     with pytest.raises(ValueError, match=f"{type(norm).__name__} sees the images of one process"):
         share_batch_norms(nn.Sequential(norm))

@@ -14,7 +14,8 @@ from adios_tme.distributed.world import World
 from adios_tme.errors import ConfigError
 from adios_tme.models.mask_models.vit_unet import ViTUNet
 from adios_tme.models.timm_encoder import TimmEncoder
-from adios_tme.training.state import Run, check_timm
+from adios_tme.training.start import check_timm
+from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from tests.factories import tiny_config
 

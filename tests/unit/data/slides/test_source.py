@@ -110,8 +110,13 @@ def test_tiles_and_patches_keep_their_own_names(mixed: Path) -> None:
         "in/aa_0_64_.png",
     ]
     assert index.patches_per_slide() == {
-        "0/in": 3, "a": 20, "aa/in": 3, "b": 20, "c": 20, "z/in": 3,
-    }  # fmt: skip
+        "0/in": 3,
+        "a": 20,
+        "aa/in": 3,
+        "b": 20,
+        "c": 20,
+        "z/in": 3,
+    }
     make_slide(mixed / "c.tif", stained(256, 320, 2))
     again = build(mixed)
     assert again.num_scanned == 1
