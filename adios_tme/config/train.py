@@ -12,7 +12,7 @@ from adios_tme.config.data import DataConfig
 from adios_tme.config.evaluation import EvaluationConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.load import leaves, merge, nest
-from adios_tme.config.model import MaskConfig, StudentConfig, is_timm
+from adios_tme.config.model import Arch, MaskConfig, StudentConfig, is_timm
 from adios_tme.config.objective import LossConfig
 from adios_tme.config.optim import OptimConfig
 from adios_tme.config.presets import is_file, settings_of
@@ -47,10 +47,15 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What is given of a section; nothing where it is no section, which is told elsewhere."""
+    section = given.get(name)
+    return dict(section) if isinstance(section, Mapping) else {}
+
+
 def _objective_in(given: Mapping[str, Any]) -> Any:
     """The objective that settings ask for, as they are given."""
-    loss = given.get("loss")
-    return loss.get("objective", "simclr") if isinstance(loss, Mapping) else "simclr"
+    return _section(given, "loss").get("objective", "simclr")
 
 
 class TrainConfig(Config):
@@ -108,6 +113,15 @@ class TrainConfig(Config):
             under["loss"] = {
                 name: value for name, value in under.get("loss", {}).items() if "temp" not in name
             }
+        if is_timm(
+            str(_section(plain, "model").get("arch"))
+        ):  # no other ViT's sizes are asked of it
+            mask = merge(_section(under, "mask"), _section(plain, "mask"))
+            foreign = {*Arch._fields, "drop_path_rate"}
+            if mask.get("mask_model_type") == "adios":
+                foreign |= {"patch_size", "num_register_tokens"}
+            model = _section(under, "model")
+            under["model"] = {name: model[name] for name in model if name not in foreign}
         return merge(under, plain)
 
     @model_validator(mode="before")  # the last one that is declared is the first to run

@@ -75,6 +75,15 @@ def test_nothing_is_skipped_unless_asked_for() -> None:
     assert max(getattr(each, "drop_prob", 0.0) for each in modules) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("under", [{"demo": True}, {"preset": "laptop", "data_path": ["patches"]}])
+def test_presets_ask_no_sizes_of_a_vit_of_it(under: dict[str, Any]) -> None:
+    config = TrainConfig(arch="timm:test_resnet", **under)
+    assert config.model.tme_output_dim == 64
+    assert config.model.embed_dim == 0
+    with pytest.raises(ConfigError, match="depth=2 would be ignored"):
+        TrainConfig(arch="timm:test_resnet", depth=2, **under)
+
+
 def test_a_width_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="depth=0 is too small"):
         TrainConfig(data_path=["patches"], depth=0)
