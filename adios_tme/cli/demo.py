@@ -34,7 +34,8 @@ def run_demo(config: TrainConfig) -> None:
     from adios_tme.benchmark.nuclei.report import no_labels_table, results_table, write_report
     from adios_tme.benchmark.nuclei.run import score_run
     from adios_tme.benchmark.nuclei.verdict import summary
-    from adios_tme.data.images import load_images
+    from adios_tme.data.gallery import read_gallery
+    from adios_tme.data.left_out import LeftOut
     from adios_tme.data.synthetic import SamplePaths
     from adios_tme.launch.local import train
     from adios_tme.pretrained import load_mask_model
@@ -62,7 +63,7 @@ def run_demo(config: TrainConfig) -> None:
 
     console.print("3/4 Drawing")
     generator = load_mask_model(checkpoint)
-    images = load_images(tissue.nuclei / "images", 6, generator.img_size)
+    images = read_gallery(tissue.nuclei / "images", 6, generator.img_size, LeftOut()).images
     with writing(folder):
         plot_masks(images, generator(images), masks, "Masks learnt without labels")
         draw_curves([folder], curves)

@@ -15,6 +15,7 @@ from adios_tme.files import check_output, writing
 from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
 
 if TYPE_CHECKING:
+    from adios_tme.data.left_out import LeftOut
     from adios_tme.viz.report.embedded import Embedded
 
 #: Images whose features a report shows.
@@ -38,7 +39,12 @@ def masks(config: VizMasksConfig) -> None:
     left_out = LeftOut()
     with progress_bar("Reading images") as on_progress:
         gallery = read_gallery(
-            config.images, config.num_images, generator.img_size, left_out, on_progress
+            config.images,
+            config.num_images,
+            generator.img_size,
+            left_out,
+            on_progress,
+            config.slides,
         )
     images = gallery.images
     drawn = generator(images.to(generator.normalise.mean.device))
@@ -89,7 +95,9 @@ def features(config: VizFeaturesConfig) -> None:
     needs_many = bool(config.map or config.neighbours)
     num_read = max(config.gallery, config.num_images) if needs_many else config.num_images
     with progress_bar("Reading images") as on_progress:
-        gallery = read_gallery(config.images, num_read, trained.img_size, left_out, on_progress)
+        gallery = read_gallery(
+            config.images, num_read, trained.img_size, left_out, on_progress, config.slides
+        )
     drawn = draw_features(
         encoder,
         normalise,
@@ -121,18 +129,21 @@ def features(config: VizFeaturesConfig) -> None:
 @settings_command(viz_app, "report", VizReportConfig)
 def report(config: VizReportConfig) -> None:
     """Write the report of one or several runs."""
+    from adios_tme.data.left_out import LeftOut
     from adios_tme.viz.report.page import SUFFIXES, report_path, write_report
 
     output = config.output or report_path(config.runs)
     check_output(output, SUFFIXES)
-    features = _feature_pictures(config) if config.images else []
+    left_out = LeftOut()
+    features = _feature_pictures(config, left_out) if config.images else []
     with writing(output):
         write_report(config.runs, output, config.nuclei, config.probe, features)
+    tell_left_out(left_out.lines())
     terminal().print(f"Wrote {output}")
 
 
-def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
-    """A picture of the same images for each run."""
+def _feature_pictures(config: VizReportConfig, left_out: LeftOut) -> list[Embedded]:
+    """A picture of the same images for each run; what is no image is counted once."""
     from adios_tme.data.gallery import read_gallery
     from adios_tme.data.left_out import LeftOut
     from adios_tme.distributed.world import choose_device
@@ -143,11 +154,14 @@ def _feature_pictures(config: VizReportConfig) -> list[Embedded]:
     from adios_tme.viz.report.embedded import embed_figure
 
     assert config.images is not None
-    device, pictures = choose_device(config.device), []
+    device, pictures, account = choose_device(config.device), [], left_out
     for run in config.runs:
         trained = load_encoder_for_scoring(run, device)
         normalise = Normalise(trained.mean, trained.std).to(device)
-        images = read_gallery(config.images, NUM_SHOWN, trained.img_size, LeftOut()).images
+        images = read_gallery(
+            config.images, NUM_SHOWN, trained.img_size, account, tiles=config.slides
+        ).images
+        account = LeftOut()  # the next run is shown the same images
         encoder = as_vit(trained.encoder, "viz report --images")
         drawn = draw_features(encoder, normalise, images, NUM_SHOWN)
         pictures.append(embed_figure(drawn.figure))

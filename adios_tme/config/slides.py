@@ -76,6 +76,19 @@ class SlideTiling(SlideReading):
     """Pixels that neighbouring tiles share, at the scale of the tiles."""
 
 
+class SlideTiles(SlideReading):
+    """Which tiles of whole slides stand for images."""
+
+    patch_size_px: int = Field(default=448, gt=0)
+    """Side of the tiles in pixels at that scale; the one of training shows what was trained on."""
+
+
+def tiling_of(reading: SlideReading, overlap: int = 0) -> SlideTiling:
+    """How slides are cut of which tiles are read."""
+    named = {name: getattr(reading, name) for name in SlideReading.model_fields}
+    return SlideTiling(**named, overlap=overlap)
+
+
 def check_overlap(slides: SlideTiling, patch_size_px: int) -> None:
     """Raise ValueError if tiles would not move on."""
     if slides.overlap >= patch_size_px:

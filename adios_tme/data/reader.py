@@ -71,7 +71,45 @@ class OpenArchives(OpenFiles[int]):
         os.close(handle)
 
 
-class PatchReader:
+class OpenSources:
+    """The archives, folders and slides that a process has open.
+
+    Args:
+        open_slides: Slides that are kept open.
+    """
+
+    def __init__(self, open_slides: int = OPEN_SLIDES) -> None:
+        self._archives = OpenArchives()
+        self._slides = OpenSlides(open_slides)
+
+    def read_patch(self, patch: Patch, needed_px: int | None = None) -> Pixels:
+        """Read a patch at its own size, (H, W, 3).
+
+        Args:
+            patch: As an index has looked it up.
+            needed_px: See `adios_tme.data.decode.decode_image`.
+
+        Raises:
+            CorruptPatchError: If it cannot be read.
+            DataError: If that is for a reason which no reader foresees.
+        """
+        try:
+            if patch.archive.kind == Kind.SLIDE:
+                return self._slides.read(patch.archive, tile_of(patch.member))
+            return decode_image(self._archives.read(patch), needed_px)
+        except (CorruptPatchError, AdiosError):
+            raise
+        except Exception as error:
+            name = printable(f"{patch.archive.full_path}: {patch.member.name}")
+            raise unforeseen(error, name) from error
+
+    def close(self) -> None:
+        """Close archives and slides."""
+        self._archives.close()
+        self._slides.close()
+
+
+class PatchReader(OpenSources):
     """Patches of an index, read by row.
 
     Args:
@@ -80,9 +118,8 @@ class PatchReader:
     """
 
     def __init__(self, index: DatasetIndex | PatchMixture, open_slides: int = OPEN_SLIDES) -> None:
+        super().__init__(open_slides)
         self.mix = index if isinstance(index, PatchMixture) else PatchMixture([index])
-        self._archives = OpenArchives()
-        self._slides = OpenSlides(open_slides)
 
     def __len__(self) -> int:
         return len(self.mix)
@@ -119,23 +156,6 @@ class PatchReader:
         """
         return self.read_patch(self.mix.patch(row), needed_px)
 
-    def read_patch(self, patch: Patch, needed_px: int | None = None) -> Pixels:
-        """Read a patch that has been looked up; see `read`.
-
-        Raises:
-            CorruptPatchError: If it cannot be read.
-            DataError: If that is for a reason which no reader foresees.
-        """
-        try:
-            if patch.archive.kind == Kind.SLIDE:
-                return self._slides.read(patch.archive, tile_of(patch.member))
-            return decode_image(self._archives.read(patch), needed_px)
-        except (CorruptPatchError, AdiosError):
-            raise
-        except Exception as error:
-            name = printable(f"{patch.archive.full_path}: {patch.member.name}")
-            raise unforeseen(error, name) from error
-
     def content(self, row: int) -> bytes:
         """The file of one patch, which a tile of a slide does not have.
 
@@ -143,8 +163,3 @@ class PatchReader:
             CorruptPatchError: If it cannot be read.
         """
         return self._archives.read(self.mix.patch(row))
-
-    def close(self) -> None:
-        """Close archives and slides."""
-        self._archives.close()
-        self._slides.close()

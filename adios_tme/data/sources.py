@@ -20,7 +20,12 @@ from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import NUM_EXAMPLES, LeftOut, Reason
 from adios_tme.data.members import Directory, Kind, Member, printable
 from adios_tme.data.pickle_list import read_listing
-from adios_tme.data.slides.files import SLIDE_SUFFIXES, TIFF_SUFFIXES, first_of_each_series
+from adios_tme.data.slides.files import (
+    SLIDE_SUFFIXES,
+    TIFF_SUFFIXES,
+    first_of_each_series,
+    refuse_without_scale,
+)
 from adios_tme.data.slides.reader import is_slide
 from adios_tme.data.tar import read_tar_directory, read_tar_member
 from adios_tme.errors import ConfigError, DataError
@@ -120,7 +125,8 @@ def check_data_path(data_path: Path, *, slides: bool = False) -> None:
     """Raise unless patches can be searched there; with slides, one of them may stand for a folder.
 
     Raises:
-        ConfigError: If it is missing, or neither a folder, an archive nor a list.
+        ConfigError: If it is missing, or neither a folder, an archive nor a list; or a slide, where
+            none is wanted.
         DataError: If it may not be looked at.
     """
     try:
@@ -135,6 +141,7 @@ def check_data_path(data_path: Path, *, slides: bool = False) -> None:
         is_file_of_patches = is_listing(data_path) or is_archive(data_path)
         if is_folder or is_file_of_patches or (slides and data_path.is_file()):
             return
+        refuse_without_scale(data_path)
         what = "is neither a folder nor an archive"
     raise ConfigError(
         f"data_path: {data_path} {what}. Give a folder of zip archives, tars or images, or one "

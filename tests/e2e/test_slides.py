@@ -137,6 +137,9 @@ def test_finding_and_cutting_tiles_does_not_import_torch(slides: Path) -> None:
         ("index screen --mpp 2", 1, "states 352.8 microns per pixel, which no slide has"),
         ("index bad --mpp 2", 1, "a.svs: is no slide that OpenSlide reads, or is cut short."),
         ("index bad", 1, "Left out: 1 whole slides, which are read at a stated scale alone"),
+        ("index bad/a.svs", 2, "bad/a.svs: is a whole slide, which is read at a"),
+        ("viz report run --mpp 2", 2, "mpp=2.0 would be ignored without images."),
+        (f"viz masks --checkpoint run --images a {SMALL}", 2, "patch_size_px=64 would be ignored"),
         ("tile zips out --mpp 2", 1, "zips: holds no whole slide. Slides end in"),
         ("tile none out --mpp 2", 2, "data_path: none does not exist."),
         ("tile slides out", 2, "mpp is missing. Give the scale of the tiles, such as --mpp 0.25."),
@@ -168,6 +171,22 @@ def test_reading_slides_is_measured(slides: Path) -> None:
     assert set(found["tiles_per_second"]) >= {"openslide", "one_worker", "open_per_tile"}
     assert found["reader_of_openslide"] > 0
     assert not (slides / "dataset_index.safetensors").exists()
+
+
+def test_pictures_and_speed_take_tiles_of_slides(slides: Path) -> None:
+    tiles = f"--mpp 2 {SMALL}"
+    train(f"--data-path slides {tiles}", "run")
+    said = run(f"viz masks --checkpoint run --images slides {tiles} --num-images 3 --json")
+    assert json.loads(said)["num_images"] == 3
+    assert Path("masks.png").is_file()
+    run(f"viz features run --images slides/a.tif {tiles} --num-images 2")
+    assert Path("features.png").is_file()
+    run(f"viz report run --images slides {tiles} --output report.html")
+    few = "--num-rounds 1 --num-samples 8 --batch-size 2 --num-workers 1"
+    tiles = "--mpp 2 --patch-size-px 32"  # as large as the encoder's images
+    found = json.loads(run(f"benchmark embed run --data-path slides {tiles} {few} --json"))
+    assert found["num_patches"] == 8
+    assert found["largest_difference"] < 1e-5 < found["largest_feature"]
 
 
 def test_a_missing_extra_says_what_to_install(

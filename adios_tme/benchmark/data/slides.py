@@ -6,25 +6,22 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.table import Table
 
 from adios_tme.benchmark.data.bench import reads
 from adios_tme.benchmark.interleave import cpu_ratio, each, interleave, rounded, speed_ratio, wall
+from adios_tme.benchmark.open_slide_alone import OpenSlideAlone
 from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex, Patch
 from adios_tme.data.index_builder import index_archives
 from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.reader import PatchReader
-from adios_tme.data.slides.reader import CACHE_BYTES, load_openslide
-from adios_tme.data.slides.tiles import tile_of
 from adios_tme.environment import describe_machine
 from adios_tme.errors import DataError
 from adios_tme.terminal import table
@@ -84,11 +81,11 @@ def measure_slides(
         reader = PatchReader(index)
         stack.callback(reader.close)
         variants = {
-            "openslide": each(_OpenSlideAlone().read, tiles),
+            "openslide": each(OpenSlideAlone().read, tiles),
             "reader": each(reader.read_patch, tiles),
             "one_worker": stack.enter_context(reads(index, config, 1, False)),
             "all_workers": stack.enter_context(reads(index, config, config.num_workers, False)),
-            "open_per_tile": each(lambda patch: _OpenSlideAlone().read(patch), tiles),
+            "open_per_tile": each(lambda patch: OpenSlideAlone().read(patch), tiles),
         }
         costs = interleave(config.num_rounds, variants)
         on_progress(2, 2)
@@ -123,28 +120,6 @@ def _readable(index: DatasetIndex, config: LoadingConfig) -> list[Patch]:
             f"Run adios-tme index with --verify to see why."
         )
     return tiles
-
-
-class _OpenSlideAlone:
-    """What ten lines do: slides stay open, a region is read from the level, and resized."""
-
-    def __init__(self) -> None:
-        self._cache = load_openslide().OpenSlideCache(CACHE_BYTES)
-        self._open = cache(self._opened)
-
-    def read(self, patch: Patch) -> Image.Image:
-        """One tile."""
-        tile, slide = tile_of(patch.member), self._open(patch.archive.full_path)
-        side = round(tile.side / slide.level_downsamples[tile.level])
-        region = slide.read_region((tile.x, tile.y), tile.level, (side, side)).convert("RGB")
-        size = (tile.size_px, tile.size_px)
-        image: Image.Image = region.resize(size, Image.Resampling.BICUBIC)
-        return image
-
-    def _opened(self, path: str) -> Any:
-        slide = load_openslide().OpenSlide(path)
-        slide.set_cache(self._cache)
-        return slide
 
 
 def slides_tables(results: SlideMeasurement) -> Iterator[Table]:

@@ -32,6 +32,7 @@ from adios_tme.benchmark.interleave import (
 )
 from adios_tme.config.commands.embed import EmbedSpeedConfig
 from adios_tme.config.data import cores_at_hand
+from adios_tme.config.slides import tiling_of
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex
 from adios_tme.data.index_builder import index_archives
@@ -65,7 +66,9 @@ def measure_embedding(
     device = choose_device(config.features.device)
     encoder = load_feature_encoder(config.run, config.features, device)
     with tempfile.TemporaryDirectory(prefix="adios_tme_") as folder:
-        index = index_archives(config.data_path, config.patches, Path(folder, INDEX_NAME)).index
+        path = Path(folder, INDEX_NAME)
+        tiling = tiling_of(config.slides)
+        index = index_archives(config.data_path, config.patches, path, tiling=tiling).index
         bench = _Bench(config, index, _readable_rows(index, config.num_samples), encoder, device)
         loop = bench.timm_loop()
         ways: dict[str, Callable[[], object]] = {

@@ -18,6 +18,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from adios_tme.benchmark.open_slide_alone import OpenSlideAlone
 from adios_tme.data.index import DatasetIndex, Patch
 from adios_tme.data.members import Kind
 from adios_tme.data.reader import OpenArchives
@@ -28,7 +29,7 @@ from adios_tme.models.vit import VisionTransformer
 
 
 class PlainPatches(Dataset[Tensor]):
-    """Patches through zipfile, or from a folder; those in tars through our own reader.
+    """Patches through zipfile, from a folder, or tiles by OpenSlide; tars through our own reader.
 
     Args:
         index: Says where they lie.
@@ -47,13 +48,19 @@ class PlainPatches(Dataset[Tensor]):
         )
         self._zips: dict[str, zipfile.ZipFile] = {}
         self._others = OpenArchives()
+        self._slides: OpenSlideAlone | None = None  # made in the worker, which opens its own
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def __getitem__(self, number: int) -> Tensor:
         """A normalised image (3, S, S)."""
-        with Image.open(io.BytesIO(self._content(self.patches[number]))) as image:
+        patch = self.patches[number]
+        if patch.archive.kind == Kind.SLIDE:
+            self._slides = self._slides or OpenSlideAlone()
+            tile: Tensor = self.transform(self._slides.read(patch))
+            return tile
+        with Image.open(io.BytesIO(self._content(patch))) as image:
             normalised: Tensor = self.transform(image.convert("RGB"))
         return normalised
 

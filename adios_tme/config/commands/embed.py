@@ -12,7 +12,7 @@ from adios_tme.config.base import Config, Flag, MayBePath, Positional, expand_us
 from adios_tme.config.data import PatchSelection, cores_at_hand
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.model import TIMM
-from adios_tme.config.slides import SlideReading, SlideTiling, check_overlap
+from adios_tme.config.slides import SlideReading, SlideTiling, check_overlap, tiling_of
 
 Pool = Literal["cls", "mean", "cls_mean"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -106,8 +106,7 @@ class EmbedConfig(Config):
     @property
     def tiling(self) -> SlideTiling:
         """How slides are cut into tiles."""
-        overlap = 0 if self.slides.mpp is None else self.overlap or 0
-        return SlideTiling(**dict(self.slides), overlap=overlap)
+        return tiling_of(self.slides, 0 if self.slides.mpp is None else self.overlap or 0)
 
     @model_validator(mode="after")
     def _slides_fit(self) -> Self:
@@ -133,19 +132,20 @@ class EmbedSpeedConfig(Config):
     """Measure how fast `adios-tme embed` is, beside a plain timm loop and the encoder alone.
 
     Four ways are timed in turn in one run, so that ratios hold on a busy machine too: `embed`; a
-    loop over torch's DataLoader with zipfile, Pillow and timm's own transforms on the same files
-    with the same encoder in timm; the encoder alone on random images; the loader alone. The slower
-    of the last two is what limits `embed`.
+    loop over torch's DataLoader with zipfile (of slides, OpenSlide), Pillow and timm's own
+    transforms on the same files with the same encoder in timm; the encoder alone on random images;
+    the loader alone. The slower of the last two is what limits `embed`.
     """
 
     run: Annotated[str, Positional()]
     """What `adios-tme embed` takes: a run, a checkpoint, a folder that timm reads, or timm:NAME."""
 
     data_path: Path
-    """Folder that holds the archives or images."""
+    """Folder that holds the archives or images; with --mpp a slide or a folder of slides."""
 
     features: FeatureConfig = FeatureConfig()
     patches: PatchSelection = PatchSelection()
+    slides: SlideReading = SlideReading()
 
     batch_size: int = Field(default=64, ge=1)
     """Patches per step."""

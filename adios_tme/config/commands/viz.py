@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from adios_tme.config.base import Config, Flag, Positional, is_changed
+from adios_tme.config.slides import SlideTiles
 
 
 class VizMasksConfig(Config):
@@ -17,7 +18,10 @@ class VizMasksConfig(Config):
     """Checkpoint, run folder or exported folder whose mask model draws."""
 
     images: Path
-    """Folder of images, or of archives or folders of them; one zip or tar, or one image."""
+    """Folder of images, or of archives or folders of them; one zip or tar, or one image; with --mpp
+    a slide or a folder of slides, whose tiles are taken."""
+
+    slides: SlideTiles = SlideTiles()
 
     output: Path = Path("masks.png")
     """PNG or SVG file to write."""
@@ -55,7 +59,10 @@ class VizFeaturesConfig(Config):
     """Run folder, or one checkpoint, whose student encodes."""
 
     images: Path
-    """Folder of images, or of archives or folders of them; one zip or tar, or one image."""
+    """Folder of images, or of archives or folders of them; one zip or tar, or one image; with --mpp
+    a slide or a folder of slides, whose tiles are taken."""
+
+    slides: SlideTiles = SlideTiles()
 
     output: Path = Path("features.png")
     """PNG or SVG file to write; the map goes beside it, as features_map.png."""
@@ -119,7 +126,9 @@ class VizReportConfig(Config):
 
     images: Path | None = None
     """Folder of images or archives, one archive, or one image, to show patch tokens and attention
-    on."""
+    on; with --mpp a slide or a folder of slides."""
+
+    slides: SlideTiles = SlideTiles()
 
     nuclei: tuple[Path, ...] = ()
     """nuclei_benchmark.json of each run, in their order; absent: the one in a run's folder or in
@@ -140,8 +149,9 @@ class VizReportConfig(Config):
                     f"{len(files)} --{name} and {len(self.runs)} runs are given. "
                     f"Give one for each run, in their order, or none."
                 )
-        if self.images is None and is_changed(self, "device"):
-            raise ValueError(
-                f"device={self.device} would be ignored without images. Drop it, or give --images."
-            )
+        for name, value in (("device", self.device), ("mpp", self.slides.mpp)):
+            if self.images is None and value not in ("auto", None):
+                raise ValueError(
+                    f"{name}={value} would be ignored without images. Drop it, or give --images."
+                )
         return self

@@ -54,6 +54,20 @@ def _series(path: Path) -> bytes:
     return start[at + 2 : at + 2 + int.from_bytes(start[at : at + 2], "little")]
 
 
+def refuse_without_scale(path: Path) -> None:
+    """Raise where one slide is given as if it were an image.
+
+    Raises:
+        ConfigError: If it is a slide, which is read at a stated scale alone.
+    """
+    if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
+        raise ConfigError(
+            f"{path}: is a whole slide, which is read at a stated scale alone. "
+            f"Give the microns per pixel at which the model was or shall be trained, such as "
+            f"--mpp 0.5."
+        )
+
+
 def check_tiling(tiling: SlideTiling, slides: list[Path]) -> None:
     """Raise before any work unless slides can be cut as the settings say.
 

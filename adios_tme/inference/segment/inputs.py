@@ -19,7 +19,7 @@ from adios_tme.data.index_builder import index_archives
 from adios_tme.data.names import NameFacts, parse_name
 from adios_tme.data.patch import ArchiveEntry, unique_names
 from adios_tme.data.reader import PatchReader
-from adios_tme.data.slides.files import SLIDE_SUFFIXES, check_tiling, tiling_digest
+from adios_tme.data.slides.files import check_tiling, refuse_without_scale, tiling_digest
 from adios_tme.data.slides.plan import tissue_of
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
@@ -73,11 +73,7 @@ def find_inputs(config: SegmentConfig, step: int) -> tuple[list[Input], list[str
         return _slides(config, step)
     if config.input.is_file() and is_image_name(config.input.name):
         return [_image(config)], []
-    if config.input.is_file() and config.input.suffix.lower() in SLIDE_SUFFIXES:
-        raise ConfigError(
-            f"{config.input}: is a whole slide, which is read at a stated scale alone. "
-            f"Give the scale at which the model was trained, such as --mpp 0.5."
-        )
+    refuse_without_scale(config.input)
     if not (config.input.is_dir() or is_listing(config.input) or is_archive(config.input)):
         raise ConfigError(f"input: {config.input} is no image, no archive and no folder. {_ADVICE}")
     report = index_archives(
