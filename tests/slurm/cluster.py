@@ -211,7 +211,7 @@ class Cluster:
             "SchedulerType=sched/backfill",
             "SchedulerParameters=bf_interval=2,sched_interval=2,batch_sched_delay=0",
             "JobRequeue=1",
-            "MinJobAge=0",  # a job that ended is remembered, however long the others take
+            "MinJobAge=86400",  # a job that ended is remembered, however long the others take
             "ReturnToService=2",
             "SlurmdTimeout=15",
             "KillWait=10",

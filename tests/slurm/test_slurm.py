@@ -97,7 +97,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Cluster, tmp_path: P
     job = submit(cluster, *arguments, "--nnodes", "2", "--time", "60")
     wait_for_metrics(run)
     cluster.run("scancel", job)
-    cluster.wait_for(job, "CANCELLED", 60)
+    cluster.wait_for(job, "CANCELLED", 240)
     assert cluster.state(job) == "CANCELLED 0"
     assert read_checkpoint(run / "checkpoint.pth")["iteration"] > 0
 
@@ -111,7 +111,7 @@ def test_a_node_that_dies_costs_a_new_turn_on_the_nodes_that_are_left(
     wait_for_metrics(run)
     cluster.kill_node("n2")
     try:
-        cluster.wait_for(job, "PENDING", 120)  # SLURM itself requeues it
+        cluster.wait_for(job, "PENDING", 240)  # SLURM itself requeues it
     finally:
         cluster.start_node("n2")
     cluster.wait_for(job, "COMPLETED", 600)
@@ -128,7 +128,7 @@ def test_the_documented_script_requeues_on_its_signal(cluster: Cluster, tmp_path
     job = cluster.run(*sbatch, *arguments, cwd=tmp_path).strip()
     wait_for_metrics(run)
     cluster.run("scancel", "--signal=USR1", job)  # as the time limit would
-    cluster.wait_for(job, "PENDING", 120)
+    cluster.wait_for(job, "PENDING", 240)
     cluster.wait_for(job, "COMPLETED", 600)
     assert cluster.state(job) == "COMPLETED 1"
     assert "Resumed" in (run / "train.log").read_text()
@@ -147,7 +147,7 @@ def test_features_go_on_with_the_slides_that_are_left(cluster: Cluster, tmp_path
 
     wait_until(lambda: len(written()) > 3, "the first slides", 240)
     cluster.run("scancel", "--signal=USR2", job)  # as the time limit would
-    cluster.wait_for(job, "PENDING", 120)
+    cluster.wait_for(job, "PENDING", 240)
     before = written()
     assert 3 < len(before) < 60
     cluster.wait_for(job, "COMPLETED", 600)
