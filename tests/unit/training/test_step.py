@@ -230,17 +230,20 @@ def test_frozen_gives_the_flags_back_after_an_error(tmp_path: Path) -> None:
 def test_a_batch_of_nan_changes_nothing_and_the_next_one_does(
     flags: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, warmup_iterations=0, **flags)
+    # Small, since convolutions in fp16 are a hundred times as slow on many processors.
+    run = make_run(tmp_path, warmup_iterations=0, img_size=16, **flags)
     before = weights(run.bare_student) + weights(run.bare_mask_model)
-    train_step(run, torch.full((4, 3, 32, 32), float("nan")), run.schedule())
+    train_step(run, torch.full((2, 3, 16, 16), float("nan")), run.schedule())
     after = weights(run.bare_student) + weights(run.bare_mask_model)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert not run.update_student.has_diverged()
     for _ in range(12):  # fp16 first finds a scale at which nothing overflows
-        train_step(run, torch.randn(4, 3, 32, 32), run.schedule())
-    after = weights(run.bare_student) + weights(run.bare_mask_model)
+        train_step(run, torch.randn(2, 3, 16, 16), run.schedule())
+        after = weights(run.bare_student) + weights(run.bare_mask_model)
+        if not all(map(torch.equal, before, after)):
+            break
     assert all(weight.isfinite().all() for weight in after)
-    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not all(map(torch.equal, before, after))
 
 
 def test_three_refused_in_a_row_are_divergence(tmp_path: Path) -> None:
