@@ -6,20 +6,24 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from adios_tme.benchmark.probe.samples import Samples
-from adios_tme.config.data import PatchSelection
-from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.decode import Pixels, decode_image, is_image_name
+from adios_tme.config.slides import SlideTiles
+from adios_tme.data.decode import Pixels, is_image_name
+from adios_tme.data.image_list import (
+    NO_TILES,
+    ListedImage,
+    find_images,
+    list_images,
+    read_image,
+)
 from adios_tme.data.index import Patch
 from adios_tme.data.junk import is_junk
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, printable
 from adios_tme.data.names import slide_of
-from adios_tme.data.reader import OpenArchives
-from adios_tme.data.scan import scan_source
-from adios_tme.data.sources import Source, find_sources
+from adios_tme.data.reader import OpenSources
 from adios_tme.errors import DataError
 
 FindSlide = Callable[[str], str | None]
@@ -29,16 +33,21 @@ _ADVICE = "Give a folder that holds a folder of images for each class."
 
 
 def read_class_folders(
-    folder: Path, slide_pattern: str | None = None, own: Sequence[Path] = ()
+    folder: Path,
+    slide_pattern: str | None = None,
+    own: Sequence[Path] = (),
+    tiles: SlideTiles = NO_TILES,
 ) -> Samples[Patch]:
-    """The images of all classes, listed and not read.
+    """The images of all classes, or with a scale the tiles of their slides, listed and not read.
 
     Args:
         folder: Holds a folder for each class.
         slide_pattern: See `slide_finder`.
         own: Folders to which we write, and which are no classes.
+        tiles: Which tiles of slides.
 
     Raises:
+        ConfigError: If slides need a package or file that is missing.
         DataError: If there is no class, one has no image, or something cannot be listed.
     """
     try:
@@ -59,10 +68,12 @@ def read_class_folders(
     digest = hashlib.sha256()
     found: list[tuple[Patch, str, str, str | None]] = []
     for class_folder in classes:
-        for patch, place in _patches_of(class_folder, left_out):
-            slide = find_slide(place)
-            digest.update(repr((class_folder.name, place, slide, _state(patch))).encode())
-            found.append((patch, f"{class_folder.name}/{place}", class_folder.name, slide))
+        for image in _images_of(class_folder, left_out, tiles):
+            slide = find_slide(image.path)
+            state = _state(image.patch)
+            digest.update(repr((class_folder.name, image.path, slide, state)).encode())
+            name = f"{class_folder.name}/{image.path}"
+            found.append((image.patch, name, class_folder.name, slide))
     patches, names, labels, slides = zip(*found, strict=True)
     facts = {"kind": "images", "path": str(folder.resolve()), "files": digest.hexdigest()}
     return Samples(
@@ -70,31 +81,19 @@ def read_class_folders(
     )
 
 
-def _patches_of(class_folder: Path, left_out: LeftOut) -> list[tuple[Patch, str]]:
-    """The images of one class, each with its path below the class folder."""
-    found = find_sources(class_folder)
+def _images_of(class_folder: Path, left_out: LeftOut, tiles: SlideTiles) -> list[ListedImage]:
+    """The images of one class, or the tiles of its slides."""
+    found = find_images(class_folder, tiles)
     if found.faults:
         raise DataError(found.faults[0].message)
     left_out.merge(found.left_out, class_folder.name)
-    patches = []
-    for source in found.sources:
-        patches += _images_in(source, class_folder, left_out)
-    if not patches:
+    images = list(list_images(found.sources, class_folder, left_out, tiles))
+    if not images:
+        what = "image" if tiles.mpp is None else "tile of tissue"
         raise DataError(
-            f"{class_folder}: holds no image. Add images of this class, or remove the folder."
+            f"{class_folder}: holds no {what}. Add images of this class, or remove the folder."
         )
-    return patches
-
-
-def _images_in(source: Source, class_folder: Path, left_out: LeftOut) -> list[tuple[Patch, str]]:
-    scan = scan_source(source, PatchSelection(all=True))
-    if scan.fault is not None:
-        raise DataError(scan.fault)
-    below = source.path if source.kind == Kind.FOLDER else source.path.with_suffix("")
-    place = PurePosixPath(below.relative_to(class_folder).as_posix())
-    left_out.merge(scan.left_out, str(class_folder.name / place))
-    members = map(scan.members.member, range(len(scan.members)))
-    return [(Patch(scan.entry, member), str(place / member.name)) for member in members]
+    return images
 
 
 def _state(patch: Patch) -> tuple[int, ...]:
@@ -105,6 +104,8 @@ def _state(patch: Patch) -> tuple[int, ...]:
             return member.size, Path(archive.full_path, member.name).stat().st_mtime_ns
         except OSError:  # told when it is read
             return (member.size,)
+    if archive.kind == Kind.SLIDE:
+        return *member[1:], archive.size, archive.mtime
     return member.size, member.crc32, member.offset, archive.mtime
 
 
@@ -156,13 +157,6 @@ class ImageReader:
         Raises:
             DataError: If it cannot be read.
         """
-        if not hasattr(self._of_thread, "archives"):
-            self._of_thread.archives = OpenArchives()
-        archives: OpenArchives = self._of_thread.archives
-        try:
-            return decode_image(archives.read(self._samples.items[row]), needed_px)
-        except CorruptPatchError as error:
-            raise DataError(
-                f"{self._samples.path}: {printable(self._samples.names[row])} cannot be read "
-                f"({error}). Mend or remove it."
-            ) from error
+        if not hasattr(self._of_thread, "sources"):
+            self._of_thread.sources = OpenSources()
+        return read_image(self._of_thread.sources, self._samples.items[row], needed_px)

@@ -79,7 +79,7 @@ def _read(path: Path, config: ProbeConfig) -> Samples[Any]:
     if holds_features(path):
         assert config.labels is not None
         return read_features(path, config.labels)
-    return read_class_folders(path, config.slide_pattern, [config.output])
+    return read_class_folders(path, config.slide_pattern, [config.output], config.slides)
 
 
 def _check_settings(config: ProbeConfig, sources: list[bool]) -> None:
@@ -105,10 +105,10 @@ def _check_settings(config: ProbeConfig, sources: list[bool]) -> None:
         "labels": config.labels is not None and not any(sources),
         "run": config.run is not None and all(sources),
         "slide_pattern": config.slide_pattern is not None and all(sources),
+        "mpp": config.slides.mpp is not None and all(sources),
     }
     for name, is_ignored in ignored.items():
         if is_ignored:
             what = "a folder of images" if name != "labels" else "a file or folder of HDF5 features"
-            raise ConfigError(
-                f"{name}={getattr(config, name)} would be ignored: no --train is {what}. Drop it."
-            )
+            value = config.slides.mpp if name == "mpp" else getattr(config, name)
+            raise ConfigError(f"{name}={value} would be ignored: no --train is {what}. Drop it.")

@@ -11,6 +11,7 @@ from adios_tme.config.base import Config, Flag, Positional, checked_pattern, is_
 from adios_tme.config.commands.embed import Pool
 from adios_tme.config.data import cores_at_hand
 from adios_tme.config.model import TIMM
+from adios_tme.config.slides import SlideTiles
 
 
 class ProbeConfig(Config):
@@ -26,9 +27,9 @@ class ProbeConfig(Config):
     """Output folder of a run, or one checkpoint; absent where only HDF5 features are probed."""
 
     train: tuple[Path, ...] = Field(min_length=1)
-    """Folder with a folder of images (or archives) for each class, or HDF5 features (a file or a
-    folder of one file a slide) with --labels. Give it again for more sets; each is reported
-    apart."""
+    """Folder with a folder of images (or archives; with --mpp, slides) for each class, or HDF5
+    features (a file or a folder of one file a slide) with --labels. Give it again for more sets;
+    each is reported apart."""
 
     test: tuple[Path, ...] = ()
     """Test part of the set, with the same classes; one for each --train, in their order. Absent:
@@ -37,6 +38,8 @@ class ProbeConfig(Config):
     labels: Path | None = None
     """CSV with the labels of HDF5 features: columns label, slide (the file's name without suffix),
     and x and y where patches have labels of their own."""
+
+    slides: SlideTiles = SlideTiles()
 
     output: Path = Path("probe")
     """Folder for probe.json, .csv, .png and .svg."""

@@ -13,9 +13,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from adios_tme.benchmark.probe.class_folders import ImageReader, read_class_folders
+from adios_tme.config.slides import SlideTiles
 from adios_tme.errors import DataError
 from adios_tme.files import PNG_METADATA
 from tests.factories import make_archive, png
+from tests.slides import make_slide, stained
 
 
 def image(path: Path, seed: int = 0) -> Path:
@@ -131,3 +133,22 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for row, text in ((0, r"a/1\.png cannot be read \(not a PNG"), (1, r"b/1\.png cannot be read")):
         with pytest.raises(DataError, match=rf"{text}.*Mend or remove it\."):
             reader(row, None)
+
+
+def test_tiles_of_slides_are_the_images_of_a_class(tmp_path: Path) -> None:
+    pixels = {name: stained(64, 128, seed) for seed, name in enumerate("abc")}
+    for name, place in (("a", "tumor"), ("b", "tumor/lab"), ("c", "normal")):
+        make_slide(tmp_path / place / f"{name}.tif", pixels[name], mpp=0.5)
+    tiles = SlideTiles(mpp=0.5, patch_size_px=64)
+    found = read_class_folders(tmp_path, tiles=tiles)
+    assert found.labels == ("normal",) * 2 + ("tumor",) * 4
+    assert found.slides == ("c", "c", "a", "a", "lab/b", "lab/b")
+    assert found.names[3] == "tumor/a/a_64_x64_y0_mpp0.5"
+    np.testing.assert_array_equal(ImageReader(found)(3, None), pixels["a"][:, 64:])
+    assert read_class_folders(tmp_path, tiles=tiles).facts == found.facts
+    make_slide(tmp_path / "tumor" / "a.tif", pixels["c"], mpp=0.5)
+    assert read_class_folders(tmp_path, tiles=tiles).facts != found.facts
+
+    make_slide(tmp_path / "normal" / "c.tif", np.full((64, 128, 3), 244, np.uint8), mpp=0.5)
+    with pytest.raises(DataError, match="normal: holds no tile of tissue"):
+        read_class_folders(tmp_path, tiles=tiles)
