@@ -116,8 +116,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, advice: str = "Give another path.") -> Iterator[None]:
     """Turn what the disk refuses while the block writes a file or folder into a message.
+
+    Args:
+        path: What is written.
+        advice: What its user should do.
 
     Raises:
         DataError: If it cannot be written.
@@ -126,5 +130,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}). Give another path."
+            f"{path}: cannot be written ({error.strerror or error}). {advice}"
         ) from error

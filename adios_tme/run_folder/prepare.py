@@ -10,8 +10,8 @@ from adios_tme.config.load import Leaf, leaves, read_yaml, shapes, write_yaml
 from adios_tme.config.run import RunConfig
 from adios_tme.config.train import TrainConfig
 from adios_tme.environment import environment
-from adios_tme.errors import ConfigError, DataError
-from adios_tme.files import write_whole
+from adios_tme.errors import ConfigError
+from adios_tme.files import write_whole, writing
 from adios_tme.run_folder.checkpoints import (
     find_checkpoint,
     holds_checkpoint,
@@ -20,9 +20,11 @@ from adios_tme.run_folder.checkpoints import (
 )
 from adios_tme.run_folder.layout import ENVIRONMENT, SETTINGS, clear_run
 
+_ADVICE = "Give another --output-dir, or check permissions and space."
+
 
 def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
-    """Make the output folder ready: cleared, claimed or checked; settings and versions written.
+    """Make the output folder ready: cleared or checked.
 
     Args:
         config: Settings of the run.
@@ -33,20 +35,25 @@ def prepare_folder(config: TrainConfig, *, resumes: bool = False) -> None:
         DataError: If it cannot be written.
     """
     folder = config.run.output_dir
-    try:
+    with writing(folder, _ADVICE):
         folder.mkdir(parents=True, exist_ok=True)
         if config.run.overwrite and not resumes:
             clear_run(folder)
         elif not resumes and ((folder / SETTINGS).exists() or holds_checkpoint(folder)):
             _check_resumable(config)
         remove_partial_writes(folder)
+
+
+def record_settings(config: TrainConfig) -> None:
+    """Write settings and versions of a run that is not refused any more.
+
+    Raises:
+        DataError: If the folder cannot be written.
+    """
+    folder = config.run.output_dir
+    with writing(folder, _ADVICE):
         write_yaml(config, folder / SETTINGS)
         write_whole(folder / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the output folder cannot be written ({error.strerror}). "
-            f"Give another --output-dir, or check permissions and space."
-        ) from error
 
 
 def resume_source(run: RunConfig) -> Path | None:

@@ -25,7 +25,7 @@ from adios_tme.run_folder.checkpoint_writer import CheckpointWriter
 from adios_tme.run_folder.layout import NEWEST, REPORT
 from adios_tme.run_folder.lock import RunLock, owner_of_this_run
 from adios_tme.run_folder.log import run_log
-from adios_tme.run_folder.prepare import resume_source
+from adios_tme.run_folder.prepare import record_settings, resume_source
 from adios_tme.training.accumulate import accumulated_step
 from adios_tme.training.evaluation import Evaluate
 from adios_tme.training.feed import Feed, Pass
@@ -74,6 +74,7 @@ def run_training(
         index = open_index(config, world)
         with run_log(config.run.output_dir, writes=world.is_first) as console:
             run = start(config, world, index)
+            on_first_rank(lambda: record_settings(config))
             with (
                 _feed(run, index) as feed,
                 Recorder(run, feed, console, evaluate) as recorder,

@@ -89,11 +89,13 @@ def test_going_on_with_other_patches_is_refused(tmp_path: Path) -> None:
         os.utime(archive, (1, 1))
     assert "other patches" not in log_of(2, moved)
     make_archive(moved / "slide_001.zip", num_patches=2)
+    before = (out / "config.yaml").read_bytes()
     counts = "(12 in 3 archives or folders then, 10 in 3 now)"
     with pytest.raises(ConfigError, match=r"has seen other patches than these") as refused:
         log_of(3, moved)
     assert counts in str(refused.value)
     assert "--accept-new-data" in str(refused.value)
+    assert (out / "config.yaml").read_bytes() == before  # the settings of what was trained
     told = log_of(3, moved, accept_new_data=True)
     assert told.count(f"WARNING The run goes on with other patches {counts}") == 1
     assert "other patches" not in log_of(4, moved)
