@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from adios_tme.data.index import DatasetIndex
 from adios_tme.data.names import parse_name
 from adios_tme.data.order import shuffled_rows
 from adios_tme.data.reader import PatchReader
-from adios_tme.distributed.pool import process_pool
+from adios_tme.distributed.pool import in_order, process_pool
 from adios_tme.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -62,7 +62,7 @@ def verify_index(
     Raises:
         LaunchError: If one of the processes is killed.
     """
-    rows = np.arange(len(index))
+    rows = range(len(index))
     num_bytes = 0
     damaged: list[CorruptPatch] = []
     for read in _in_processes(_verify, index, rows, num_workers, on_progress):
@@ -71,7 +71,7 @@ def verify_index(
     return Verification(len(index), num_bytes, tuple(damaged))
 
 
-def _verify(path: Path, rows: list[int]) -> _Read:
+def _verify(path: Path, rows: Sequence[int]) -> _Read:
     dataset = _dataset(path)
     num_bytes = 0
     damaged: list[CorruptPatch] = []
@@ -144,7 +144,7 @@ def measure_index(
     """
     total = Statistics()
     for part in _in_processes(
-        _measure, index, sample(index, num_samples), num_workers, on_progress
+        _measure, index, sample(index, num_samples).tolist(), num_workers, on_progress
     ):
         total.add(part)
     if not total.num_read:
@@ -191,7 +191,7 @@ def read_sample(index: DatasetIndex, num_samples: int) -> list[Pixels]:
     return images
 
 
-def _measure(path: Path, rows: list[int]) -> Statistics:
+def _measure(path: Path, rows: Sequence[int]) -> Statistics:
     dataset, found = _dataset(path), Statistics()
     (index,) = dataset.mix.indexes
     for patch in index.patches(rows):
@@ -228,21 +228,19 @@ def scale_in_name(name: str, pattern: str | None = None, container: str = "") ->
 
 
 def _in_processes(
-    function: Callable[[Path, list[int]], T],
+    function: Callable[[Path, Sequence[int]], T],
     index: DatasetIndex,
-    rows: NDArray[np.int64],
+    rows: Sequence[int],
     num_workers: int,
     on_progress: Progress | None,
 ) -> Iterator[T]:
     """Results of a function over chunks of rows, in their order."""
-    chunks = [rows[at : at + CHUNK].tolist() for at in range(0, len(rows), CHUNK)]
-    done = 0
+    chunks = ((index.path, rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK))
     with process_pool(num_workers, f"{index.root}: reading patches") as pool:
-        paths = [index.path] * len(chunks)
-        for chunk, result in zip(chunks, pool.map(function, paths, chunks), strict=True):
-            done += len(chunk)
+        results = in_order(pool, function, chunks, num_workers)
+        for number, result in enumerate(results, start=1):
             if on_progress:
-                on_progress(done, len(rows))
+                on_progress(min(number * CHUNK, len(rows)), len(rows))
             yield result
 
 

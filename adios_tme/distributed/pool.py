@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 from adios_tme.distributed.process_state import LOOK_SECONDS, StoppedWatch
 from adios_tme.errors import LaunchError
+
+T = TypeVar("T")
+
+#: Calls for each process that run, wait, or have a result that is not taken yet.
+CALLS_AHEAD = 4
 
 
 @contextmanager
@@ -49,6 +55,32 @@ def process_pool(num_workers: int, what: str) -> Iterator[ProcessPoolExecutor]:
         ) from error
     finally:
         watched.ended.set()
+
+
+def in_order(
+    pool: Executor,
+    function: Callable[..., T],
+    arguments: Iterable[tuple[Any, ...]],
+    num_workers: int,
+) -> Iterator[T]:
+    """Results of many calls in their order, with few of them under way or waiting to be taken.
+
+    Unlike ``Executor.map``, which submits all calls at once: of a billion patches that takes
+    gigabytes before the first result.
+
+    Args:
+        pool: Where they run.
+        function: Called with each of the arguments.
+        arguments: Taken one by one.
+        num_workers: Processes of the pool; each has a few calls ahead of it.
+    """
+    waiting: deque[Future[T]] = deque()
+    for each in arguments:
+        if len(waiting) == CALLS_AHEAD * num_workers:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(function, *each))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class _WatchedPool(ProcessPoolExecutor):

@@ -7,7 +7,6 @@ import itertools
 import statistics
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,7 +27,7 @@ from adios_tme.data.slides.records import RECORDS_NAME, Record, line_of, read_re
 from adios_tme.data.slides.scale import read_mpp_csv, scale_of
 from adios_tme.data.slides.slide import Slide
 from adios_tme.data.slides.tiles import places_of
-from adios_tme.distributed.pool import process_pool
+from adios_tme.distributed.pool import in_order, process_pool
 from adios_tme.files import replacing, write_whole
 
 Progress = Callable[[int, int], None]
@@ -115,7 +114,7 @@ def cut_slides(
     cut.num_kept = len(records)
     done = sum(_count(index, number) for number in records)
     with process_pool(num_workers, f"{index.root}: cutting slides") as pool:
-        chunks = _cut_in_processes(pool, index, todo, config)
+        chunks = in_order(pool, _cut, _chunks_of(index, todo, config), num_workers)
         for number in todo:
             own = itertools.islice(chunks, -(-_count(index, number) // CHUNK))
             try:
@@ -215,31 +214,20 @@ def _write_archive(path: Path, chunks: Iterable[list[_Member]]) -> _Written:
     return _Written(num_tiles, num_bytes, reasons)
 
 
-def _cut_in_processes(
-    pool: Executor, index: DatasetIndex, numbers: list[int], config: TileConfig
-) -> Iterator[list[_Member]]:
-    """The tiles of some slides, chunk by chunk, in order."""
-    slices = [
-        range(start, min(start + CHUNK, rows.stop))
-        for rows in map(index.archive_rows, numbers)
-        for start in range(rows.start, rows.stop, CHUNK)
-    ]
-    count = len(slices)
-    return iter(
-        pool.map(
-            _cut,
-            [index.path] * count,
-            slices,
-            [config.format] * count,
-            [config.quality] * count,
-        )
-    )
+def _chunks_of(
+    index: DatasetIndex, numbers: list[int], config: TileConfig
+) -> Iterator[tuple[Path, range, str, int]]:
+    """The tiles of some slides, chunk by chunk, as `_cut` takes them."""
+    for rows in map(index.archive_rows, numbers):
+        for start in range(rows.start, rows.stop, CHUNK):
+            some = range(start, min(start + CHUNK, rows.stop))
+            yield index.path, some, config.format, config.quality
 
 
 def _cut(path: Path, rows: range, kind: str, quality: int) -> list[_Member]:
     reader = _reader(path)
     members = []
-    for patch in reader.mix.patches(list(rows)):
+    for patch in reader.mix.patches(rows):
         name = f"{patch.member.name}.{kind}"
         try:
             members.append(_Member(name, encode(reader.read_patch(patch), kind, quality)))

@@ -1,9 +1,11 @@
-"""Processes that are killed, as for want of memory."""
+"""Processes that share work: the order of results, and what is said when one is killed."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from adios_tme.benchmark.nuclei import scorer
 from adios_tme.benchmark.nuclei.label_folder import LabelFolder
 from adios_tme.data import index_builder, inspection, scan
 from adios_tme.data.synthetic import write_sample
+from adios_tme.distributed.pool import CALLS_AHEAD, in_order
 from adios_tme.errors import LaunchError
 from tests.factories import make_dataset
 
@@ -50,3 +53,18 @@ def score_with_two_processes(images: LabelFolder) -> None:
     with scorer.scoring_pool(2) as pool:
         scores = scorer.Scorer(images, calibration, 0, pool, num_workers=2)
         scores.score(lambda pixels: np.ones((1, *pixels.shape[:2]), np.float32), "a method")
+
+
+def test_results_come_in_order_with_few_calls_ahead() -> None:
+    submitted: list[int] = []
+
+    def arguments() -> Iterator[tuple[int]]:
+        for number in range(100):
+            submitted.append(number)
+            yield (-number,)
+
+    with ThreadPoolExecutor(2) as pool:
+        for number, result in enumerate(in_order(pool, abs, arguments(), num_workers=2)):
+            assert result == number
+            assert len(submitted) - number <= CALLS_AHEAD * 2 + 1
+    assert len(submitted) == 100
