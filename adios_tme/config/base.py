@@ -132,6 +132,10 @@ class OtherNames:
         self.names = names
 
 
+#: With what timm's name of a folder of weights begins.
+LOCAL_DIR = "local-dir:"
+
+
 class MayBePath:
     """Marks a text that is a path, but for some words.
 
@@ -144,10 +148,13 @@ class MayBePath:
     def __init__(self, *words: str) -> None:
         self.words = words
 
-    def holds_in(self, given: str) -> bool:
-        """Whether a text is a path."""
+    def whole(self, given: str) -> str:
+        """The text, and where it is or ends in a path, that path from the root on."""
         begins = any(given.startswith(word) for word in self.words if word.endswith(":"))
-        return not begins and given not in self.words
+        before, folder, path = given.partition(LOCAL_DIR)
+        if begins and folder:
+            return f"{before}{folder}{Path(path).absolute()}"
+        return given if begins or given in self.words else str(Path(given).absolute())
 
 
 class Positional:

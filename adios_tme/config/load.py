@@ -270,8 +270,7 @@ def _whole(value: Any, field: FieldInfo) -> Any:
     if isinstance(value, tuple):
         return tuple(_whole(part, field) for part in value)
     marks = [mark for mark in field.metadata if isinstance(mark, MayBePath)]
-    is_path = isinstance(value, str) and any(mark.holds_in(value) for mark in marks)
-    return str(Path(value).absolute()) if is_path else value
+    return marks[0].whole(value) if marks and isinstance(value, str) else value
 
 
 def write_yaml(config: Config, path: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from adios_tme.config.base import LOCAL_DIR
 from adios_tme.config.model import TIMM
 from adios_tme.errors import CheckpointError
 from adios_tme.files import replacing
 from adios_tme.models.positions import resample_positions
 
 Weights = Mapping[str, Tensor]
-LOCAL_DIR = "local-dir:"
 
 
 class Taken(NamedTuple):

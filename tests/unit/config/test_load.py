@@ -408,6 +408,10 @@ def test_paths_are_whole_for_a_process_in_another_folder(
     expected = {name: tmp_path / str(PATHS[name]) for name in found}
     assert {name: Path(path) for name, path in found.items()} == expected
     assert with_whole_paths(whole) == whole
+    of_timm = with_whole_paths(config(data_path="patches", init_from="timm:local-dir:encoder"))
+    assert of_timm.run.init_from == f"timm:local-dir:{tmp_path}/encoder"
+    named = with_whole_paths(config(data_path="patches", init_from="timm:vit_tiny_patch16_224"))
+    assert named.run.init_from == "timm:vit_tiny_patch16_224"
 
 
 def test_words_are_no_paths() -> None:
