@@ -36,11 +36,12 @@ def print_json(values: object) -> None:
 
 
 def tell_left_out(sentences: Iterable[str]) -> None:
-    """Say what was left out, a line for each reason."""
+    """Say what was left out, or is noted: a line for each reason, its first words in yellow."""
     console = terminal()
     for sentence in sentences:
-        console.print("Left out:", style="yellow", end=" ")
-        console.print(sentence)
+        heading, _, told = sentence.partition(": ")
+        console.print(f"{heading}:", style="yellow", end=" ")
+        console.print(told)
 
 
 def table(title: str, *columns: str, numbers: bool = True) -> Table:

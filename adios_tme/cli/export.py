@@ -60,7 +60,7 @@ def _export_encoder(config: ExportConfig) -> None:
             console.print(f"Wrote {config.out}: teacher weights under DINOv2's names.")
             return
         write_encoder_folder(exported, facts, config.out)
-    tell_left_out(facts.left_out)
+    tell_left_out(f"Left out: {what}" for what in facts.left_out)
     console.print(f"Wrote {config.out}: config.json, model.safetensors and README.md.")
     console.print(
         f'Load it: timm.create_model("local-dir:{config.out}", pretrained=True, num_classes=0)'
@@ -74,7 +74,7 @@ def _export_mask_model(config: ExportConfig) -> None:
     generator, facts = load_mask_model_for_export(config.run, config.licence)
     with writing(config.out):
         write_mask_folder(generator, facts, config.out)
-    tell_left_out(facts.left_out)
+    tell_left_out(f"Left out: {what}" for what in facts.left_out)
     console = terminal()
     console.print(f"Wrote {config.out}: config.json, model.safetensors and README.md.")
     console.print(f'Load it: adios_tme.MaskGenerator.from_pretrained("{config.out}")')

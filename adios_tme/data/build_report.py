@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adios_tme.data.index import DatasetIndex
-from adios_tme.data.left_out import REASONS, LeftOut
+from adios_tme.data.left_out import LEFT_OUT, REASONS, LeftOut
 from adios_tme.data.members import Kind, printable
 from adios_tme.data.names import follows_pattern
 from adios_tme.data.scan import NUM_NAMES_SHOWN
@@ -67,11 +67,11 @@ class BuildReport:
             text = f"Took {taken:,} of {images:,} images. Asked for {rule}."
             notices.append(Notice(text, is_little))
         for fault in self.faults[:NUM_FAULTS_SHOWN]:
-            notices.append(Notice(f"Left out: {fault.message}", True))
+            notices.append(Notice(f"{LEFT_OUT}: {fault.message}", True))
         for reason, line in self.left_out.items():
             if reason != "unreadable" or len(self.faults) > NUM_FAULTS_SHOWN:
                 urgent = is_little if reason == "rule" else REASONS[reason].is_urgent
-                notices.append(Notice(f"Left out: {line}", urgent))
+                notices.append(Notice(line, urgent))
         if self.num_unmatched:
             text = (
                 f"--name-pattern does not match {self.num_unmatched:,} of "

@@ -73,7 +73,8 @@ def list_images(
             raise DataError(scan.fault)
         path = source.path if source.kind == Kind.FOLDER else source.path.with_suffix("")
         place = PurePosixPath(path.relative_to(root).as_posix())
-        left_out.merge(scan.left_out, str(root.name / place))
+        inside = place.parent if source.kind == Kind.SLIDE else place
+        left_out.merge(scan.left_out, str(root.name / inside))
         for patch in _patches(scan, tiles):
             yield ListedImage(patch, place)
 

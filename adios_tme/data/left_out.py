@@ -1,4 +1,4 @@
-"""One account of what was not taken from some place: how many, why, two examples, what to do."""
+"""One account of what was not taken from some place, or not as it is: how many, why, what to do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple, Self
 from adios_tme.data.members import printable
 
 NUM_EXAMPLES = 2
+#: With what a sentence on something begins that is not used.
+LEFT_OUT = "Left out"
 
 #: Why something is left out. Each has an entry in `REASONS`.
 Reason = Literal[
@@ -54,6 +56,8 @@ class Explanation(NamedTuple):
     """What to do about it; empty where nothing has to be done."""
     is_urgent: bool = False
     """Whether it is most likely a mistake that somebody has to know of."""
+    is_used: bool = False
+    """Whether it is used all the same, in another way than it is written."""
 
 
 REASONS: dict[Reason, Explanation] = {
@@ -107,7 +111,10 @@ REASONS: dict[Reason, Explanation] = {
         True,
     ),
     "unread_level": Explanation(
-        "levels of slides that cannot be read, in place of which a finer one is", "", True
+        "levels of slides that cannot be read, in place of which a finer one is",
+        "",
+        True,
+        is_used=True,
     ),
     "unread_tile": Explanation(
         "tiles of slides that cannot be read, of sixteen that were tried of each",
@@ -115,16 +122,18 @@ REASONS: dict[Reason, Explanation] = {
         True,
     ),
     "uneven_scale": Explanation(
-        "slides whose pixels are not square, which are read as if they were", "", True
+        "slides whose pixels are not square, which are read as if they were", "", True, is_used=True
     ),
     "too_coarse": Explanation(
         "slides that were scanned at a coarser scale than asked for, whose tiles are enlarged",
         "Raise --mpp, or keep them apart.",
         True,
+        is_used=True,
     ),
     "colour_profile": Explanation(
         "colour profiles of slides, whose colours are read as stored",
         "--icc converts them to sRGB.",
+        is_used=True,
     ),
     "label_alone": Explanation("labels without an image", "Add the image, or remove the label."),
     "neither_tiff_nor_xml": Explanation(
@@ -133,6 +142,7 @@ REASONS: dict[Reason, Explanation] = {
     "void": Explanation(
         "labels with numbers below 0, whose pixels are void and count in no score",
         "Write 0 where somebody looked and there is no nucleus.",
+        is_used=True,
     ),
     "few_vertices": Explanation("outlines of fewer than three vertices", "Draw them again."),
     "other_shape": Explanation(
@@ -142,7 +152,9 @@ REASONS: dict[Reason, Explanation] = {
         "outlines outside of their image", "Check that outlines and image have the same scale."
     ),
     "rescaled": Explanation(
-        "arrays of images from 0 to 1, which were multiplied by 255", "Save them as 0 to 255."
+        "arrays of images from 0 to 1, which were multiplied by 255",
+        "Save them as 0 to 255.",
+        is_used=True,
     ),
     "pickled_tissues": Explanation(
         "lists of tissues that are pickled and so not read, tissues are not reported",
@@ -224,7 +236,7 @@ class LeftOut:
         return self._entries[reason].count if reason in self._entries else 0
 
     def lines(self) -> list[str]:
-        """A sentence for each reason, for the terminal and the log."""
+        """A sentence for each reason, for the terminal and the log, as in "Left out: 3 files"."""
         return [line for _, line in self.items()]
 
     def items(self) -> Iterator[tuple[Reason, str]]:
@@ -249,8 +261,9 @@ class LeftOut:
 
     def _line(self, reason: Reason, entry: _Entry) -> str:
         shown = ", ".join(printable(name) for name in entry.examples)
-        words, advice, _ = REASONS[reason]
-        return f"{entry.count:,} {words} ({shown}).{advice and ' '}{advice}"
+        words, advice, _, is_used = REASONS[reason]
+        told = f"{entry.count:,} {words} ({shown}).{advice and ' '}{advice}"
+        return f"{'Note' if is_used else LEFT_OUT}: {told}"
 
 
 def from_json(entries: Iterable[dict[str, Any]]) -> LeftOut:

@@ -177,7 +177,7 @@ def find_sources(data_path: Path, own: Iterable[Path] = (), *, slides: bool = Fa
         raise DataError(
             f"{data_path}: no folder with images or archives. {found.faults[0].message}"
         )
-    others = "".join(f" Left out: {line}" for line in found.left_out.lines())
+    others = "".join(f" {line}" for line in found.left_out.lines())
     raise DataError(
         f"{data_path}: holds no zip archive, no tar and no image{', and no slide' * slides}. "
         f"Patches are read from this folder and those below it; compressed tars have to be "

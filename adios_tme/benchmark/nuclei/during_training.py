@@ -44,7 +44,7 @@ def evaluator(watch: EvaluationConfig) -> Callable[[MaskGenerator], dict[str, fl
     places = np.linspace(0, len(folder) - 1, min(watch.eval_images, len(folder))).round()
     images = [folder[int(place)] for place in places]
     for line in folder.accounts.total().lines():
-        logger.warning("%s: left out: %s", folder.path, line)
+        logger.warning("%s: %s", folder.path, line)
     calibration = np.arange(len(images)) % 2 == 0
 
     def evaluate(generator: MaskGenerator) -> dict[str, float]:

@@ -314,3 +314,12 @@ def test_one_rule_says_what_is_an_image(name: str, tmp_path: Path) -> None:
     images = sort_members(read_directory(tmp_path / "a.zip"), PatchSelection(all=True)).patches
     assert images.tolist()[1] is is_image_name(name)
     assert is_image_name(name) is (name in ("a.png", "a/b.TIFF", ".b.jpg"))
+
+
+def test_what_is_used_all_the_same_is_noted_and_not_left_out() -> None:
+    account = LeftOut()
+    account.add("too_coarse", ["a.svs"])
+    account.add("junk", ["._a.png"])
+    junk, coarse = account.lines()
+    assert junk.startswith("Left out: 1 files or folders that an operating system put")
+    assert coarse.startswith("Note: 1 slides that were scanned at a coarser scale than asked for")

@@ -110,7 +110,7 @@ def test_every_reader_tells_the_results_the_terminal_and_json(
     saved = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())["left_out"]
     assert {entry["reason"]: entry["count"] for entry in saved} == expected
     for line in from_json(saved).lines():
-        assert f"Left out: {line}" in said
+        assert line in said
     # Nothing is scored anew, and what was left out is told all the same.
     benchmark.nuclei(config.model_copy(update={"json_output": True}))
     assert json.loads(capsys.readouterr().out)["left_out"] == saved
