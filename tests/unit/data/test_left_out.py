@@ -26,6 +26,7 @@ from adios_tme.data.archive import read_directory
 from adios_tme.data.build_report import BuildReport
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.index_builder import build_index, index_archives
+from adios_tme.data.left_out import LeftOut
 from adios_tme.data.selection import sort_members
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.training.loop import run_training

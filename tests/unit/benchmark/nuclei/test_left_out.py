@@ -131,7 +131,7 @@ def test_scores_while_training_tell_it_to_the_log(
     folder(tmp_path / "data")
     config = tiny_config(tmp_path, tmp_path, eval_labels=tmp_path / "data", eval_freq=1)
     evaluator(config.watch)
-    assert f"left out: {NUM_IMAGES} labels with numbers below 0" in caplog.text
+    assert f"Note: {NUM_IMAGES} labels with numbers below 0" in caplog.text
 
 
 @pytest.fixture
