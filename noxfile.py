@@ -39,6 +39,11 @@ def tests(session: nox.Session) -> None:
 def elastic(session: nox.Session) -> None:
     """Processes and machines of one run that are started together, killed, stopped and replaced."""
     install(session, "test", compiled=True)
+    run_elastic(session)
+
+
+def run_elastic(session: nox.Session) -> None:
+    """Without installing, as those of the same kind below."""
     session.run("pytest", "-m", "elastic and not thorough", *session.posargs)
 
 
@@ -110,6 +115,10 @@ def fuzz(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Format, style, and which room may import which."""
     install(session, "lint", package=False)
+    run_lint(session)
+
+
+def run_lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports")
@@ -119,6 +128,10 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict."""
     install(session, "types")
+    run_types(session)
+
+
+def run_types(session: nox.Session) -> None:
     session.run("mypy")
 
 
@@ -126,7 +139,19 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, warnings as errors, in docs/_build/html."""
     install(session, "docs")
+    run_docs(session)
+
+
+def run_docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(default=False)
+def checks(session: nox.Session) -> None:
+    """Lint, types, docs and elastic in one environment: with torch, each takes a minute to make."""
+    install(session, "lint", "types", "docs", compiled=True)
+    for run in (run_lint, run_types, run_docs, run_elastic):
+        run(session)
 
 
 @nox.session
