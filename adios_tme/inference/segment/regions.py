@@ -5,6 +5,7 @@ Shape legend: N masks, H x W pixels of a coarse map of a whole view.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,8 @@ class RegionMap:
         there_HW = self._map_HW[top : top + highest_HW.shape[0], left : left + highest_HW.shape[1]]
         there_HW[:] = highest_HW[: there_HW.shape[0], : there_HW.shape[1]]
 
-    def features(self, identity: str) -> list[dict[str, Any]]:
+    def features(self, identity: str) -> Iterator[dict[str, Any]]:
         """Connected regions of each other mask, with ids that follow from the input's name."""
-        found = []
         map_HW = self._smooth()
         zoom = np.array(self._view.zoom) * COARSENESS
         for channel in range(self._num_masks):
@@ -76,15 +76,18 @@ class RegionMap:
                 rings = [(ring + corner) * zoom + self._view.origin for ring in rings_of(mask_HW)]
                 name, color = f"Mask {channel + 1}", COLORS[channel % len(COLORS)]
                 own = f"{identity}/{self._view.origin}/{name}/{number}"
-                found.append(feature_of(rings, "annotation", name, color, {}, own))
-        return found
+                yield feature_of(rings, "annotation", name, color, {}, own)
 
     def _smooth(self) -> NDArray[np.uint8]:
         """The map, each pixel as most around it are, and nothing where there is no tissue."""
-        shares = [
-            ndimage.gaussian_filter((self._map_HW == channel).astype(np.float32), SMOOTHING_PX)
-            for channel in range(self._num_masks)
-        ]
-        y, x = (np.indices(self._map_HW.shape) + 0.5) * COARSENESS
-        is_known = (self._map_HW != _NOWHERE) & is_tissue(self._view, x, y)
-        return np.where(is_known, np.argmax(shares, axis=0), _NOWHERE).astype(np.uint8)
+        highest_HW = np.full(self._map_HW.shape, -1, np.float32)
+        smooth_HW = np.zeros(self._map_HW.shape, np.uint8)
+        for channel in range(self._num_masks):
+            is_there_HW = (self._map_HW == channel).astype(np.float32)
+            share_HW = ndimage.gaussian_filter(is_there_HW, SMOOTHING_PX)
+            smooth_HW[share_HW > highest_HW] = channel
+            np.maximum(highest_HW, share_HW, out=highest_HW)
+        y, x = ((np.arange(side) + 0.5) * COARSENESS for side in self._map_HW.shape)
+        is_known = (self._map_HW != _NOWHERE) & is_tissue(self._view, x[None], y[:, None])
+        smooth_HW[~is_known] = _NOWHERE
+        return smooth_HW

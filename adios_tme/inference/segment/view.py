@@ -14,6 +14,8 @@ from PIL import Image
 from adios_tme.data.colour import Pixels
 from adios_tme.data.slides.slide import Slide
 
+#: Pixels of a level that are read at once where the view is coarser.
+READ_PIXELS = 1 << 25
 #: Of a view that is all tissue.
 EVERYWHERE = np.ones((1, 1), bool)
 
@@ -75,8 +77,8 @@ def share_of_tissue(view: View, box: Box) -> float:
     return float(view.tissue[rows, columns].mean())
 
 
-def is_tissue(view: View, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether places in pixels of the view are tissue."""
+def is_tissue(view: View, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether places in pixels of the view are tissue; a row of x and a column of y give a map."""
     height, width = view.tissue.shape
     rows = (y / view.size[1] * height).astype(int).clip(0, height - 1)
     columns = (x / view.size[0] * width).astype(int).clip(0, width - 1)
@@ -162,8 +164,8 @@ class SlideView:
     ) -> None:
         self._slide, self._step = slide, step
         level = slide.facts.levels[slide.level_for(scale / mpp)]
-        on_level = max(1, round(step * scale / mpp / level.downsample))
-        self._level0_step = max(1, round(on_level * level.downsample))
+        self._on_level = max(1, round(step * scale / mpp / level.downsample))
+        self._level0_step = max(1, round(self._on_level * level.downsample))
         zoom = self._level0_step / step
         width, height = slide.facts.size
         self.size = max(1, int(width / zoom)), max(1, int(height / zoom))
@@ -175,6 +177,17 @@ class SlideView:
 
     def read(self, box: Box) -> Pixels:
         """See `View`."""
+        # In steps: what is read of a level across the box, and how many rows that leaves.
+        across = (box.right - box.left) // self._step + 3
+        steps = max(1, READ_PIXELS // (across * self._on_level**2) - 2)
+        first, rows = box.top // self._step * self._step, steps * self._step
+        parts = [
+            self._read(box._replace(top=max(top, box.top), bottom=min(top + rows, box.bottom)))
+            for top in range(first, box.bottom, rows)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read(self, box: Box) -> Pixels:
         # One step more all around: the filter that resizes has nothing to look at beyond an edge.
         first = [edge // self._step - 1 for edge in (box.left, box.top)]
         last = [-(-edge // self._step) + 1 for edge in (box.right, box.bottom)]
