@@ -78,24 +78,28 @@ def cores_of(view: View, grid: Grid) -> list[Box]:
 
 
 def blocks_of(view: View, cores: list[Box], grid: Grid, predict: Predict) -> Iterator[Block]:
-    """Masks of some cores; one block is in memory at a time.
+    """Masks of some cores; none is kept here once the next one is asked for.
 
     Raises:
         CorruptPatchError: If pixels cannot be read.
     """
     for core in cores:
-        shown = _shown(core, view.size, grid)
-        box = shown.within(view.size)
-        pixels = view.read(box)
-        padding = (
-            (box.top - shown.top, shown.bottom - box.bottom),
-            (box.left - shown.left, shown.right - box.right),
-            (0, 0),
-        )
-        masks = predict(np.pad(pixels, padding, mode="symmetric"))
-        top, left = padding[0][0], padding[1][0]
-        height, width = pixels.shape[:2]
-        yield Block(core, box, pixels, masks[:, top : top + height, left : left + width])
+        yield _block_of(view, core, grid, predict)
+
+
+def _block_of(view: View, core: Box, grid: Grid, predict: Predict) -> Block:
+    shown = _shown(core, view.size, grid)
+    box = shown.within(view.size)
+    pixels = view.read(box)
+    padding = (
+        (box.top - shown.top, shown.bottom - box.bottom),
+        (box.left - shown.left, shown.right - box.right),
+        (0, 0),
+    )
+    masks = predict(np.pad(pixels, padding, mode="symmetric"))
+    top, left = padding[0][0], padding[1][0]
+    height, width = pixels.shape[:2]
+    return Block(core, box, pixels, masks[:, top : top + height, left : left + width])
 
 
 def _around_tissue(view: View, core: Box, step: int) -> Box | None:

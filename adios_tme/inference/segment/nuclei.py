@@ -5,7 +5,8 @@ Shape legend: H x W pixels of a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ class Nucleus(NamedTuple):
     """Left and upper edge of these, in pixels of the view."""
 
 
+Take = Callable[[Block, list[Nucleus]], None]
+
+
 @dataclass(frozen=True)
 class Chosen:
     """What makes a pixel nucleus."""
@@ -50,6 +54,36 @@ class Chosen:
 def cleaning_of(view: View) -> Cleaning:
     """How masks of a view are cleaned; as at the usual scale where nobody knows it."""
     return Cleaning(view.microns_per_pixel or USUAL_SCALE)
+
+
+def nuclei_by_block(
+    blocks: Iterable[Block], view: View, chosen: Chosen, take: Take | None = None
+) -> Iterator[list[Nucleus]]:
+    """The nuclei of each block in turn, found in a thread while the next block is drawn.
+
+    Args:
+        blocks: Two of them are in memory at a time.
+        view: To which they belong.
+        chosen: The mask of nuclei.
+        take: Given each block with its nuclei, in the same thread.
+    """
+    with ThreadPoolExecutor(1, "nuclei") as thread:
+        before: Future[list[Nucleus]] | None = None
+        for block in blocks:
+            found = thread.submit(_found_in, block, view, chosen, take)
+            del block  # the thread alone has it, and lets it go
+            if before is not None:
+                yield before.result()
+            before = found
+        if before is not None:
+            yield before.result()
+
+
+def _found_in(block: Block, view: View, chosen: Chosen, take: Take | None) -> list[Nucleus]:
+    found = list(nuclei_of(block, view, chosen))
+    if take is not None:
+        take(block, found)
+    return found
 
 
 def nuclei_of(block: Block, view: View, chosen: Chosen) -> Iterator[Nucleus]:

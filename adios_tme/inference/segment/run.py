@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +14,12 @@ import torch
 from adios_tme.config.commands.segment import SegmentConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.errors import DataError
-from adios_tme.files import replacing, writing
-from adios_tme.inference.geojson import feature_file, feature_of
-from adios_tme.inference.segment.blocks import Grid, blocks_of, cores_of
+from adios_tme.files import writing
+from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
 from adios_tme.inference.segment.choose import choose
+from adios_tme.inference.segment.files import nuclei_files
 from adios_tme.inference.segment.inputs import Input, find_inputs
-from adios_tme.inference.segment.nuclei import Chosen, Nucleus, nuclei_of
+from adios_tme.inference.segment.nuclei import Chosen, Nucleus, nuclei_by_block
 from adios_tme.inference.segment.ome_tiff import SUFFIX, OmeTiff, ome_tiff
 from adios_tme.inference.segment.records import (
     Record,
@@ -42,8 +40,6 @@ Say = Callable[[str], None]
 
 #: Inputs from which channel and threshold are chosen, spread over all.
 NUM_SAMPLED = 16
-#: Of nuclei in QuPath.
-NUCLEUS, NUCLEUS_COLOR = "Nucleus", (200, 0, 0)
 
 
 @dataclass
@@ -163,34 +159,25 @@ class _Segmenter:
         path.parent.mkdir(parents=True, exist_ok=True)
         table = self._path(each, ".csv")
         each.unread.clear()
-        count, area, area_mm2, microns = 0, 0.0, 0.0, None
+        area_mm2, microns = 0.0, None
         of_blocks = on_progress if each.num_views == 1 else _no_progress
-        with (
-            feature_file(path) as features,
-            replacing(table) as partial,
-            partial.open("w", newline="", encoding="utf-8") as file,
-        ):
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("id", "x", "y", "area_px", "area_um2", "mask_mean"))
+        with nuclei_files(path, table, each.name) as files:
             for number, view in enumerate(each.views(), start=1):
                 microns = view.microns_per_pixel
-                regions = RegionMap(view, chosen) if self._config.regions else None
                 area_mm2 += view.area_mm2 or 0.0
+                regions = RegionMap(view, chosen) if self._config.regions else None
                 with self._picture(each, view, chosen) as picture:
-                    for nucleus in self._nuclei(view, chosen, of_blocks, regions, picture):
-                        count += 1
-                        area += nucleus.area_px if nucleus.area_um2 is None else nucleus.area_um2
-                        feature = _feature(nucleus, f"{each.name}/{count}")
-                        features.add([feature])
-                        rows.writerow(_row(feature["id"], nucleus))
+                    for found in self._nuclei(view, chosen, of_blocks, regions, picture):
+                        files.add(found)
                 if regions is not None:
-                    features.add(regions.features(each.name))
+                    files.features.add(regions.features(each.name))
                 if each.num_views > 1:
                     on_progress(number, each.num_views)
+        count = files.num_nuclei
         return Record(
             each.name,
             count,
-            round(area / count, 3) if count else 0.0,
+            round(files.area / count, 3) if count else 0.0,
             round(area_mm2, 6) or None,
             round(count / area_mm2, 2) if area_mm2 else None,
             len(each.unread),
@@ -215,41 +202,24 @@ class _Segmenter:
         on_progress: Progress,
         regions: RegionMap | None,
         picture: OmeTiff | None,
-    ) -> Iterator[Nucleus]:
-        """The nuclei of a view, while its regions and its picture are taken in."""
+    ) -> Iterator[list[Nucleus]]:
+        """The nuclei of a view, block by block, while its regions and its picture are taken in."""
         cores = cores_of(view, self._grid)
         blocks = blocks_of(view, cores, self._grid, self._predict)
-        for number, block in enumerate(blocks, start=1):
+
+        def take(block: Block, found: list[Nucleus]) -> None:
             if regions is not None:
                 regions.add(block)
-            found = list(nuclei_of(block, view, chosen))
             if picture is not None:
                 picture.add(block, found)
-            yield from found
+
+        for number, found in enumerate(nuclei_by_block(blocks, view, chosen, take), start=1):
+            yield found
             on_progress(number, len(cores))
 
 
 def _no_progress(done: int, total: int) -> None:
     """Nobody looks."""
-
-
-def _feature(nucleus: Nucleus, identity: str) -> dict[str, Any]:
-    measurements = {"Mask mean": round(nucleus.mask_mean, 4)}
-    if nucleus.area_um2 is not None:
-        measurements["Area um^2"] = round(nucleus.area_um2, 3)
-    return feature_of(nucleus.rings, "detection", NUCLEUS, NUCLEUS_COLOR, measurements, identity)
-
-
-def _row(identity: str, nucleus: Nucleus) -> tuple[str, ...]:
-    um2 = "" if nucleus.area_um2 is None else f"{nucleus.area_um2:.3f}"
-    return (
-        identity,
-        f"{nucleus.x:.2f}",
-        f"{nucleus.y:.2f}",
-        f"{nucleus.area_px:.1f}",
-        um2,
-        f"{nucleus.mask_mean:.4f}",
-    )
 
 
 def _digest(generator: torch.nn.Module) -> str:

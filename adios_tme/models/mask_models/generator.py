@@ -88,8 +88,8 @@ class MaskGenerator(
         An image up to twice as large as the model's own (`img_size`) is resized to it, whatever its
         shape (bicubic), and its masks back. A larger one is seen through overlapping windows of the
         model's size, whose masks are blended: one pixel of the image is one pixel as the model saw
-        it in training, unless ``scale`` says otherwise. In memory are the image, its masks and 16
-        windows.
+        it in training, unless ``scale`` says otherwise. In memory are the image, its masks and a
+        few windows.
 
         Args:
             images: One image or a batch of them: a torch tensor (3, H, W) or (B, 3, H, W), a NumPy

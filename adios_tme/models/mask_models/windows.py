@@ -17,8 +17,8 @@ from adios_tme.models.layers import unit_range
 
 #: Share of a window's side by which neighbours overlap at least.
 OVERLAP = 0.5
-#: Windows in one forward pass.
-BATCH = 16
+#: Windows in one forward pass; on a CPU more take more memory, and no less time.
+BATCH, CPU_BATCH = 16, 8
 #: An image is large where its longer side is more than so many sides of the model's own images.
 LARGE = 2
 
@@ -33,7 +33,7 @@ def masks_by_windows(
 ) -> Tensor:
     """Masks of one image, from overlapping windows that are each weighted towards their middle.
 
-    Beside the image and its masks, `BATCH` windows are in memory at a time.
+    Beside the image and its masks, `windows_at_once` windows are in memory at a time.
 
     Args:
         draw: Masks (B, N, S, S) of windows (B, 3, S, S) from 0 to 1.
@@ -65,8 +65,9 @@ def _blend(draw: Callable[[Tensor], Tensor], image_1CHW: Tensor, side: int) -> T
     ]
     weight = _window_weight(side, image_1CHW.device)
     total, weights = None, torch.zeros_like(image_1CHW[:, :1])
-    for first in range(0, len(corners), BATCH):
-        some = corners[first : first + BATCH]
+    num_at_once = windows_at_once(image_1CHW.device)
+    for first in range(0, len(corners), num_at_once):
+        some = corners[first : first + num_at_once]
         windows = [image_1CHW[0, :, top : top + side, left : left + side] for top, left in some]
         for (top, left), masks_NSS in zip(some, draw(torch.stack(windows)), strict=True):
             if total is None:
@@ -74,8 +75,13 @@ def _blend(draw: Callable[[Tensor], Tensor], image_1CHW: Tensor, side: int) -> T
             total[0, :, top : top + side, left : left + side] += masks_NSS * weight
             weights[0, :, top : top + side, left : left + side] += weight
     assert total is not None
-    blended: Tensor = total / weights
+    blended: Tensor = total.div_(weights)  # in place: large images have little room beside them
     return blended
+
+
+def windows_at_once(device: torch.device) -> int:
+    """Windows in one forward pass."""
+    return CPU_BATCH if device.type == "cpu" else BATCH
 
 
 def window_starts(length: int, side: int) -> list[int]:

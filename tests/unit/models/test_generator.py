@@ -22,7 +22,7 @@ from adios_tme.models.images import take_images
 from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.models.mask_models.unet import AdiosUNet
 from adios_tme.models.mask_models.vit_unet import ViTUNet
-from adios_tme.models.mask_models.windows import BATCH
+from adios_tme.models.mask_models.windows import CPU_BATCH
 from adios_tme.models.vit import VisionTransformer
 
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.1, 0.3)
@@ -296,7 +296,7 @@ def test_only_some_windows_are_drawn_at_a_time() -> None:
             return super().forward(x_BCHW)
 
     MaskGenerator(network := Counting(), 8, (0,) * 3, (1,) * 3)(torch.rand(2, 3, 90, 90))
-    assert network.most == BATCH
+    assert network.most == CPU_BATCH
 
 
 def test_a_scale_that_means_nothing_is_refused(

@@ -5,6 +5,7 @@ Shape legend: B images, N masks, H x W pixels.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,9 +20,9 @@ from torch import Tensor
 from adios_tme.data.colour import Pixels
 from adios_tme.data.slides.slide import Slide
 from adios_tme.errors import ConfigError
-from adios_tme.inference.segment.blocks import Grid, blocks_of, cores_of
+from adios_tme.inference.segment.blocks import Block, Grid, blocks_of, cores_of
 from adios_tme.inference.segment.choose import choose
-from adios_tme.inference.segment.nuclei import Chosen, Nucleus, nuclei_of
+from adios_tme.inference.segment.nuclei import Chosen, Nucleus, nuclei_by_block
 from adios_tme.inference.segment.view import Box, ImageView, SlideView, View
 from adios_tme.inference.sliding_window import MaskPredictor
 from tests.slides import make_slide
@@ -67,7 +68,7 @@ def discs(height: int, width: int, radius: int = 6) -> tuple[Pixels, NDArray[np.
 
 def nuclei(view: View, grid: Grid = GRID) -> list[Nucleus]:
     blocks = blocks_of(view, cores_of(view, grid), grid, predict)
-    return [nucleus for block in blocks for nucleus in nuclei_of(block, view, NUCLEI)]
+    return [nucleus for found in nuclei_by_block(blocks, view, NUCLEI) for nucleus in found]
 
 
 def assert_each_is_found_once(found: list[Nucleus], places: NDArray[np.float64]) -> None:
@@ -119,6 +120,27 @@ def test_parts_of_a_slide_agree_where_they_overlap(tmp_path: Path) -> None:
         np.testing.assert_array_equal(view.read(box), expected)
 
 
+def test_a_view_far_coarser_than_its_level_is_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 700, 3), dtype=np.uint8)
+    slide = Slide(make_slide(tmp_path / "a.tif", pixels, mpp=0.25))
+    view = SlideView(slide, 0.25, 0.9, 16, None)
+    box = Box(5, 20, 180, view.size[1])
+    whole = view.read(box)
+    sizes: list[int] = []
+
+    def read(place: tuple[int, int], extent: tuple[int, int], size: tuple[int, int]) -> Pixels:
+        sizes.append(extent[0] * extent[1])
+        return Slide.read(slide, place, extent, size)
+
+    monkeypatch.setattr(slide, "read", read)
+    monkeypatch.setattr("adios_tme.inference.segment.view.READ_PIXELS", 250_000)
+    np.testing.assert_array_equal(view.read(box), whole)
+    assert len(sizes) > 3
+    assert max(sizes) <= 250_000
+
+
 def test_glass_is_not_looked_at(tmp_path: Path) -> None:
     pixels, places = discs(300, 512)
     path = make_slide(tmp_path / "a.tif", pixels, mpp=0.25)
@@ -132,6 +154,38 @@ def test_glass_is_not_looked_at(tmp_path: Path) -> None:
     tissue[:, :2] = True
     assert_each_is_found_once(nuclei(view), places[places[:, 0] < 256])
     assert view.area_mm2 == pytest.approx(300 * 256 * 0.25**2 / 1e6)
+
+
+def test_a_block_is_let_go_once_its_nuclei_are_found() -> None:
+    view = ImageView(discs(420, 530)[0], 0.25, None)
+    masks: list[weakref.ref[Any]] = []
+    num_there = []
+
+    def noted(block: Block) -> Block:
+        masks.append(weakref.ref(block.masks))
+        num_there.append(sum(each() is not None for each in masks))
+        return block
+
+    blocks = map(noted, blocks_of(view, cores_of(view, GRID), GRID, predict))
+    taken: list[tuple[Box, int]] = []
+    found = nuclei_by_block(
+        blocks, view, NUCLEI, lambda block, some: taken.append((block.core, len(some)))
+    )
+    counts = [len(some) for some in found]
+    assert taken == list(zip(cores_of(view, GRID), counts, strict=True))
+    assert len(num_there) == 20
+    assert max(num_there) == 2  # it, and the one before, at which the thread may still be
+
+
+def test_what_goes_wrong_in_the_thread_is_told() -> None:
+    view = ImageView(discs(100, 100)[0], 0.25, None)
+    blocks = blocks_of(view, cores_of(view, GRID), GRID, predict)
+
+    def take(block: Block, some: list[Nucleus]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(nuclei_by_block(blocks, view, NUCLEI, take))
 
 
 def test_measurements_are_in_pixels_of_the_image_and_in_microns() -> None:
