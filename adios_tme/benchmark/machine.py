@@ -127,8 +127,14 @@ class PeakMemory:
             return None
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) - self._before
-        peak = _kib("/proc/self/status", "VmHWM")
-        return peak * 1024 - self._before if peak is not None else None
+        peak = peak_resident()
+        return peak - self._before if peak is not None else None
+
+
+def peak_resident() -> int | None:
+    """Most bytes that were resident in this process since its start; None where nobody knows."""
+    peak = _kib("/proc/self/status", "VmHWM")
+    return peak * 1024 if peak is not None else None
 
 
 def _reset_high_water() -> int | None:

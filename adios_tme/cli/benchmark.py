@@ -14,6 +14,7 @@ from adios_tme.config.commands.benchmark import NucleiConfig
 from adios_tme.config.commands.embed import EmbedSpeedConfig
 from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.config.commands.probe import ProbeConfig
+from adios_tme.config.commands.segment import SegmentSpeedConfig
 from adios_tme.config.commands.throughput import ThroughputConfig
 from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import ConfigError
@@ -118,6 +119,14 @@ def embed(config: EmbedSpeedConfig) -> None:
     _measured(config, measure_embedding, embed_tables, embed_summary)
 
 
+def segment(config: SegmentSpeedConfig) -> None:
+    """Measure the speed of nuclei from slides and print it."""
+    from adios_tme.benchmark.segment.measure import measure_segmenting
+    from adios_tme.benchmark.segment.report import segment_summary, segment_tables
+
+    _measured(config, measure_segmenting, segment_tables, segment_summary)
+
+
 def _data_of_slides(config: LoadingConfig) -> None:
     from adios_tme.benchmark.data.slides import measure_slides, slides_summary, slides_tables
 
@@ -132,7 +141,7 @@ class Results(Protocol):
 
 
 SomeResults = TypeVar("SomeResults", bound=Results)
-SomeConfig = TypeVar("SomeConfig", LoadingConfig, EmbedSpeedConfig)
+SomeConfig = TypeVar("SomeConfig", LoadingConfig, EmbedSpeedConfig, SegmentSpeedConfig)
 
 
 def _measured(
@@ -172,3 +181,4 @@ settings_command(_group, "probe", ProbeConfig)(probe)
 settings_command(_group, "throughput", ThroughputConfig)(throughput)
 settings_command(_group, "data", LoadingConfig)(data)
 settings_command(_group, "embed", EmbedSpeedConfig)(embed)
+settings_command(_group, "segment", SegmentSpeedConfig)(segment)

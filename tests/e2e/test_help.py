@@ -36,6 +36,7 @@ COMMANDS = [
     ["benchmark", "throughput"],
     ["benchmark", "data"],
     ["benchmark", "embed"],
+    ["benchmark", "segment"],
     ["benchmark-nuclei"],
     ["sample"],
     ["presets"],

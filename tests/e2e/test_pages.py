@@ -77,7 +77,11 @@ ADDED = {
     "adios-tme benchmark data": as_flags({"num-samples": 4, "num-rounds": 1, "num-workers": 1}),
     "adios-tme benchmark data ../shared/data/tiles": as_flags({"members": 10}),
     "adios-tme benchmark embed": as_flags({"num-samples": 4, "num-rounds": 1, "num-workers": 1}),
+    "adios-tme benchmark segment": as_flags(
+        {"mpp": 2, "channel": 1, "threshold": 0.34, "num-rounds": 1}
+    ),
     "python docs/benchmarks/large_pannuke.py": ["--images", "4"],
+    "python docs/benchmarks/many_nuclei.py": ["--nuclei", "100"],
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Positional, is_changed
+from adios_tme.config.base import Config, Flag, Positional, is_changed
 from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import LEAST_MPP, MOST_MPP, SlideTiling
 
@@ -109,3 +109,56 @@ class SegmentConfig(Config):
                 )
         _ = self.slides, self.patches  # their own rules hold here, too
         return self
+
+
+class SegmentSpeedConfig(Config):
+    """Measure how fast `adios-tme segment` is, beside its mask model alone.
+
+    Two ways are timed in turn in one run, so that ratios hold on a busy machine too: blocks of a
+    slide as `segment` does them, from reading to files (which go to a temporary folder); and the
+    mask model alone on as many windows, in batches of the same sizes, of random images. Once more,
+    the time of each stage is taken, and the memory of a process that does nothing else.
+    """
+
+    run: Annotated[Path, Positional()]
+    """What `adios-tme segment` takes: a run, a checkpoint, or an exported mask model."""
+
+    slide: Annotated[Path, Positional()]
+    """A whole slide."""
+
+    mpp: float = Field(ge=LEAST_MPP, le=MOST_MPP)
+    """Microns per pixel at which the slide is shown to the model."""
+
+    mpp_csv: Path | None = None
+    """CSV with the columns wsi and mpp, for a slide that does not state its microns per pixel."""
+
+    tissue: str = "otsu"
+    """What of the slide is looked at: otsu, hsv, none (all of it), or regions as GeoJSON."""
+
+    channel: int | None = Field(default=None, ge=1)
+    """Which mask is that of nuclei, from 1 on; absent: as `segment` chooses."""
+
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """From which value of the mask on (0 to 1) a pixel is nucleus; absent: as `segment` chooses."""
+
+    num_blocks: int = Field(default=2, ge=1)
+    """Blocks of each timing, spread over the tissue; a block is what `segment` has in memory at a
+    time, up to about 2,000 pixels wide."""
+
+    num_rounds: int = Field(default=3, ge=1)
+    """Times that each way is timed, interleaved; medians are reported."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the mask model runs."""
+
+    output: Path | None = None
+    """File for the results as JSON; absent: none."""
+
+    json_output: Annotated[bool, Flag("json")] = False
+    """Print the results as JSON instead of tables."""
+
+    @property
+    def segment(self) -> SegmentConfig:
+        """The settings of the command that is measured; nothing is written where they say."""
+        given = self.model_dump(exclude={"slide", "num_blocks", "num_rounds", "json_output"})
+        return SegmentConfig(**given | {"input": self.slide, "output": Path()})
