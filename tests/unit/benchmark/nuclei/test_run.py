@@ -44,8 +44,7 @@ from adios_tme.distributed.world import World
 from adios_tme.errors import AdiosError, CheckpointError, ConfigError, DataError
 from adios_tme.inference.sliding_window import MaskPredictor
 from adios_tme.models.mask_models.generator import MaskGenerator
-from adios_tme.models.mask_models.windows import CPU_BATCH
-from adios_tme.models.mask_models.windows import window_starts
+from adios_tme.models.mask_models.windows import CPU_BATCH, window_starts
 from adios_tme.run_folder import checkpoints as checkpoints_module
 from adios_tme.run_folder.checkpoints import (
     list_checkpoints,
