@@ -74,6 +74,10 @@ class LossConfig(Config):
     threshold on each image's haematoxylin: nuclei by a prior from the stain, still without a
     label."""
 
+    stain_until: Annotated[float, Shapes("step")] = Field(default=1.0, gt=0, le=1)
+    """Fraction of the run after which the stain's term is dropped: the prior then says where the
+    masks begin, and the student where they go."""
+
     initial_temp: Annotated[float, Shapes("step")] = Field(default=0.2, gt=0)
     """Contrastive temperature at the first iteration (dimensionless)."""
 
@@ -119,6 +123,15 @@ class LossConfig(Config):
                     f"{name}={getattr(self, name)} would be ignored: "
                     f"objective={self.objective} {reason}. Drop it, or use another --objective."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_prior_to_end(self) -> Self:
+        if self.stain_weight == 0 and is_changed(self, "stain_until"):
+            raise ValueError(
+                f"stain_until={self.stain_until} would be ignored: stain_weight=0 has no prior. "
+                f"Drop it, or give --stain-weight 10."
+            )
         return self
 
     @model_validator(mode="after")

@@ -199,6 +199,16 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _the_prior_ends_before_the_mask_model(self) -> Self:
+        prior, masks = self.loss.stain_until, self.mask.train_mask_until
+        if prior < 1 and prior >= masks:
+            raise ValueError(
+                f"stain_until={prior} would be ignored: train_mask_until={masks} freezes the mask "
+                f"model by then. Drop it, or give less than {masks}."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_demo_is_alone(self) -> Self:
         others = (("data_path", self.data.data_path), ("slurm", self.cluster.slurm))
         for name, given in others:

@@ -19,6 +19,7 @@ from adios_tme.objectives.reconstruction import reconstruction_penalty
 from adios_tme.objectives.smoothness import edge_penalty
 from adios_tme.objectives.sparsity import entropy_penalty
 from adios_tme.objectives.stain_prior import stain_penalty
+from adios_tme.optim.schedule import Schedule
 
 
 class Networks(Protocol):
@@ -33,6 +34,8 @@ class Networks(Protocol):
 
 Term = Callable[[Networks, Tensor, Tensor], Tensor]
 """From the networks, normalised images and their masks to a scalar, averaged over the images."""
+#: The one term that may end before the run does.
+STAIN = "stain_penalty"
 
 
 class MaskPenalty(nn.Module):
@@ -52,7 +55,7 @@ class MaskPenalty(nn.Module):
             "reconstruction_penalty": (loss.reconstruction_weight, _reconstruction),
             "edge_penalty": (loss.edge_weight, self._edges),
             "consistency_penalty": (loss.consistency_weight, _consistency),
-            "stain_penalty": (loss.stain_weight, self._stain),
+            STAIN: (loss.stain_weight, self._stain),
         }
         self._terms = {name: term for name, (weight, term) in others.items() if weight > 0}
         self._weights = {self._area.name: loss.alpha_sparsity} | {
@@ -73,6 +76,7 @@ class MaskPenalty(nn.Module):
         networks: Networks,
         images_BCHW: Tensor,
         masks_BNHW: Tensor,
+        now: Schedule,
         update_area_N: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Each penalty by its name in the metrics, before it is weighed.
@@ -81,11 +85,13 @@ class MaskPenalty(nn.Module):
             networks: The mask model, and the student frozen.
             images_BCHW: Normalised images.
             masks_BNHW: Their masks, with a graph.
+            now: Settings of this step; a term that is over is left out.
             update_area_N: Mean areas over an update in several passes.
         """
         penalties = {self._area.name: self._area(masks_BNHW, update_area_N)}
         for name, term in self._terms.items():
-            penalties[name] = term(networks, images_BCHW, masks_BNHW)
+            if name != STAIN or not now.stain_is_over:
+                penalties[name] = term(networks, images_BCHW, masks_BNHW)
         return penalties
 
     def loss(self, contrastive: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:

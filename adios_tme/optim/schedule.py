@@ -20,6 +20,8 @@ class Schedule:
     mask_is_due: bool
     mask_is_frozen: bool
     """Whether the mask model is never due again."""
+    stain_is_over: bool
+    """Whether the stain no longer draws the first mask."""
     teacher_momentum: float
     """Share of a momentum teacher that an update keeps."""
 
@@ -28,7 +30,7 @@ def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteratio
     """Settings of the step that follows ``iteration`` finished ones."""
     total = optim.total_iterations
     lr = warmup_cosine(iteration, total, optim.warmup_iterations, optim.lr, optim.min_lr)
-    is_frozen = mask.train_mask_until < 1 and iteration >= mask.train_mask_until * total
+    is_frozen = _is_past(mask.train_mask_until, iteration, total)
     is_learned = mask.mask_source == "learned"
     return Schedule(
         lr=lr,
@@ -36,8 +38,14 @@ def schedule_at(optim: OptimConfig, loss: LossConfig, mask: MaskConfig, iteratio
         temperature=half_cosine(iteration, total, loss.initial_temp, loss.final_temp),
         mask_is_due=is_learned and not is_frozen and iteration % mask.mask_update_freq == 0,
         mask_is_frozen=is_frozen,
+        stain_is_over=_is_past(loss.stain_until, iteration, total),
         teacher_momentum=half_cosine(iteration, total, loss.teacher_momentum, 1.0),
     )
+
+
+def _is_past(share: float, iteration: int, total: int) -> bool:
+    """Whether a share of the run is done; the whole of it never is, not even by a longer run."""
+    return share < 1 and iteration >= share * total
 
 
 def half_cosine(step: int, total: int, start: float, end: float) -> float:

@@ -129,7 +129,9 @@ def _update_mask_model(
             passes.begin(number)
             with _sends_gradients(run.mask_model, number == num_passes - 1):
                 contrastive = passes.loss_of(number, embed(number))
-                of_pass = run.mask_penalty(run, batches[number], masks.pop(number), update_area_N)
+                of_pass = run.mask_penalty(
+                    run, batches[number], masks.pop(number), now, update_area_N
+                )
                 shares = {name: penalty / num_passes for name, penalty in of_pass.items()}
                 update.backward(run.mask_penalty.loss(contrastive, shares))
             penalties.append({name: penalty.detach() for name, penalty in of_pass.items()})

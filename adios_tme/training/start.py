@@ -213,9 +213,14 @@ def announce(run: Run, feed: Feed) -> None:
         str(run.resolved.dtype).removeprefix("torch."),
         "timm's own" if is_timm(run.config.model.arch) else run.resolved.attention,
     )
-    share, total = run.config.mask.train_mask_until, run.config.optim.total_iterations
-    if share < 1:
-        logger.info("The mask model is frozen after %d of %d updates", ceil(share * total), total)
+    total = run.config.optim.total_iterations
+    ends = (
+        ("The mask model is frozen", run.config.mask.train_mask_until),
+        ("The prior from the stain ends", run.config.loss.stain_until),
+    )
+    for what, share in ends:
+        if share < 1:
+            logger.info("%s after %d of %d updates", what, ceil(share * total), total)
     if len(feed.index) < run.global_batch_size:
         logger.warning(
             "%d patches are fewer than a global batch of %d, so that an image is compared with "

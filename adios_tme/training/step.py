@@ -77,7 +77,7 @@ def train_step(
         clean = embed_clean(run, clean_BCHW)
         masked = embed_masked(run, images_BCHW, masks_BNHW)
         contrastive = run.objective.mask_loss(clean, masked, now).sum()
-        penalties = run.mask_penalty(run, images_BCHW, masks_BNHW)
+        penalties = run.mask_penalty(run, images_BCHW, masks_BNHW, now)
         mask_loss = run.mask_penalty.loss(contrastive, penalties)
         mask_norm = run.update_mask_model(mask_loss, now.mask_lr)
     run.follow(now)

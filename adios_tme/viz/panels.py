@@ -32,6 +32,7 @@ PANELS = (
             "reconstruction_penalty",
             "edge_penalty",
             "consistency_penalty",
+            "stain_penalty",
         ),
     ),
     Panel("Adversarial gap", "loss over misplaced masks", ("adversarial_gap",)),

@@ -66,7 +66,7 @@ def test_losses_and_gradients_equal_the_naive_steps(flags: dict[str, Any], tmp_p
         gradients_of_updates(naive.student_optimizer, naive.student),
         gradients_of_updates(naive.mask_optimizer, naive.mask_model),
     ]
-    student_loss, mask_loss = plain_step(naive, images, now.temperature)
+    student_loss, mask_loss = plain_step(naive, images, now)
 
     torch.testing.assert_close(report.student_loss, student_loss, rtol=1e-6, atol=0)
     torch.testing.assert_close(report.mask_loss, mask_loss, rtol=1e-6, atol=0)

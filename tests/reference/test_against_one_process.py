@@ -86,6 +86,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "consistency": {"consistency_weight": 5.0},
     "entropy": {"alpha_entropy": 2.0},
     "stain": {"stain_weight": 2.0},
+    "stain at first": {"stain_weight": 2.0, "stain_until": 0.1},
     "adios_s": {"variant": "adios_s"},
     "two views": {"views": "two", "augment": "geometric"},
     **{name: {"objective": name, "predictor_hidden_dim": 12} for name in OBJECTIVES},

@@ -24,6 +24,7 @@ from adios_tme.models.resolve import Resolved, resolve
 from adios_tme.models.student import Student, as_vit
 from adios_tme.objectives.penalty import MaskPenalty
 from adios_tme.optim.build import build_optimizer, parameter_groups
+from adios_tme.optim.schedule import Schedule
 
 Crop = Callable[[Tensor], Tensor]
 """From views (B, C, H, W) to one crop of each."""
@@ -79,7 +80,7 @@ class PlainNetworks:
 
 
 def plain_step(
-    networks: PlainNetworks, images_BCHW: Tensor, temperature: float
+    networks: PlainNetworks, images_BCHW: Tensor, now: Schedule
 ) -> tuple[Tensor, Tensor]:
     """Update the student, then the mask model, on one batch of normalised images.
 
@@ -91,13 +92,13 @@ def plain_step(
         with torch.no_grad():
             masks_BNHW = networks.mask_model(images_BCHW)
         crops = config.mask.crops_per_mask
-        student_loss = plain_loss(networks, images_BCHW, masks_BNHW, temperature, crops)
+        student_loss = plain_loss(networks, images_BCHW, masks_BNHW, now.temperature, crops)
     _update(networks, networks.student_optimizer, networks.student, student_loss)
 
     with torch.autocast(images_BCHW.device.type, dtype, enabled=dtype is not torch.float32):
         masks_BNHW = networks.mask_model(images_BCHW)
-        contrastive = plain_loss(networks, images_BCHW, masks_BNHW, temperature, crops=0)
-        penalties = networks.mask_penalty(networks, images_BCHW, masks_BNHW)
+        contrastive = plain_loss(networks, images_BCHW, masks_BNHW, now.temperature, crops=0)
+        penalties = networks.mask_penalty(networks, images_BCHW, masks_BNHW, now)
         mask_loss = networks.mask_penalty.loss(contrastive, penalties)
     _update(networks, networks.mask_optimizer, networks.mask_model, mask_loss)
     return student_loss.detach(), mask_loss.detach()

@@ -16,6 +16,7 @@ from adios_tme.errors import ConfigError
 from adios_tme.masking.views import random_crops
 from adios_tme.models.resolve import resolve
 from adios_tme.objectives.byol import BYOL
+from adios_tme.optim.schedule import schedule_at
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 
@@ -65,12 +66,13 @@ def naive(config: TrainConfig, device: torch.device) -> StepVariant:
     config = config.model_copy(update={"compute": compute})
     crop_size = resolve(config, device).crop_size
     networks = PlainNetworks.build(config, device, lambda views: random_crops(views, crop_size))
+    now = schedule_at(config.optim, config.loss, config.mask, 0)
     return StepVariant(
         networks.student,
         networks.mask_model,
         networks.student_optimizer,
         networks.mask_optimizer,
-        lambda images: plain_step(networks, images, config.loss.initial_temp),
+        lambda images: plain_step(networks, images, now),
     )
 
 

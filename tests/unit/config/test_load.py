@@ -159,6 +159,16 @@ def test_a_file_may_name_settings_without_their_section(tmp_path: Path) -> None:
             "Drop it, or raise --alpha-sparsity.",
         ),
         (
+            {"stain_until": 0.3},
+            "loss: stain_until=0.3 would be ignored: stain_weight=0 has no prior. "
+            "Drop it, or give --stain-weight 10.",
+        ),
+        (
+            {"stain_weight": 1.0, "stain_until": 0.5, "train_mask_until": 0.5},
+            "stain_until=0.5 would be ignored: train_mask_until=0.5 freezes the mask model by "
+            "then. Drop it, or give less than 0.5.",
+        ),
+        (
             {"edge_weight": 1.0, "mask_source": "random"},
             "edge_weight would be ignored: mask_source=random trains no mask model. "
             "Drop it, or use --mask-source learned.",

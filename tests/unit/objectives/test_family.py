@@ -76,10 +76,12 @@ def test_a_run_says_what_befalls_its_student_and_mask_model(
     monkeypatch.setattr(health, "ALIKE", 100.0)
     make_dataset(tmp_path / "data")
     flags = TINY | {"objective": "byol", "train_mask_until": 0.4, "total_iterations": 7}
+    flags |= {"stain_weight": 1.0, "stain_until": 0.3}
     run_training(tiny_config(tmp_path / "data", tmp_path / "run", **flags))
     said = (tmp_path / "run" / "train.log").read_text()
     assert said.count("The student has collapsed") == 1
     assert "The mask model is frozen after 3 of 7 updates" in said
+    assert "The prior from the stain ends after 3 of 7 updates" in said
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "temperature" not in text
     lines = map(json.loads, text.splitlines())

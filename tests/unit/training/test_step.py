@@ -103,6 +103,22 @@ def test_named_penalties_are_weighed_and_added(tmp_path: Path) -> None:
     assert report.penalties.keys() == {"sparsity_penalty"}
 
 
+def test_a_prior_that_is_over_leaves_the_loss(tmp_path: Path) -> None:
+    run = make_run(tmp_path, stain_weight=3.0, stain_until=0.25, warmup_iterations=0)
+    images = torch.randn(4, 3, 32, 32)
+    reports = []
+    for _ in range(2):
+        reports.append(train_step(run, images, run.schedule()))
+        run.advance()
+    first, second = reports
+    assert first.penalties.keys() == {"sparsity_penalty", "stain_penalty"}
+    assert second.penalties.keys() == {"sparsity_penalty"}
+    assert second.mask_loss is not None
+    assert second.contrastive_loss_mask is not None
+    plain = 0.1 * second.penalties["sparsity_penalty"] - second.contrastive_loss_mask
+    torch.testing.assert_close(second.mask_loss, plain)
+
+
 def test_a_frozen_mask_model_draws_masks_and_nothing_of_it_moves(tmp_path: Path) -> None:
     run = make_run(tmp_path, train_mask_until=0.5, mask_ema=0.9, warmup_iterations=0)
     images = torch.randn(4, 3, 32, 32)

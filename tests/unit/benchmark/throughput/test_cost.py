@@ -111,6 +111,7 @@ def test_a_frozen_mask_encoder_goes_forward_only(tmp_path: Path) -> None:
             "area_over": "batch",
             "edge_weight": 1.0,
             "stain_weight": 1.0,
+            "stain_until": 0.5,
         },
         {"fill": "mean"},
         {"fill": "blur"},
