@@ -93,7 +93,8 @@ def _masks(found: Found, arms: list[str]) -> tuple[Figure, dict[str, Iterator[st
         ax.set(title=name, xlabel="IoU", yticks=range(len(arms)), yticklabels=arms)
     axes[0].invert_yaxis()
     axes[0].legend(fontsize="x-small")
-    return figure, {"means": _means(found, arms), "differences": _differences(found, arms)}
+    tables = {"means": _means, "differences": _differences, "stopping": _stopping}
+    return figure, {name: table(found, arms) for name, table in tables.items()}
 
 
 def _means(found: Found, arms: list[str]) -> Iterator[str]:
@@ -106,6 +107,21 @@ def _means(found: Found, arms: list[str]) -> Iterator[str]:
             cells = [" / ".join(f"{_mean(each, score):.3f}" for score in SCORES) for each in runs]
             name, seeds = ("", "") if protocol == OTSU else (arm, str(len(runs[0])))
             yield f"| {name} | {seeds} | {protocol} | " + " | ".join(cells) + " |"
+
+
+def _stopping(found: Found, arms: list[str]) -> Iterator[str]:
+    """The checkpoint that goes with the haematoxylin most, and what it and the last one have."""
+    yield "| arm | seed | set | kept | IoU / AJI kept | IoU / AJI of the last |"
+    yield "|---|---|---|---|---|---|"
+    for arm, name in itertools.product(arms, SETS):
+        for line in found[name, arm, "no_labels_cleaned"]:
+            if kept := line.get("kept"):
+                cells = [
+                    f"{scores['iou']:.3f} / {scores['aji']:.3f}"
+                    for scores in (kept["scores"], line["scores"])
+                ]
+                at = f"{kept['iteration']} of {line['iteration']}"
+                yield f"| {arm} | {line['seed']} | {name} | {at} | " + " | ".join(cells) + " |"
 
 
 def _differences(found: Found, arms: list[str]) -> Iterator[str]:

@@ -28,6 +28,14 @@ import drawing
 
 #: Networks and schedule of every arm.
 BASE = ["--preset", "laptop"]
+#: The prior as the preset `stain-prior` has it.
+PRIOR = "--stain-weight 10 --alpha-sparsity 0.2"
+#: A student that is a ViT-U-Net's encoder, and that mask model.
+WIDE = "--embed-dim 128 --num-heads 2"
+VIT_UNET = (
+    "--mask-model-type vit_unet --mask-encoder-dim 128 --mask-encoder-depth 4 "
+    "--mask-decoder-width 64 --mask-dropout 0"
+)
 
 
 class Tissue(NamedTuple):
@@ -54,7 +62,10 @@ DRAWN = ["--data-path", "GENERATED/patches", "--patch-size-px", "64"]
 
 
 class Study(NamedTuple):
-    """Arms by name, each a line of flags, on one kind of tissue or several."""
+    """Arms by name, each a line of flags, on one kind of tissue or several.
+
+    A line may begin a path with the word OUTPUT, for the run of an arm before it.
+    """
 
     arms: dict[str, str]
     tissues: dict[str, Tissue]
@@ -74,7 +85,16 @@ STUDIES = {
             "stain 10, edges, consistency": (
                 "--stain-weight 10 --edge-weight 1 --consistency-weight 1"
             ),
-            "stain 10, weak areas": "--stain-weight 10 --alpha-sparsity 0.2",
+            "stain 10, weak areas": PRIOR,
+            "weak areas, 1,200 updates": f"{PRIOR} --total-iterations 1200 --save-freq 200",
+            "weak areas, prior until 0.3": f"{PRIOR} --stain-until 0.3",
+            "stain 10, prior until 0.3": "--stain-weight 10 --stain-until 0.3",
+            "weak areas, wide student": f"{PRIOR} {WIDE}",
+            "weak areas, vit_unet": f"{PRIOR} {WIDE} {VIT_UNET}",
+            "weak areas, vit_unet from student": (
+                f"{PRIOR} {WIDE} {VIT_UNET} --mask-encoder-checkpoint "
+                "OUTPUT/masks-and-otsu/real-weak-areas-wide-student-s0"
+            ),
         },
         {
             "real": Tissue(
@@ -137,12 +157,12 @@ def run(
     """Train one arm with one seed and score it, unless there is nothing to score."""
     what, name = study.tissues[tissue], f"{tissue}-{arm}-s{seed}".replace(", ", "-")
     output = asked.output / asked.study / name.replace(" ", "-")
-    flags = [*BASE, *placed(what.patches, asked), *study.arms[arm].split()]
+    length = ["--total-iterations", str(study.updates), "--save-freq", "100"]
+    flags = [*BASE, *length, *placed([*what.patches, *study.arms[arm].split()], asked)]
     has_masks = "--mask-source" not in flags
     if not has_masks and not what.classes:
         return []
-    length = ["--total-iterations", str(study.updates), "--save-freq", "100"]
-    call("train", "--output-dir", output, "--seed", seed, *flags, *length)
+    call("train", "--output-dir", output, "--seed", seed, *flags)
     lines = [
         line
         for labels, place in what.sets.items()
@@ -160,26 +180,42 @@ def placed(words: list[str], asked: argparse.Namespace) -> list[str]:
 
 
 def nuclei(run_folder: Path, name: str, labels: list[str], scale: str) -> Iterator[dict[str, Any]]:
-    """Means and paired differences of the last checkpoint on one set."""
+    """Means and paired differences of the last checkpoint on one set.
+
+    Beside them the checkpoint that would have been kept without a label: the one whose mask goes
+    with the haematoxylin of these images most.
+    """
     where = run_folder / f"s_{name}"
     call("benchmark", "nuclei", run_folder, *labels, "--scale", scale, "--output", where)
     found = json.loads((where / "nuclei_benchmark.json").read_text(encoding="utf-8"))
     last = found["checkpoints"][-1]
+    kept = max(found["checkpoints"], key=correlation)
     for protocol in drawing.PROTOCOLS:
         yield {
             "set": name,
             "protocol": protocol,
             "iteration": last["iteration"],
-            "scores": {score: last[protocol][score]["mean"] for score in drawing.SCORES},
+            "scores": means(last[protocol]),
             "difference": last["differences"][protocol],
             "last_minus_best": found["course"][protocol]["last_minus_best"],
+            "kept": {"iteration": kept["iteration"], "scores": means(kept[protocol])},
         }
     rival = found["baselines"]["otsu_haematoxylin_cleaned"]["no_labels"]
     yield {
         "set": name,
         "protocol": drawing.OTSU,
-        "scores": {score: rival[score]["mean"] for score in drawing.SCORES},
+        "scores": means(rival),
     }
+
+
+def means(scores: dict[str, Any]) -> dict[str, float]:
+    """Over images, of the scores that are drawn."""
+    return {score: scores[score]["mean"] for score in drawing.SCORES}
+
+
+def correlation(checkpoint: dict[str, Any]) -> float:
+    """Of the mask that was chosen without a label with the haematoxylin."""
+    return max(checkpoint["no_labels_choice"]["correlation"])
 
 
 def probe(run_folder: Path, classes: list[str]) -> Iterator[dict[str, Any]]:
