@@ -19,7 +19,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathm
 html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "studies/*.means.md", "studies/*.differences.md", "studies/*.stopping.md"]
+exclude_patterns = [
+    "_build",
+    *(f"studies/*.{part}.md" for part in ("means", "differences", "stopping")),
+]
 
 smartquotes = False  # two dashes begin a flag
 
