@@ -86,7 +86,7 @@ STUDIES = {
                 "--stain-weight 10 --edge-weight 1 --consistency-weight 1"
             ),
             "stain 10, weak areas": PRIOR,
-            "weak areas, 1,200 updates": f"{PRIOR} --total-iterations 1200 --save-freq 200",
+            "weak areas, 900 updates": f"{PRIOR} --total-iterations 900 --save-freq 150",
             "weak areas, prior until 0.3": f"{PRIOR} --stain-until 0.3",
             "stain 10, prior until 0.3": "--stain-weight 10 --stain-until 0.3",
             "weak areas, wide student": f"{PRIOR} {WIDE}",
@@ -215,7 +215,7 @@ def means(scores: dict[str, Any]) -> dict[str, float]:
 
 def correlation(checkpoint: dict[str, Any]) -> float:
     """Of the mask that was chosen without a label with the haematoxylin."""
-    return max(checkpoint["no_labels_choice"]["correlation"])
+    return float(max(checkpoint["no_labels_choice"]["correlation"]))
 
 
 def probe(run_folder: Path, classes: list[str]) -> Iterator[dict[str, Any]]:
