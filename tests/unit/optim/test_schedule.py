@@ -47,10 +47,10 @@ def test_the_mask_model_is_due_until_it_is_frozen() -> None:
 
 def test_the_prior_is_there_until_it_is_over() -> None:
     loss, optim = (
-        LossConfig(stain_weight=1.0, stain_until=0.3),
-        OptimConfig(total_iterations=15, warmup_iterations=1),
+        LossConfig(stain_weight=1.0, stain_until=0.25),
+        OptimConfig(total_iterations=20, warmup_iterations=1),
     )
-    over = [schedule_at(optim, loss, MaskConfig(), number).stain_is_over for number in range(15)]
-    assert over == [False] * 5 + [True] * 10
-    for iteration in (14, 15):  # the second one is beyond the end
+    over = [schedule_at(optim, loss, MaskConfig(), number).stain_is_over for number in range(20)]
+    assert over == [False] * 5 + [True] * 15
+    for iteration in (19, 20):  # the second one is beyond the end
         assert not schedule_at(optim, LossConfig(), MaskConfig(), iteration).stain_is_over
