@@ -80,7 +80,6 @@ STUDIES = {
             "weak areas, 900 updates": f"{PRIOR} --total-iterations 900 --save-freq 150",
             "weak areas, colours": f"{PRIOR} --augment full --augment-colour 0.4",
             "weak areas, prior until 0.3": f"{PRIOR} --stain-until 0.3",
-            "stain 10, prior until 0.3": "--stain-weight 10 --stain-until 0.3",
         },
         {
             "real": Tissue(
