@@ -28,8 +28,16 @@ import drawing
 
 #: Networks and schedule of every arm.
 BASE = ["--preset", "laptop"]
-#: The prior as the preset `stain-prior` has it.
+#: A prior, and a weak penalty on areas.
 PRIOR = "--stain-weight 10 --alpha-sparsity 0.2"
+#: With strong colours, as the preset `stain-prior` has it.
+COLOURS = f"{PRIOR} --augment full --augment-colour 0.4"
+#: A student that is a ViT-U-Net's encoder, and that mask model.
+WIDE = "--embed-dim 128 --num-heads 2"
+VIT_UNET = (
+    "--mask-model-type vit_unet --mask-encoder-dim 128 --mask-encoder-depth 4 "
+    "--mask-decoder-width 64 --mask-dropout 0"
+)
 
 
 class Tissue(NamedTuple):
@@ -56,7 +64,10 @@ DRAWN = ["--data-path", "GENERATED/patches", "--patch-size-px", "64"]
 
 
 class Study(NamedTuple):
-    """Arms by name, each a line of flags, on one kind of tissue or several."""
+    """Arms by name, each a line of flags, on one kind of tissue or several.
+
+    A line may begin a path with the word OUTPUT, for the run of an arm before it.
+    """
 
     arms: dict[str, str]
     tissues: dict[str, Tissue]
@@ -78,7 +89,13 @@ STUDIES = {
             ),
             "stain 10, weak areas": PRIOR,
             "weak areas, 900 updates": f"{PRIOR} --total-iterations 900 --save-freq 150",
-            "weak areas, colours": f"{PRIOR} --augment full --augment-colour 0.4",
+            "weak areas, colours": COLOURS,
+            "weak areas, colours, wide student": f"{COLOURS} {WIDE}",
+            "weak areas, colours, vit_unet": f"{COLOURS} {WIDE} {VIT_UNET}",
+            "weak areas, colours, vit_unet from student": (
+                f"{COLOURS} {WIDE} {VIT_UNET} --mask-encoder-checkpoint "
+                "OUTPUT/masks-and-otsu/real-weak-areas-colours-wide-student-s0"
+            ),
             "weak areas, prior until 0.3": f"{PRIOR} --stain-until 0.3",
         },
         {
@@ -143,7 +160,7 @@ def run(
     what, name = study.tissues[tissue], f"{tissue}-{arm}-s{seed}".replace(", ", "-")
     output = asked.output / asked.study / name.replace(" ", "-")
     length = ["--total-iterations", str(study.updates), "--save-freq", "100"]
-    flags = [*BASE, *length, *placed(what.patches, asked), *study.arms[arm].split()]
+    flags = [*BASE, *length, *placed([*what.patches, *study.arms[arm].split()], asked)]
     has_masks = "--mask-source" not in flags
     if not has_masks and not what.classes:
         return []
