@@ -31,20 +31,37 @@ def interleave(num_rounds: int, variants: dict[str, Timed]) -> dict[str, list[Co
     return costs
 
 
+def whole(
+    way: Callable[[], object], num_patches: int, tell: Callable[[], None] = lambda: None
+) -> Timed:
+    """Do something that is many patches at once.
+
+    Args:
+        way: What is timed; it waits for its device.
+        num_patches: By which the time is divided.
+        tell: Called after each timing, as for a progress bar.
+    """
+
+    def timed() -> Cost:
+        wall, cpu = time.perf_counter(), time.process_time()
+        way()
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        tell()
+        return Cost(spent[0] / num_patches, spent[1] / num_patches)
+
+    return timed
+
+
 def each(
     function: Callable[[Any], object], items: list[Any], num_patches: int | None = None
 ) -> Timed:
     """Do something to every item in this process; an item may be many patches."""
-    num_patches = num_patches or len(items)
 
-    def timed() -> Cost:
-        wall, cpu = time.perf_counter(), time.process_time()
+    def way() -> None:
         for item in items:
             function(item)
-        spent = time.perf_counter() - wall, time.process_time() - cpu
-        return Cost(spent[0] / num_patches, spent[1] / num_patches)
 
-    return timed
+    return whole(way, num_patches or len(items))
 
 
 def wall(costs: list[Cost]) -> float:

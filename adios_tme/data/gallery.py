@@ -99,6 +99,7 @@ def _listed(
 ) -> list[ListedImage]:
     found = find_images(source, tiles)
     left_out.merge(found.left_out, root.name)
+    left_out.add("unreadable", (str(fault.path) for fault in found.faults), len(found.faults))
     # Finding tissue takes its time: no more slides than there may be images.
     sources = found.sources if tiles.mpp is None else spread(found.sources, num_images)
     images = list(list_images(sources, root, left_out, tiles))

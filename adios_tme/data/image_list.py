@@ -12,11 +12,10 @@ from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels
 from adios_tme.data.left_out import LeftOut
 from adios_tme.data.members import Kind, printable
-from adios_tme.data.patch import Patch
+from adios_tme.data.patch import Patch, with_tile_name
 from adios_tme.data.reader import OpenSources
-from adios_tme.data.scan import Scan, scan_all
+from adios_tme.data.scan import scan_all
 from adios_tme.data.slides.files import check_tiling
-from adios_tme.data.slides.tiles import tile_name, tile_of
 from adios_tme.data.sources import Found, Source, find_sources, only_slides
 from adios_tme.errors import DataError
 
@@ -75,20 +74,9 @@ def list_images(
         place = PurePosixPath(path.relative_to(root).as_posix())
         inside = place.parent if source.kind == Kind.SLIDE else place
         left_out.merge(scan.left_out, str(root.name / inside))
-        for patch in _patches(scan, tiles):
-            yield ListedImage(patch, place)
-
-
-def _patches(scan: Scan, tiles: SlideTiles) -> Iterator[Patch]:
-    """With their names, which tiles do not have of their own."""
-    for member in map(scan.members.member, range(len(scan.members))):
-        patch = Patch(scan.entry, member)
-        if scan.entry.kind == Kind.SLIDE:
-            tile = tile_of(member)
-            stem = scan.entry.path.stem
-            name = tile_name(stem, tile.size_px, tile.x, tile.y, tiles.mpp or 0)
-            patch = Patch(scan.entry, member._replace(name=name))
-        yield patch
+        for member in map(scan.members.member, range(len(scan.members))):
+            named = with_tile_name(scan.entry, member, tiles.mpp or 0)
+            yield ListedImage(Patch(scan.entry, named), place)
 
 
 def read_image(sources: OpenSources, patch: Patch, needed_px: int | None = None) -> Pixels:

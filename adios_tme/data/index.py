@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from adios_tme.data.members import Kind, Member, kinds_in_words, text
 from adios_tme.data.names import names_state_slides, slide_of
 from adios_tme.data.patch import ArchiveEntry as ArchiveEntry  # where readers of an index look
 from adios_tme.data.patch import Patch as Patch
-from adios_tme.data.slides.tiles import tile_name, tile_of
+from adios_tme.data.patch import with_tile_name
 from adios_tme.errors import DataError
 
 INDEX_NAME = "dataset_index.safetensors"
@@ -176,7 +176,7 @@ class DatasetIndex:
         members = map(Member, names, *fields)
         archives = self._archives(numbers)
         if self.has_slides:
-            members = map(self._named, archives, members)
+            members = map(partial(with_tile_name, mpp=self.tiling.mpp or 0), archives, members)
         return list(map(Patch, archives, members))
 
     @cached_property
@@ -193,14 +193,6 @@ class DatasetIndex:
         entries = (places - self._tiles_before[numbers])[is_named]
         stored = iter(self._texts("names", entries))
         return [next(stored) if named else "" for named in is_named.tolist()]
-
-    def _named(self, archive: ArchiveEntry, member: Member) -> Member:
-        """A member with its name, which of a tile is worked out."""
-        if archive.kind != Kind.SLIDE:
-            return member
-        tile = tile_of(member)
-        name = tile_name(archive.path.stem, tile.size_px, tile.x, tile.y, self.tiling.mpp or 0)
-        return member._replace(name=name)
 
     def names(self, rows: NDArray[np.integer]) -> list[str]:
         """Names of the files of some patches, by rows that exist."""

@@ -30,6 +30,7 @@ Reason = Literal[
     "misplaced",
     "unreadable",
     "slide_without_scale",
+    "not_a_slide",
     "no_tile",
     "unread_level",
     "unread_tile",
@@ -104,6 +105,9 @@ REASONS: dict[Reason, Explanation] = {
         "whole slides, which are read at a stated scale alone",
         "Give --mpp, such as --mpp 0.25, or cut them into patches with adios-tme tile.",
         True,
+    ),
+    "not_a_slide": Explanation(
+        "archives or folders of images beside the whole slides", "Give them apart, without --mpp."
     ),
     "no_tile": Explanation(
         "slides without a tile of tissue",

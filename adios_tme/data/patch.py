@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from adios_tme.data.members import Kind, Member
 from adios_tme.data.names import coordinates, slide_of
-from adios_tme.data.slides.tiles import place_of
+from adios_tme.data.slides.tiles import place_of, tile_name, tile_of
 
 
 class ArchiveEntry(NamedTuple):
@@ -84,6 +84,21 @@ class Patch(NamedTuple):
         if self.archive.kind == Kind.SLIDE:
             return place_of(self.member)
         return coordinates(self.member.name, self.archive.name_pattern)
+
+
+def with_tile_name(archive: ArchiveEntry, member: Member, mpp: float) -> Member:
+    """A member with its name, which of a tile is worked out; others have their own.
+
+    Args:
+        archive: That holds it.
+        member: As a row of the index, or a directory, has it.
+        mpp: Microns per pixel of tiles.
+    """
+    if archive.kind != Kind.SLIDE:
+        return member
+    tile = tile_of(member)
+    name = tile_name(archive.path.stem, tile.size_px, tile.x, tile.y, mpp)
+    return member._replace(name=name)
 
 
 def unique_names(slides: Sequence[ArchiveEntry]) -> list[str]:

@@ -186,14 +186,16 @@ def find_sources(data_path: Path, own: Iterable[Path] = (), *, slides: bool = Fa
 
 
 def only_slides(found: Found, data_path: Path) -> Found:
-    """The slides among what was found.
+    """The slides among what was found; the others are counted as left out.
 
     Raises:
         DataError: If there is none.
     """
     slides = [source for source in found.sources if source.kind == Kind.SLIDE]
     if slides:
-        return Found(slides, found.faults)
+        others = [str(source.path) for source in found.sources if source.kind != Kind.SLIDE]
+        found.left_out.add("not_a_slide", others, len(others))
+        return Found(slides, found.faults, found.left_out)
     raise DataError(
         f"{data_path}: holds no whole slide. Slides end in "
         f"{' '.join(sorted(SLIDE_SUFFIXES | TIFF_SUFFIXES))}, and TIFFs must be tiled. "

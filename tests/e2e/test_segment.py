@@ -121,6 +121,19 @@ def test_slides_get_pictures_that_tell_where_they_lie(content: str, place: Path)
     assert "Finished before, and skipped: 1 of 1." in run(words)
 
 
+def test_regions_may_lie_in_the_home_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    corners = [[60, 40], [160, 40], [160, 160], [60, 160], [60, 40]]
+    region = {"type": "Polygon", "coordinates": [corners]}
+    Path("left.geojson").write_text(
+        json.dumps({"type": "Feature", "geometry": region, "properties": {}})
+    )
+    run(f"segment run slides --mpp 2 --output out {GIVEN} --tissue ~/left.geojson")
+    places = [float(row["x"]) for row in rows("out/a.csv")]
+    assert places
+    assert max(places) <= 160
+
+
 def test_labels_are_the_nuclei_of_the_geojson(place: Path) -> None:
     run(f"segment run slides --mpp 2 --output out {GIVEN} --ome-tiff labels")
     nuclei, table = features("out/a.geojson"), rows("out/a.csv")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from torch import Tensor
 from adios_tme.benchmark.embed.results import EmbedRatios, EmbedResult
 from adios_tme.benchmark.embed.timm_loop import TimmLoop
 from adios_tme.benchmark.interleave import (
-    Cost,
-    Timed,
     cpu_ratio,
     interleave,
     rounded,
     speed_ratio,
     wall,
+    whole,
 )
 from adios_tme.config.commands.embed import EmbedSpeedConfig
 from adios_tme.config.data import cores_at_hand
@@ -81,7 +79,7 @@ def measure_embedding(
         num_timings = len(ways) * (config.num_rounds + 1)
         done = itertools.count(1)
         timed = {
-            name: _timed(way, bench, lambda: on_progress(next(done), num_timings))
+            name: whole(way, len(bench.rows), lambda: on_progress(next(done), num_timings))
             for name, way in ways.items()
         }
         costs = interleave(config.num_rounds, timed)
@@ -195,15 +193,3 @@ class _Bench:
         """Until the device has done all that it was asked."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _timed(way: Callable[[], object], bench: _Bench, tell: Callable[[], None]) -> Timed:
-    def timed() -> Cost:
-        bench.wait()
-        start, cpu = time.perf_counter(), time.process_time()
-        way()
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        tell()
-        return Cost(seconds / len(bench.rows), cpu / len(bench.rows))
-
-    return timed

@@ -7,17 +7,15 @@ that does other work as well, ratios hold where seconds do not.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 
 from adios_tme.benchmark.interleave import (
-    Cost,
-    Timed,
     cpu_ratio,
     interleave,
     rounded,
     speed_ratio,
     wall,
+    whole,
 )
 from adios_tme.benchmark.segment.bench import Bench
 from adios_tme.benchmark.segment.memory import peak_memory
@@ -56,7 +54,7 @@ def measure_segmenting(
     batches = bench.batches()
     num_windows = sum(size * count for size, count in batches.items())
     ways = {"segment": bench.segment, "model": bench.model_alone(batches)}
-    timed = {name: _timed(way, num_windows, tell) for name, way in ways.items()}
+    timed = {name: whole(way, num_windows, tell) for name, way in ways.items()}
     costs = interleave(config.num_rounds, timed)
     stages, num_nuclei = stage_seconds(bench)
     tell()
@@ -87,14 +85,3 @@ def measure_segmenting(
         stage_seconds={name: rounded(spent) for name, spent in stages.items()},
         peak_memory_bytes=peak,
     )
-
-
-def _timed(way: Callable[[], object], num_windows: int, tell: Callable[[], None]) -> Timed:
-    def timed() -> Cost:
-        start, cpu = time.perf_counter(), time.process_time()
-        way()
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        tell()
-        return Cost(seconds / num_windows, cpu / num_windows)
-
-    return timed

@@ -101,7 +101,9 @@ def _slide_views(config: SegmentConfig, path: Path, step: int) -> Iterator[View]
     assert config.mpp is not None
     slide = Slide(path)
     scale = scale_of(path.name, slide.facts.properties, read_mpp_csv(config.mpp_csv))
-    yield SlideView(slide, scale.mpp, config.mpp, step, tissue_of(slide, config.tissue, scale.mpp))
+    yield SlideView(
+        slide, scale.mpp, config.mpp, step, tissue_of(slide, config.slides.tissue, scale.mpp)
+    )
 
 
 def _image(config: SegmentConfig) -> Input:

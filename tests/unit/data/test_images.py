@@ -150,6 +150,7 @@ def test_tiles_of_slides_stand_for_images(tmp_path: Path) -> None:
     assert gallery.slides == ("b", *("tumour/a",) * 6)
     assert gallery.classes == ("b", *("tumour",) * 6)
     assert account.count("no_tile") == 1
+    assert account.count("not_a_slide") == 1  # the folder with the image beside them
     of_a = pixels.reshape(2, 64, 3, 64, 3).transpose(0, 2, 4, 1, 3).reshape(6, 3, 64, 64)
     np.testing.assert_array_equal(gallery.images[1:].numpy(), of_a)
 
