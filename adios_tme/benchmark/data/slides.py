@@ -16,6 +16,7 @@ from rich.table import Table
 from adios_tme.benchmark.data.bench import reads
 from adios_tme.benchmark.interleave import cpu_ratio, each, interleave, rounded, speed_ratio, wall
 from adios_tme.benchmark.open_slide_alone import OpenSlideAlone
+from adios_tme.benchmark.speed_table import speed_table
 from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex, Patch
@@ -24,7 +25,6 @@ from adios_tme.data.mixture import PatchMixture
 from adios_tme.data.reader import PatchReader
 from adios_tme.environment import describe_machine
 from adios_tme.errors import DataError
-from adios_tme.terminal import table
 
 VARIANTS = {
     "openslide": "OpenSlide alone: read_region and resize",
@@ -124,11 +124,8 @@ def _readable(index: DatasetIndex, config: LoadingConfig) -> list[Patch]:
 
 def slides_tables(results: SlideMeasurement) -> Iterator[Table]:
     """Speeds beside OpenSlide's own."""
-    ceiling = results.tiles_per_second["openslide"]
-    speeds = table("Speed", "Timed", "Tiles/s", "Of OpenSlide alone")
-    for name, speed in results.tiles_per_second.items():
-        speeds.add_row(VARIANTS[name], f"{speed:,.0f}", f"{speed / ceiling:.2f}")
-    yield speeds
+    speeds = results.tiles_per_second
+    yield speed_table(speeds, VARIANTS, "Tiles", "openslide", "Of OpenSlide alone")
 
 
 def slides_summary(results: SlideMeasurement) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from adios_tme.benchmark.embed.results import EmbedResult
-from adios_tme.terminal import table
+from adios_tme.benchmark.speed_table import speed_table
 
 WAYS = {
     "embed": "adios-tme embed",
@@ -19,11 +19,7 @@ WAYS = {
 
 def embed_tables(results: EmbedResult) -> Iterator[Table]:
     """Speeds."""
-    ours = results.images_per_second["embed"]
-    speeds = table("Speed", "Way", "Images/s", "Of embed")
-    for name, speed in results.images_per_second.items():
-        speeds.add_row(WAYS[name], f"{speed:,.1f}", f"{speed / ours:.2f}")
-    yield speeds
+    yield speed_table(results.images_per_second, WAYS, "Images", "embed", "Of embed")
 
 
 def embed_summary(results: EmbedResult) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from adios_tme.benchmark.segment.results import SegmentResult
+from adios_tme.benchmark.speed_table import speed_table
 from adios_tme.terminal import table
 
 WAYS = {"segment": "adios-tme segment", "model": "mask model alone, random images"}
@@ -21,11 +22,7 @@ STAGES = {
 
 def segment_tables(results: SegmentResult) -> Iterator[Table]:
     """Speeds, and where the time goes."""
-    ours = results.windows_per_second["segment"]
-    speeds = table("Speed", "Way", "Windows/s", "Of segment")
-    for name, speed in results.windows_per_second.items():
-        speeds.add_row(WAYS[name], f"{speed:,.1f}", f"{speed / ours:.2f}")
-    yield speeds
+    yield speed_table(results.windows_per_second, WAYS, "Windows", "segment", "Of segment")
     stages = table("Stages, one after the other", "Stage", "Seconds", "Share")
     total = sum(results.stage_seconds.values())
     for name, seconds in results.stage_seconds.items():
