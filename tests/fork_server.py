@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import os
 import pickle
 import runpy
@@ -29,6 +30,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 #: The installed command.
 SCRIPT = Path(sys.executable).with_name("adios-tme")
+LOADED = (
+    "adios_tme.benchmark.nuclei.run",
+    "adios_tme.cli.app",
+    "adios_tme.launch.local",
+    "adios_tme.training.loop",
+    "torch._dynamo",  # by the count of a step's memory
+)
 SERVE = "import sys; from tests.fork_server import serve; serve(int(sys.argv[1]))"
 
 
@@ -227,11 +235,9 @@ def serve(descriptor: int) -> None:
 
 
 def _load() -> None:
-    """Import what commands and ranks do."""
-    import adios_tme.benchmark.nuclei.run
-    import adios_tme.cli.app
-    import adios_tme.launch.local
-    import adios_tme.training.loop  # noqa: F401
+    """Import what commands and ranks do, be it at their first step."""
+    for name in LOADED:
+        importlib.import_module(name)
 
     gc.freeze()  # else each process copies these objects when it first looks for cycles
 
