@@ -39,12 +39,20 @@ def tests(session: nox.Session) -> None:
 def elastic(session: nox.Session) -> None:
     """Processes and machines of one run that are started together, killed, stopped and replaced."""
     install(session, "test", compiled=True)
-    run_elastic(session)
+    run_marked(session, "elastic")
 
 
-def run_elastic(session: nox.Session) -> None:
-    """Without installing, as those of the same kind below."""
-    session.run("pytest", "-m", "elastic and not thorough", *session.posargs)
+@nox.session
+def pages(session: nox.Session) -> None:
+    """All commands and code of the documentation, run as they stand there."""
+    install(session, "test", compiled=True)
+    run_marked(session, "pages")
+
+
+def run_marked(session: nox.Session, *marks: str) -> None:
+    """Run what ``nox -s tests`` leaves out, without installing, as those of the same kind below."""
+    any_of = " or ".join(marks)
+    session.run("pytest", "-m", f"({any_of}) and not thorough", *session.posargs)
 
 
 @nox.session
@@ -148,10 +156,11 @@ def run_docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def checks(session: nox.Session) -> None:
-    """Lint, types, docs and elastic in one environment: with torch, each takes a minute to make."""
+    """Lint, types, docs, elastic and pages in one environment, which takes a minute to make."""
     install(session, "lint", "types", "docs", compiled=True)
-    for run in (run_lint, run_types, run_docs, run_elastic):
+    for run in (run_lint, run_types, run_docs):
         run(session)
+    run_marked(session, "elastic", "pages")
 
 
 @nox.session

@@ -180,6 +180,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
     return StandIns(tmp_path_factory.mktemp("stand_ins"))
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_runs(
     page: str,
