@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
-from adios_tme.benchmark.nuclei.during_training import evaluator
 from adios_tme.config.commands.embed import EmbedConfig
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.load import with_whole_paths
@@ -17,6 +16,7 @@ from adios_tme.distributed.worker_channel import WorkerChannel
 from adios_tme.distributed.world import World
 from adios_tme.inference.embed.run import run_embedding
 from adios_tme.launch.memory import check_memory
+from adios_tme.training.evaluation import Evaluate
 from adios_tme.training.loop import run_training
 from adios_tme.training.start import check_timm
 
@@ -126,8 +126,15 @@ class Training(_Configured[TrainConfig]):
 
     def run(self, channel: WorkerChannel | None = None) -> Path:
         """Train; see `adios_tme.training.loop.run_training`."""
-        evaluate = evaluator(self.config.watch)
-        return run_training(self.config, channel=channel, evaluate=evaluate, admit=admit)
+        return run_training(self.config, channel=channel, evaluate=self._evaluate(), admit=admit)
+
+    def _evaluate(self) -> Evaluate | None:
+        """What scores masks; half a second of imports, which runs without labels do not pay."""
+        if self.config.watch.eval_labels is None:
+            return None
+        from adios_tme.benchmark.nuclei.during_training import evaluator
+
+        return evaluator(self.config.watch)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from torch import Tensor
 from adios_tme.models.mask_models.generator import MaskGenerator
 from adios_tme.run_folder.layout import MASK_PICTURES, mask_picture_name
 from adios_tme.training.state import Run
-from adios_tme.viz.masks import plot_masks
 
 Evaluate = Callable[[MaskGenerator], dict[str, float]]
 """Scores a mask model on labelled images."""
@@ -52,6 +51,8 @@ def draw_masks(run: Run, images: Tensor) -> Path | None:
     """
     if not len(images):
         return None
+    from adios_tme.viz.masks import plot_masks  # with matplotlib, of which one rank has need
+
     with evaluating(run) as generator:
         masks = generator(images.to(run.resolved.device)).cpu()
     path = run.config.run.output_dir / MASK_PICTURES / mask_picture_name(run.iteration)

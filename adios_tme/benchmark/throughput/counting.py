@@ -1,13 +1,15 @@
-"""Arithmetic and memory that are counted on a call that is really done."""
+"""Arithmetic and memory that are counted on a call, be it of shapes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 
 def count_flops(function: Callable[[], object]) -> int:
@@ -15,23 +17,39 @@ def count_flops(function: Callable[[], object]) -> int:
 
     Compiled regions and attention back ends other than SDPA hide theirs.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # with triton, which no run needs
+
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         function()
     return int(counter.get_total_flops())
 
 
+class _FusedAttention(TorchFunctionMode):
+    """Lets attention keep what a fused kernel keeps, also on a device that has shapes alone.
+
+    There torch takes its plain formula, which keeps the weights of all pairs of tokens.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
+        return func(*args, **(kwargs or {}))
+
+
 def kept_bytes(network: nn.Module, function: Callable[[], object]) -> int:
     """Bytes that autograd keeps from a call for its backward pass, beside the network's weights."""
-    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    alive: list[object] = [weight.untyped_storage() for weight in network.parameters()]
+    weights = {id(storage) for storage in alive}
     sizes: dict[int, int] = {}
-    alive: list[Tensor] = []  # what is freed could lend its address to another
 
     def note(kept: Tensor) -> Tensor:
-        alive.append(kept)
         storage = kept.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        sizes[id(storage)] = storage.nbytes()
+        alive.append(storage)  # what is freed could lend its place to another
         return kept
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
-        alive.append(function())  # type: ignore[arg-type]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept), _FusedAttention():
+        alive.append(function())
     return sum(size for place, size in sizes.items() if place not in weights)

@@ -18,7 +18,6 @@ from adios_tme.models.resolve import resolve
 
 #: Images whose memory is counted beside that of twice as many, to see what one adds.
 MANY = 32
-CPU = torch.device("cpu")
 #: Where arithmetic has shapes and costs no time.
 META = torch.device("meta")
 #: Settings of the masks that the network is built without, at their defaults.
@@ -77,8 +76,7 @@ class MaskModelCost:
     @cached_property
     def kept_bytes(self) -> int:
         """What it keeps between the two, in single precision."""
-        network = self._build(CPU, self._recompute)
-        image = torch.zeros(1, 3, self._size, self._size)
+        network, image = self._network, self._images(1)
         return kept_bytes(network, lambda: network(image))
 
     @cached_property
@@ -94,7 +92,7 @@ class MaskModelCost:
 
     @cached_property
     def _flops(self) -> tuple[int, int]:
-        network, image = self._build(META, recompute=False), self._images(1)
+        network, image = self._build(recompute=False), self._images(1)
         there = count_flops(lambda: network(image))
         return there, count_flops(lambda: network(image).sum().backward()) - there
 
@@ -109,14 +107,14 @@ class MaskModelCost:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return self._build(META, self._recompute)
+        return self._build(self._recompute)
 
-    def _build(self, device: torch.device, recompute: bool) -> nn.Module:
+    def _build(self, recompute: bool) -> nn.Module:
         compute = ComputeConfig(attention="sdpa", compile="off", mask_grad_checkpointing=recompute)
         data = DataConfig(data_path=("patches",), img_size=self._size)
         config = TrainConfig(data=data, model=self._student, compute=compute)
-        with device:
-            resolved = resolve(config.model_copy(update={"mask": self._mask}), device)
+        with META:
+            resolved = resolve(config.model_copy(update={"mask": self._mask}), META)
             return build_mask_model(self._mask, self._student, self._size, resolved).train()
 
 
