@@ -91,6 +91,7 @@ def tiny_settings(data_path: Path, output_dir: Path, **flags: Any) -> dict[str, 
         "log_freq": 1,
         "viz_freq": 0,
         "report": False,
+        "ignore_memory": True,  # counting it takes as long as such a run
         "device": "cpu",
     }
     if str(flags.get("arch")).startswith("timm:"):  # whose sizes are its own

@@ -35,7 +35,8 @@ LOADED = (
     "adios_tme.cli.app",
     "adios_tme.launch.local",
     "adios_tme.training.loop",
-    "torch._dynamo",  # by the count of a step's memory
+    "adios_tme.viz.masks",
+    "torch._dynamo",  # by the first optimizer
 )
 SERVE = "import sys; from tests.fork_server import serve; serve(int(sys.argv[1]))"
 

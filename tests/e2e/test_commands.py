@@ -45,7 +45,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with archives and a finished run of four iterations."""
     folder = tmp_path_factory.mktemp("trained")
     make_dataset(folder / "data")
-    flags = tiny_settings(folder / "data", folder / "run", num_workers=2, viz_freq=2, report=True)
+    usual = {"num_workers": 2, "viz_freq": 2, "report": True, "ignore_memory": False}
+    flags = tiny_settings(folder / "data", folder / "run", **usual)
     said = succeed("train", *as_flags(flags), run=run_installed_command)
     assert "Indexed 3 archives" in said
     return folder
