@@ -16,7 +16,6 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,10 +25,9 @@ from adios_tme.config.commands.doctor import DoctorConfig
 from adios_tme.config.data import DataConfig, cores_at_hand
 from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
-from adios_tme.data.corrupt import CorruptPatchError
-from adios_tme.data.dataset import PatchDataset
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import index_path
+from adios_tme.data.reading_speed import ReadingSpeed, reading_speed, reading_speed_of_first
 from adios_tme.data.synthetic import render_tissue
 from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import AdiosError
@@ -235,26 +233,37 @@ def _data(config: DoctorConfig) -> Finding:
         return Finding("data", "ok", "not looked at", "Give --data-path to look at patches.")
     path = index_path(config.data_path)
     if not path.exists():
-        advice = f"Run adios-tme index {config.data_path}; training does it, too."
-        return Finding("data", "warn", f"{path} is not there yet", advice)
-    dataset = PatchDataset(DatasetIndex.open(path))
-    rows = np.random.default_rng(0).permutation(len(dataset))[:NUM_READ].tolist()
-    num_bytes, corrupt, start = 0, 0, time.perf_counter()
-    for row in rows:
-        try:
-            num_bytes += len(dataset.content(row))
-            dataset.read(row)
-        except CorruptPatchError:
-            corrupt += 1
-    seconds = time.perf_counter() - start
-    found = (
-        f"{len(dataset):,} patches; {len(rows) / seconds:,.0f} read and decoded a second by one "
-        f"core, {num_bytes / seconds / 2**20:,.0f} MiB/s"
-    )
-    if corrupt:
-        advice = f"Run adios-tme index {config.data_path} --verify to list them all."
-        return Finding("data", "warn", f"{found}; {corrupt} of {len(rows)} are corrupt", advice)
-    return Finding("data", "ok", found)
+        return _data_without_index(config.data_path)
+    index = DatasetIndex.open(path)
+    speed = reading_speed(index, NUM_READ)
+    found = f"{len(index):,} patches; {_in_words(speed)}"
+    advice = []
+    if speed.num_changed:
+        found += f"; {speed.num_changed} of {speed.num_asked} have changed since they were indexed"
+        advice.append(f"Run adios-tme index {config.data_path}; training does it, too.")
+    if speed.num_corrupt:
+        found += f"; {speed.num_corrupt} of {speed.num_asked} are corrupt"
+        advice.append(f"Run adios-tme index {config.data_path} --verify to list them all.")
+    return _enough(not advice, "data", found, " ".join(advice))
+
+
+def _data_without_index(data_path: Path) -> Finding:
+    advice = f"Run adios-tme index {data_path}, with --mpp for whole slides; training does it, too."
+    try:
+        speed = reading_speed_of_first(data_path, NUM_READ)
+    except AdiosError as error:
+        return Finding("data", "fail", str(error), advice if data_path.exists() else "")
+    found = f"no index yet; in the first archive {_in_words(speed)}"
+    return Finding("data", "warn", found, advice)
+
+
+def _in_words(speed: ReadingSpeed) -> str:
+    if not speed.num_read:
+        return "none was read"
+    found = f"{speed.num_read / speed.seconds:,.0f} read and decoded a second by one core"
+    if speed.num_bytes is None:
+        return found
+    return f"{found}, {speed.num_bytes / speed.seconds / 2**20:,.0f} MiB/s"
 
 
 def _output(config: DoctorConfig) -> Finding:

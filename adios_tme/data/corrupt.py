@@ -22,6 +22,10 @@ class CorruptPatchError(Exception):
     """Why one patch cannot be read; never leaves the data room."""
 
 
+class ChangedSinceIndexedError(CorruptPatchError):
+    """What holds the patch is not what was indexed, so that a new index may find it whole."""
+
+
 def unforeseen(error: BaseException, place: str) -> DataError:
     """An error that no reader expects of an input, as a message that a report can start from.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from adios_tme.data.corrupt import CorruptPatchError
+from adios_tme.data.corrupt import ChangedSinceIndexedError, CorruptPatchError
 from adios_tme.data.decode import is_image_name
 from adios_tme.data.junk import is_junk
 from adios_tme.data.members import (
@@ -112,7 +112,7 @@ def read_file(folder: int, member: Member) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise CorruptPatchError(REFUSALS[NOT_REGULAR])
         if found.st_size != member.size:
-            raise CorruptPatchError("file has changed since it was indexed")
+            raise ChangedSinceIndexedError("file has changed since it was indexed")
         content = os.pread(handle, member.size, 0)
     finally:
         os.close(handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from adios_tme.data.corrupt import CorruptPatchError, unforeseen
+from adios_tme.data.corrupt import ChangedSinceIndexedError, CorruptPatchError, unforeseen
 from adios_tme.data.decode import Pixels, decode_image
 from adios_tme.data.index import ArchiveEntry, DatasetIndex, Patch
 from adios_tme.data.members import OPEN_FLAGS, Kind, printable
@@ -64,7 +64,7 @@ class OpenArchives(OpenFiles[int]):
             unchanged = stat.S_ISREG(found.st_mode) and archive.matches(found)
         if not unchanged:
             os.close(handle)
-            raise CorruptPatchError("archive has changed since it was indexed")
+            raise ChangedSinceIndexedError("archive has changed since it was indexed")
         return handle
 
     def _close(self, handle: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from adios_tme.data.colour import Pixels
-from adios_tme.data.corrupt import CorruptPatchError
+from adios_tme.data.corrupt import ChangedSinceIndexedError, CorruptPatchError
 from adios_tme.data.decode import MAX_PIXELS
 from adios_tme.data.open_files import NO_HANDLES_LEFT, OpenFiles
 from adios_tme.data.patch import ArchiveEntry
@@ -181,7 +181,7 @@ class OpenSlides(OpenFiles[Slide]):
             raise CorruptPatchError(f"cannot be opened or read ({error})") from error
         if not unchanged:
             self.forget(archive)
-            raise CorruptPatchError("slide has changed since it was indexed")
+            raise ChangedSinceIndexedError("slide has changed since it was indexed")
         return self.handle(archive).tile(tile)
 
     def _open(self, archive: ArchiveEntry) -> Slide:
