@@ -49,8 +49,9 @@ def kept_checkpoints(run: Path) -> list[KeptCheckpoint]:
         )
     kept = list_checkpoints(run)
     if not kept:
-        find_checkpoint(run)  # says what is missing
+        only = find_checkpoint(run)  # says what is missing
         raise CheckpointError(
-            f"{run}: holds no checkpoint_iter_*.pth. Give the output folder of a run."
+            f"{run}: holds no checkpoint_iter_*.pth, which tell their iterations. "
+            f"Give its one checkpoint: {only}."
         )
     return [KeptCheckpoint.of(iteration, path) for iteration, path in kept]

@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Path:
     return make_dataset(tmp_path / "data")
 
 
-def config(run: Path, data: Path, output: Path, **flags: Any) -> EmbedConfig:
+def config(run: Path | str, data: Path, output: Path, **flags: Any) -> EmbedConfig:
     given = {"run": run, "data_path": data, "output": output, "num_workers": 0, "device": "cpu"}
     return build(EmbedConfig, nest(EmbedConfig, {**given, **flags}))
 
@@ -297,16 +297,41 @@ def test_patches_without_coordinates_have_their_names(
     said = run_main(capsys, 1, *words)
     assert "slide: tile0.png: the name states no x and y in pixels." in said.err
     assert not out.exists()
-    run_main(capsys, 0, *words, "--no-coords")
+    said = run_main(capsys, 0, *words, "--no-coords")
+    assert "3 patches of 1 slide to embed" in said.err
     slide = read_features(out / "features_run" / "slide.h5")
     assert slide.coords is None
     assert slide.names == ("tile0.png", "tile1.png", "tile2.png")
 
 
-def test_an_exported_encoder_gives_the_same_features(run: Path, data: Path, tmp_path: Path) -> None:
+def test_patches_that_share_a_place_are_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = [f"patch_{number}_448_x{x}_y0.png" for number, x in enumerate((0, 0, 448, 0))]
+    write_zip(tmp_path / "data" / "slide_1.zip", pieces)
+    write_zip(tmp_path / "data" / "slide_2.zip", pieces[1:3])
+    said = run_main(
+        capsys, 0, "embed", run, "--data-path", tmp_path / "data", "--output", tmp_path / "out"
+    )
+    assert "3 of the patches to embed, first of slide_1, have the x and y of another" in said.err
+
+
+def write_zip(path: Path, names: list[str]) -> None:
+    """An archive of different images under given names."""
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for seed, name in enumerate(names):
+            archive.writestr(name, png(seed=seed))
+
+
+@pytest.mark.parametrize("prefix", ["", "timm:local-dir:"])
+def test_an_exported_encoder_gives_the_same_features(
+    prefix: str, run: Path, data: Path, tmp_path: Path
+) -> None:
     write_timm(ExportedEncoder(load_encoder(run), MEAN, STD), tmp_path / "encoder")
-    run_embedding(config(tmp_path / "encoder", data, tmp_path / "out"))
+    run_embedding(config(f"{prefix}{tmp_path / 'encoder'}", data, tmp_path / "out"))
     assert_right(run, data, tmp_path / "out")
+    assert (tmp_path / "out" / "448px" / "features_encoder").is_dir()
 
 
 def test_another_encoder_or_setting_is_not_mixed_in(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adios_tme.config.base import LOCAL_DIR
 from adios_tme.config.commands.embed import FeatureConfig, Pool
 from adios_tme.config.model import TIMM
 from adios_tme.config.run import ComputeConfig
@@ -114,6 +115,7 @@ def load_feature_encoder(
         CheckpointError: If there is no such thing, it is damaged, or its weights are not at hand.
         ConfigError: If it has no class token to pool.
     """
+    source = _without_local_dir(source)
     if source.startswith(TIMM):
         from adios_tme.inference.embed.timm_models import at_hand
 
@@ -142,6 +144,7 @@ def load_feature_encoder(
 
 def name_of(source: str) -> str:
     """How folders and attributes call an encoder unless told otherwise."""
+    source = _without_local_dir(source)
     if source.startswith(TIMM):
         name = source.removeprefix(TIMM)
     elif Path(source).is_file():
@@ -152,6 +155,11 @@ def name_of(source: str) -> str:
     else:
         name = Path(source).resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-") or "encoder"
+
+
+def _without_local_dir(source: str) -> str:
+    """The folder that ``timm:local-dir:FOLDER`` means, as `benchmark probe --rival` takes it."""
+    return source.removeprefix(f"{TIMM}{LOCAL_DIR}")
 
 
 def _of_ours(trained: TrainedEncoder) -> Found:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adios_tme.data.by_slide import (
     SlidePatches,
@@ -39,6 +40,8 @@ class PlannedSlide:
     """Of the patches; see `adios_tme.data.by_slide.digest_of`."""
     state: Literal["new", "changed", "finished"]
     """changed: its file is of other patches, or damaged."""
+    num_at_one_place: int = 0
+    """Patches that have the x and y of another one; not looked for where it is finished."""
 
 
 def plan_slides(
@@ -77,9 +80,16 @@ def _plan(index: DatasetIndex, layout: Layout, slide: SlidePatches, file_name: s
     if path.exists():
         same = read_attributes(path).get("patches_digest") == digest
         state = "finished" if same else "changed"
+    num_at_one_place = 0
     if state != "finished" and not layout.config.no_coords:
-        coordinates_of(index, slide.rows)  # raises now rather than in hours
-    return PlannedSlide(slide, file_name, facts, path, digest, state)
+        # What raises does so now rather than in hours.
+        num_at_one_place = _num_at_one_place(coordinates_of(index, slide.rows))
+    return PlannedSlide(slide, file_name, facts, path, digest, state, num_at_one_place)
+
+
+def _num_at_one_place(places: NDArray[np.int64]) -> int:
+    _, counts = np.unique(places, axis=0, return_counts=True)
+    return int(counts[counts > 1].sum())
 
 
 def share_out(slides: Sequence[PlannedSlide], num_ranks: int) -> list[list[PlannedSlide]]:

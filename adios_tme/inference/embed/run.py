@@ -172,21 +172,34 @@ def _announce(
             "%d slides have other patches than their files, or damaged files, and are done again.",
             num_changed,
         )
+    shared = [slide for slide in pending if slide.num_at_one_place]
+    if shared:
+        logger.warning(
+            "%d of the patches to embed, first of %s, have the x and y of another one of their "
+            "slide. If their names state the place of something larger, say by --name-pattern "
+            "where their own stands.",
+            sum(slide.num_at_one_place for slide in shared),
+            shared[0].patches.name,
+        )
     logger.info(
-        "%d patches of %d slides to embed, as %d numbers each, on %d x %s.",
+        "%d patches of %s to embed, as %d numbers each, on %d x %s.",
         sum(len(slide.patches) for slide in pending),
-        len(pending),
+        _slides(len(pending)),
         dim,
         world.num_ranks,
         world.device.type,
     )
 
 
+def _slides(number: int) -> str:
+    return f"{number} slide{'s' * (number != 1)}"
+
+
 def _tell(config: EmbedConfig, work: Work, num_pending: int) -> None:
     """Say what was done and what was left out (a collective)."""
     names = ("slides", "left_out", "slides_with_left_out", "empty")
     counts = dict(zip(names, sum_over_ranks(*(work.counts[name] for name in names)), strict=True))
-    logger.info("Wrote %d of %d slides.", counts["slides"], num_pending)
+    logger.info("Wrote %d of %s.", counts["slides"], _slides(num_pending))
     if counts["left_out"]:
         logger.warning(
             "Left out: %d patches of %d slides, which cannot be read; %d of these slides have no "

@@ -230,6 +230,19 @@ def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
         probe(tmp_path / "nowhere", make_classes(tmp_path / "set"), output=tmp_path / "out")
 
 
+def test_a_run_with_its_newest_checkpoint_alone_says_how_to_give_it(
+    trained: Path, tmp_path: Path
+) -> None:
+    newest = tmp_path / "copied" / "checkpoint.pth"
+    newest.parent.mkdir()
+    shutil.copy(next(trained.glob("checkpoint_iter_*.pth")), newest)
+    classes, out = make_classes(tmp_path / "set"), tmp_path / "out"
+    with pytest.raises(CheckpointError, match=rf"Give its one checkpoint: {newest}\.$"):
+        probe(newest.parent, classes, output=out)
+    results, _ = probe(newest, classes, output=out)
+    assert len(results.sets[0].checkpoints) == 1
+
+
 def write_features(folder: Path) -> Path:
     """Six slides with features that tell two classes apart, and labels beside them."""
     folder.mkdir()
