@@ -102,7 +102,8 @@ def test_patches_are_cut_into_patches_that_can_be_indexed(tmp_path: Path) -> Non
     make_archive(tmp_path / "patches" / "slide_1.zip", num_patches=2, size_px=40)
     run_script("cut_patches.py", tmp_path / "patches", tmp_path / "cuts", "--side", "16")
     index = adios_tme.build_index(tmp_path / "cuts", PatchSelection(patch_size_px=16))
-    assert len(index) == 2 * 2 * 2
+    places = [index.patch(row).coordinates for row in range(len(index))]
+    assert places == [(x + left, top) for x in (0, 448) for top in (0, 16) for left in (0, 16)]
 
 
 def test_a_generated_pannuke_is_read_as_one(tmp_path: Path) -> None:
