@@ -141,7 +141,7 @@ def test_weights_of_another_run_start_a_new_one(trained: Path, tmp_path: Path) -
         torch.testing.assert_close(state["student"][name], weight, rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.elastic
 def test_two_processes_train_one_run(trained: Path, tmp_path: Path) -> None:
     flags = tiny_settings(trained / "data", tmp_path, nproc_per_node=2, batch_size_per_gpu=2)
     said = succeed("train", *as_flags(flags))
