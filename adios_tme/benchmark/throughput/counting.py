@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +12,35 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
 
 def count_flops(function: Callable[[], object]) -> int:
     """FLOPs that a call really does, backward passes inside it included.
 
     Compiled regions and attention back ends other than SDPA hide theirs.
     """
+    with _flop_counter() as counter:
+        function()
+    return int(counter.get_total_flops())
+
+
+def count_passes(function: Callable[[], Tensor]) -> tuple[int, int]:
+    """FLOPs of a call, and of the pass back from what it returns."""
+    with _flop_counter() as counter:
+        returned = function()
+        there = int(counter.get_total_flops())
+        returned.sum().backward()
+    return there, int(counter.get_total_flops()) - there
+
+
+@contextmanager
+def _flop_counter() -> Iterator[FlopCounterMode]:
     from torch.utils.flop_counter import FlopCounterMode  # with triton, which no run needs
 
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        function()
-    return int(counter.get_total_flops())
+        yield counter
 
 
 class _FusedAttention(TorchFunctionMode):

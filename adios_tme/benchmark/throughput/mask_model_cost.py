@@ -7,7 +7,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor, nn
 
-from adios_tme.benchmark.throughput.counting import count_flops, kept_bytes
+from adios_tme.benchmark.throughput.counting import count_passes, kept_bytes
 from adios_tme.benchmark.throughput.live_bytes import peak_bytes
 from adios_tme.config.data import DataConfig
 from adios_tme.config.model import MaskConfig, StudentConfig
@@ -93,8 +93,7 @@ class MaskModelCost:
     @cached_property
     def _flops(self) -> tuple[int, int]:
         network, image = self._build(recompute=False), self._images(1)
-        there = count_flops(lambda: network(image))
-        return there, count_flops(lambda: network(image).sum().backward()) - there
+        return count_passes(lambda: network(image))
 
     def _peak(self, num_images: int) -> int:
         """Most bytes alive in a pass forward and back."""
