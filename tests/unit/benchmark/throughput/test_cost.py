@@ -30,7 +30,7 @@ from adios_tme.training.step import train_step
 from adios_tme.training.update import frozen
 from tests.factories import VIT_UNET, run_of, tiny_config
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 #: Narrow blocks, at a thousandth of a real student's cost: the last one, which treats class tokens
 #: alone, and as many before it as show what each of them adds.
 NARROW: dict[str, Any] = {
@@ -176,12 +176,18 @@ def plain_student(model: StudentConfig, size: int, compute: ComputeConfig | None
     return build_student(model, size, resolve(run_of(model=model, compute=compute), CPU))
 
 
+def shapes_of_student(model: StudentConfig, size: int) -> Student:
+    """The same without numbers, which large ones take seconds to draw."""
+    compute = ComputeConfig(attention="sdpa", compile="off")
+    with META:
+        return build_student(model, size, resolve(run_of(model=model, compute=compute), META))
+
+
 @pytest.mark.parametrize("arch", ["vit_tiny", "vit_small", "vit_base", "vit_large"])
 def test_the_formula_of_a_view_is_what_is_counted(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=3)
-    compute = ComputeConfig(attention="sdpa", compile="off")
-    student = plain_student(model, 224, compute).to("meta")
-    view = torch.empty(1, 3, 224, 224, device="meta")
+    student = shapes_of_student(model, 224)
+    view = torch.empty(1, 3, 224, 224, device=META)
     every_token = count_flops(lambda: student.head(student.encoder(view)[:, 0]))
     assert ViewCost.of(model, 224, class_only=False).forward == every_token
     assert ViewCost.of(model, 224, class_only=True).forward == count_flops(lambda: student(view))
@@ -241,7 +247,7 @@ def test_recomputing_leaves_the_inputs_of_blocks() -> None:
 @pytest.mark.parametrize("arch", ["vit_tiny", "vit_base"])
 def test_the_number_of_weights(arch: str) -> None:
     model = StudentConfig(arch=arch, depth=2)
-    student = plain_student(model, 64)
+    student = shapes_of_student(model, 64)
     assert num_weights(model, 64) == sum(weight.numel() for weight in student.parameters())
 
 
