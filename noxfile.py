@@ -49,6 +49,13 @@ def pages(session: nox.Session) -> None:
     run_marked(session, "pages")
 
 
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Compiled kernels, and every golden run of the larger mask model."""
+    install(session, "test", compiled=True)
+    run_marked(session, "slow")
+
+
 def run_marked(session: nox.Session, *marks: str) -> None:
     """Run what ``nox -s tests`` leaves out, without installing, as those of the same kind below."""
     any_of = " or ".join(marks)
@@ -156,11 +163,11 @@ def run_docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def checks(session: nox.Session) -> None:
-    """Lint, types, docs, elastic and pages in one environment, which takes a minute to make."""
+    """Lint, types, docs and the tests that are left, in one environment: with torch, a minute."""
     install(session, "lint", "types", "docs", compiled=True)
     for run in (run_lint, run_types, run_docs):
         run(session)
-    run_marked(session, "elastic", "pages")
+    run_marked(session, "elastic", "pages", "slow")
 
 
 @nox.session

@@ -320,7 +320,6 @@ def test_a_data_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> 
     assert (tmp_path / "run" / "dataset_index.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_real_patches_are_trained_on_and_scored(real_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "tiles"
     data.mkdir()

@@ -45,12 +45,16 @@ def compare(found: dict[str, Any], golden: dict[str, Any]) -> None:
             assert line[name] == pytest.approx(value, **bounds), name
 
 
+def marks_of(case: Case) -> list[pytest.MarkDecorator]:
+    """A ViT-U-Net takes ten seconds for twenty updates, so one of them stands for the others."""
+    if case.num_ranks > 1:
+        return [pytest.mark.elastic]
+    is_slow = case.name.startswith("vit_unet") and case.name != "vit_unet_k1_adamw"
+    return [pytest.mark.slow] if is_slow else []
+
+
 @pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=[pytest.mark.elastic] * (case.num_ranks > 1))
-        for case in CASES
-    ],
+    "case", [pytest.param(case, id=case.name, marks=marks_of(case)) for case in CASES]
 )
 def test_twenty_updates(case: Case, tmp_path: Path) -> None:
     compare(play(case, tmp_path), read_golden(case.name))

@@ -24,7 +24,7 @@ from adios_tme.data.order import shuffled_rows
 from tests.factories import make_archive
 from tests.permutation import positions_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.scale, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(1800)]
 
 NUM_ROWS = int(float(os.environ.get("ADIOS_TME_SCALE_ROWS", "1e8")))
 ROWS_PER_ARCHIVE = 100_000
