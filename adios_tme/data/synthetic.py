@@ -3,8 +3,8 @@
 Light is absorbed by haematoxylin (nuclei, a little cytoplasm) and eosin (stroma, cytoplasm)
 following Beer and Lambert; stains, density, brightness and focus vary from image to image.
 
-Shape legend: n images, H x W pixels, C channels, K nuclei placed one after the other, w x w pixels
-of the window around a nucleus.
+Shape legend: n images, H x W pixels, C channels, K of the images, w x w pixels of the window around
+a nucleus; nuclei are placed one after the other, in all images at a time.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ EPITHELIAL = Kind((5.5, 8.0), (4.5, 6.0), (0.9, 1.3))
 LYMPHOCYTE = Kind((3.6, 4.6), (3.4, 4.2), (1.5, 2.0))
 SPINDLE = Kind((7.0, 11.0), (2.0, 3.0), (1.1, 1.6))
 KINDS = (EPITHELIAL, LYMPHOCYTE, SPINDLE)
-#: Chance of each kind in epithelium and in stroma.
-IN_EPITHELIUM = (0.85, 0.12, 0.03)
-IN_STROMA = (0.08, 0.37, 0.55)
+LIMITS = np.array([[kind.long_px, kind.short_px, kind.density] for kind in KINDS])
+#: Chance of each kind in epithelium and in stroma, and of it or one before it.
+CHANCES = ((0.85, 0.12, 0.03), (0.08, 0.37, 0.55))
+CUMULATED = np.cumsum(CHANCES, axis=1)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ def _place_nuclei(
 ) -> tuple[Floats, NDArray[np.uint16]]:
     """Haematoxylin of the nuclei and their instance ids.
 
-    All images get their k-th nucleus at the same time, unless it would touch an earlier one.
+    All images get their k-th nucleus at the same time, unless it would touch an earlier one. Only
+    outlines that may be kept are worked out, which is most of the cost; all are drawn by lot.
     """
     num_images, size, _ = epithelium.shape
     padded = (num_images, size + 2 * REACH_PX, size + 2 * REACH_PX)
@@ -209,48 +211,68 @@ def _place_nuclei(
     abundance = rng.uniform(0.5, 1.0, num_images)
     for trial in range(max(1, size * size // PIXELS_PER_TRIAL)):
         centre = rng.integers(0, size, (2, num_images))
-        in_epithelium = epithelium[each, *centre] > 0.5
-        kind = _draw_kinds(rng, in_epithelium)
-        rows = centre[0][:, None, None] + REACH_PX + steps[None, :, None]
-        columns = centre[1][:, None, None] + REACH_PX + steps[None, None, :]
-        window = (each[:, None, None], rows, columns)
-        radius, darkness = _outline(rng, kind, steps)
-        inside = radius < 1
+        outlines = _draw_outlines(rng, _draw_kinds(rng, epithelium[each, *centre] > 0.5))
+        wanted = (lumen[each, *centre] < 0.3) & (rng.random(num_images) < abundance)
+        centre += REACH_PX
+        images = np.flatnonzero(wanted & (labels[each, *centre] == 0))
+        radius = outlines.radius(images, steps)
+        window = _windows(images, centre, steps)
         # A margin keeps neighbours apart, so that each label is one nucleus.
-        free = ~(((radius < 1.25) & (labels[window] > 0)).any(axis=(1, 2)))
-        free &= (lumen[each, *centre] < 0.3) & (rng.random(num_images) < abundance)
-        inside &= free[:, None, None]
-        labels[window] = np.where(inside, trial + 1, labels[window])
+        free = ~((radius < 1.25) & (labels[window] > 0)).any(axis=(1, 2))
+        images, radius = images[free], radius[free]
+        window = _windows(images, centre, steps)
+        labels[window] = np.where(radius < 1, trial + 1, labels[window])
         edge = 1 / (1 + np.exp((14 * (radius - 1)).clip(max=50)))
         rim = 1 + 0.35 * np.exp(-(((radius - 0.85) / 0.15) ** 2))
-        painted = np.where(free[:, None, None], darkness * edge * rim, 0)
-        density[window] = np.maximum(density[window], painted)
+        density[window] = np.maximum(density[window], outlines.darkness(images) * edge * rim)
     inner = (slice(None), slice(REACH_PX, -REACH_PX), slice(REACH_PX, -REACH_PX))
     return density[inner], labels[inner]
 
 
+def _windows(
+    images: NDArray[np.int64], centre: NDArray[np.int64], steps: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], ...]:
+    """Index of the pixels (K, w, w) around the centres in some of the images."""
+    rows, columns = centre[:, images, None]
+    return images[:, None, None], (rows + steps)[:, :, None], (columns + steps)[:, None, :]
+
+
 def _draw_kinds(rng: np.random.Generator, in_epithelium: NDArray[np.bool_]) -> NDArray[np.int64]:
-    chances = np.where(in_epithelium[:, None], IN_EPITHELIUM, IN_STROMA).cumsum(axis=1)
+    chances = np.where(in_epithelium[:, None], *CUMULATED)
     drawn: NDArray[np.int64] = (rng.random((len(in_epithelium), 1)) > chances).sum(axis=1)
     return drawn.clip(max=len(KINDS) - 1)
 
 
-def _outline(
-    rng: np.random.Generator, kind: NDArray[np.int64], steps: NDArray[np.int64]
-) -> tuple[Floats, Floats]:
-    """Distance from the centre in units of the nucleus, and its darkness; each (n, w, w)."""
-    limits = np.array([[k.long_px, k.short_px, k.density] for k in KINDS])[kind]
-    drawn = rng.uniform(limits[..., 0], limits[..., 1])[..., None, None]
-    long_px, short_px, darkness = drawn[:, 0], drawn[:, 1], drawn[:, 2]
-    angle = rng.uniform(0, np.pi, (len(kind), 1, 1))
-    y, x = steps[None, :, None], steps[None, None, :]
-    along = (x * np.cos(angle) + y * np.sin(angle)) / long_px
-    across = (y * np.cos(angle) - x * np.sin(angle)) / short_px
-    turn = np.arctan2(across, along)
-    phases = rng.uniform(0, 2 * np.pi, (2, len(kind), 1, 1))
-    wobble = 1 + 0.06 * np.cos(2 * turn + phases[0]) + 0.05 * np.cos(3 * turn + phases[1])
-    radius = np.hypot(along, across) / wobble
-    return radius.astype(np.float32), darkness.astype(np.float32)
+class _Outlines(NamedTuple):
+    """One nucleus in each image."""
+
+    sizes: NDArray[np.float64]
+    """Half axes in pixels and darkness (n, 3)."""
+    angle: NDArray[np.float64]
+    phases: NDArray[np.float64]
+    """Of the waves that make it irregular (2, n)."""
+
+    def radius(self, images: NDArray[np.int64], steps: NDArray[np.int64]) -> Floats:
+        """Distance from the centre in units of the nucleus (K, w, w), in some of the images."""
+        long_px, short_px, _ = self.sizes[images].T[..., None, None]
+        angle, phases = self.angle[images, None, None], self.phases[:, images, None, None]
+        y, x = steps[None, :, None], steps[None, None, :]
+        along = (x * np.cos(angle) + y * np.sin(angle)) / long_px
+        across = (y * np.cos(angle) - x * np.sin(angle)) / short_px
+        turn = np.arctan2(across, along)
+        wobble = 1 + 0.06 * np.cos(2 * turn + phases[0]) + 0.05 * np.cos(3 * turn + phases[1])
+        return (np.hypot(along, across) / wobble).astype(np.float32)
+
+    def darkness(self, images: NDArray[np.int64]) -> Floats:
+        """Of some of the images (K, 1, 1)."""
+        return self.sizes[images, 2, None, None].astype(np.float32)
+
+
+def _draw_outlines(rng: np.random.Generator, kind: NDArray[np.int64]) -> _Outlines:
+    limits = LIMITS[kind]
+    sizes = rng.uniform(limits[..., 0], limits[..., 1])
+    angle = rng.uniform(0, np.pi, len(kind))
+    return _Outlines(sizes, angle, rng.uniform(0, 2 * np.pi, (2, len(kind))))
 
 
 def _photograph(rng: np.random.Generator, haematoxylin: Floats, eosin: Floats) -> NDArray[np.uint8]:
