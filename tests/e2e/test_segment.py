@@ -7,6 +7,7 @@ import gzip
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(words: str) -> str:
-    done = run_command(*shlex.split(words))
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """What a command says that ends well."""
+    return lambda words: run_main(capsys, 0, *shlex.split(words)).out
 
 
 def features(path: str) -> list[dict[str, Any]]:
@@ -57,9 +61,11 @@ def rows(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_images_are_segmented_and_kept(place: Path) -> None:
+def test_images_are_segmented_and_kept(place: Path, run: Run) -> None:
     words = f"segment run images --output out {GIVEN} --scale 0.5 --input-scale 0.25"
-    said = run(words)
+    done = run_command(*shlex.split(words))
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
     assert "Channel 2 is taken for nuclei (as given), from 0.340 on (as given)." in said
     nuclei, table = features("out/image_0.geojson"), rows("out/image_0.csv")
     assert nuclei
@@ -78,7 +84,7 @@ def test_images_are_segmented_and_kept(place: Path) -> None:
     assert Path("out/image_0.geojson").read_bytes() == before
 
 
-def test_a_changed_image_is_segmented_again(place: Path) -> None:
+def test_a_changed_image_is_segmented_again(place: Path, run: Run) -> None:
     words = f"segment run images/image_0.png --output out {GIVEN}"
     run(words)
     Image.fromarray(stained(50, 60, 5)).save("images/image_0.png")
@@ -91,7 +97,7 @@ def test_a_changed_image_is_segmented_again(place: Path) -> None:
     assert points.max(axis=0).tolist() <= [60, 50]
 
 
-def test_slides_get_nuclei_and_regions_of_tissue(place: Path) -> None:
+def test_slides_get_nuclei_and_regions_of_tissue(place: Path, run: Run) -> None:
     run("segment run slides --mpp 2 --output out --channel 3 --threshold 0.34 --regions --gzip")
     found = features("out/a.geojson.gz")
     kinds = {each["properties"]["objectType"] for each in found}
@@ -105,7 +111,7 @@ def test_slides_get_nuclei_and_regions_of_tissue(place: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["masks", "labels"])
-def test_slides_get_pictures_that_tell_where_they_lie(content: str, place: Path) -> None:
+def test_slides_get_pictures_that_tell_where_they_lie(content: str, place: Path, run: Run) -> None:
     words = f"segment run slides --mpp 4 --output out {GIVEN} --ome-tiff {content}"
     assert "NAME.ome.tiff" in run(words)
     (row,) = rows("out/summary.csv")
@@ -121,7 +127,9 @@ def test_slides_get_pictures_that_tell_where_they_lie(content: str, place: Path)
     assert "Finished before, and skipped: 1 of 1." in run(words)
 
 
-def test_regions_may_lie_in_the_home_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_may_lie_in_the_home_folder(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(place))
     corners = [[60, 40], [160, 40], [160, 160], [60, 160], [60, 40]]
     region = {"type": "Polygon", "coordinates": [corners]}
@@ -134,7 +142,7 @@ def test_regions_may_lie_in_the_home_folder(place: Path, monkeypatch: pytest.Mon
     assert max(places) <= 160
 
 
-def test_labels_are_the_nuclei_of_the_geojson(place: Path) -> None:
+def test_labels_are_the_nuclei_of_the_geojson(place: Path, run: Run) -> None:
     run(f"segment run slides --mpp 2 --output out {GIVEN} --ome-tiff labels")
     nuclei, table = features("out/a.geojson"), rows("out/a.csv")
     labels = tifffile.imread("out/a.ome.tiff")
@@ -151,14 +159,14 @@ def test_labels_are_the_nuclei_of_the_geojson(place: Path) -> None:
         )
 
 
-def test_masks_add_up_where_there_is_tissue(place: Path) -> None:
+def test_masks_add_up_where_there_is_tissue(place: Path, run: Run) -> None:
     run(f"segment run images/image_0.png --output out {GIVEN} --ome-tiff masks")
     masks = tifffile.imread("out/image_0.ome.tiff")
     assert masks.shape == (3, 70, 90)
     assert np.abs(masks.sum(axis=0, dtype=int) - 255).max() <= 2
 
 
-def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
+def test_patches_are_put_where_they_lie_in_their_slide(place: Path, run: Run) -> None:
     make_dataset(Path("zips"), num_archives=2)
     words = f"segment run zips --output out {GIVEN} --input-scale 0.5 --level0-scale 0.25"
     run(words)
@@ -172,7 +180,7 @@ def test_patches_are_put_where_they_lie_in_their_slide(place: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_one_archive_is_segmented_as_in_its_folder(kind: str, place: Path) -> None:
+def test_one_archive_is_segmented_as_in_its_folder(kind: str, place: Path, run: Run) -> None:
     make_dataset(Path("zips"), num_archives=1)
     if kind == "tar":
         shutil.unpack_archive("zips/slide_000.zip", "loose")
@@ -188,7 +196,7 @@ def test_one_archive_is_segmented_as_in_its_folder(kind: str, place: Path) -> No
     )
 
 
-def test_one_damaged_patch_does_not_cost_the_others(place: Path) -> None:
+def test_one_damaged_patch_does_not_cost_the_others(place: Path, run: Run) -> None:
     make_dataset(Path("zips"), num_archives=1)
     path = Path("zips/slide_000.zip")
     content = bytearray(path.read_bytes())
@@ -201,7 +209,7 @@ def test_one_damaged_patch_does_not_cost_the_others(place: Path) -> None:
     assert {int(float(row["x"]) // 448) for row in rows("out/slide_000.csv")} <= {1, 2, 3}
 
 
-def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
+def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path, run: Run) -> None:
     Path("images/image_0.png").write_bytes(Path("images/image_0.png").read_bytes()[:200])
     said = run(f"segment run images --output out {GIVEN}")
     assert "Left out: image_0: " in said
@@ -242,7 +250,7 @@ def test_an_image_that_cannot_be_read_is_left_out_and_said(place: Path) -> None:
     ],
 )
 def test_mistakes_get_one_message(
-    words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+    words: str, code: int, message: str, place: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("notes.txt").touch()
     Path("empty.zip").write_bytes(b"PK\5\6" + bytes(18))

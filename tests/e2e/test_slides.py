@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,47 @@ SMALL = "--patch-size-px 64"
 TISSUE = (slice(128, 384), slice(128, 512))
 
 
-@pytest.fixture
-def slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two slides with 24 tiles each, beside the working directory's other files."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides with 24 tiles each, archives, and slides that have something amiss."""
+    folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate(("a", "b")):
         pixels = on_glass(512, 640, TISSUE, seed)
-        make_slide(tmp_path / "slides" / f"{name}.tif", pixels, mpp=2, num_levels=2)
-    return tmp_path / "slides"
+        make_slide(folder / "slides" / f"{name}.tif", pixels, mpp=2, num_levels=2)
+    make_slide(folder / "glass/a.tif", np.full((256, 256, 3), 244, np.uint8), mpp=2)
+    make_slide(folder / "unscaled/a.tif", stained(256, 256), mpp=None)
+    dots: dict[str, Any] = {"resolution": (72, 72), "resolutionunit": "INCH"}
+    make_slide(folder / "screen/a.tif", stained(256, 256), mpp=None, **dots)
+    make_dataset(folder / "zips")
+    (folder / "bad").mkdir()
+    (folder / "bad/a.svs").write_bytes(b"no slide")
+    return folder
 
 
-def run(words: str, *more: str) -> str:
+@pytest.fixture
+def slides(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The two slides, beside the working directory's other files."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(made / "slides", tmp_path / "slides")
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """What a command says that ends well."""
+    return lambda words, *more: run_main(capsys, 0, *shlex.split(words), *more).out
+
+
+def installed(words: str, *more: str) -> str:
+    """The same of a process of its own."""
     done = run_command(*shlex.split(words), *more)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def train(words: str, output_dir: str) -> Path:
+def train(run: Run, words: str, output_dir: str) -> Path:
     """A tiny run of four iterations; its last checkpoint."""
     settings = tiny_settings(Path(), Path(output_dir), num_workers=1)
     del settings["data_path"]
@@ -48,7 +73,7 @@ def train(words: str, output_dir: str) -> Path:
     return Path(output_dir) / "checkpoint_iter_00000004.pth"
 
 
-def test_slides_are_indexed_drawn_and_trained_on(slides: Path) -> None:
+def test_slides_are_indexed_drawn_and_trained_on(slides: Path, run: Run) -> None:
     said = run(f"index slides --mpp 2 {SMALL} --previews previews")
     assert "48" in said
     assert Path("previews/contact_sheet.png").is_file()
@@ -56,28 +81,28 @@ def test_slides_are_indexed_drawn_and_trained_on(slides: Path) -> None:
         picture = np.asarray(Image.open(f"previews/{name}.png"))
         assert (picture == (20, 60, 200)).all(axis=-1).any()  # tiles
     assert (np.asarray(Image.open("previews/a.png")) == (0, 150, 60)).all(axis=-1).any()  # tissue
-    assert train(f"--data-path slides --mpp 2 {SMALL}", "run").is_file()
+    assert train(run, f"--data-path slides --mpp 2 {SMALL}", "run").is_file()
 
 
 def test_training_on_slides_resumes_to_the_same_numbers(slides: Path) -> None:
     words = f"--data-path slides --mpp 2 {SMALL} --open-slides 1"
-    straight = train(words, "straight")
+    straight = train(installed, words, "straight")
     shutil.copytree("straight", "stopped")
     Path("stopped/checkpoint_iter_00000004.pth").unlink()
     Path("stopped/checkpoint_iter_00000002.pth").rename("stopped/checkpoint.pth")
-    resumed = train(words, "stopped")
+    resumed = train(installed, words, "stopped")
     assert "Resumed" in Path("stopped/train.log").read_text()
     networks = [torch.load(path, weights_only=True)["student"] for path in (straight, resumed)]
     assert networks[0].keys() == networks[1].keys()
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
-def test_slides_and_archives_train_together(slides: Path) -> None:
+def test_slides_and_archives_train_together(slides: Path, run: Run) -> None:
     make_dataset(Path("zips"))
-    assert train("--data-path slides --data-path zips:0.5 --mpp 0.5", "run").is_file()
+    assert train(run, "--data-path slides --data-path zips:0.5 --mpp 0.5", "run").is_file()
 
 
-def test_tiles_are_counted_cut_kept_and_trained_on(slides: Path) -> None:
+def test_tiles_are_counted_cut_kept_and_trained_on(slides: Path, run: Run) -> None:
     said = run(f"tile slides patches --mpp 2 {SMALL} --dry-run")
     assert "Nothing was written" in said
     assert not Path("patches").exists()
@@ -89,18 +114,18 @@ def test_tiles_are_counted_cut_kept_and_trained_on(slides: Path) -> None:
     before = Path("patches/a.zip").stat().st_mtime_ns
     run(f"tile slides patches --mpp 2 {SMALL} --write-coordinates")
     assert Path("patches/a.zip").stat().st_mtime_ns == before
-    assert train(f"--data-path patches {SMALL}", "run").is_file()
+    assert train(run, f"--data-path patches {SMALL}", "run").is_file()
     said = run(f"index slides --mpp 2 {SMALL} --coordinates patches/coordinates --stats")
     assert "48 random patches" in said
 
 
-def test_one_slide_may_be_given_alone(slides: Path) -> None:
+def test_one_slide_may_be_given_alone(slides: Path, run: Run) -> None:
     run(f"tile slides/a.tif out --mpp 4 {SMALL} --tissue none")
     assert sorted(path.name for path in Path("out").glob("*.zip")) == ["a.zip"]
 
 
 def test_a_generated_slide_is_ready_to_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = run("sample tissue --slide --slide-size-px 1024")
@@ -150,21 +175,22 @@ def test_finding_and_cutting_tiles_does_not_import_torch(slides: Path) -> None:
     ],
 )
 def test_mistakes_get_one_message(
-    words: str, code: int, message: str, slides: Path, capsys: pytest.CaptureFixture[str]
+    words: str,
+    code: int,
+    message: str,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make_slide(Path("glass/a.tif"), np.full((256, 256, 3), 244, np.uint8), mpp=2)
-    make_slide(Path("unscaled/a.tif"), stained(256, 256), mpp=None)
-    dots: dict[str, Any] = {"resolution": (72, 72), "resolutionunit": "INCH"}
-    make_slide(Path("screen/a.tif"), stained(256, 256), mpp=None, **dots)
-    make_dataset(Path("zips"))
-    Path("bad").mkdir()
-    Path("bad/a.svs").write_bytes(b"no slide")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, ".", dirs_exist_ok=True)
     said = run_main(capsys, code, *shlex.split(words))
     assert message in said.err.replace("\n", " ")
     assert said.err.count("Error:") == 1
 
 
-def test_reading_slides_is_measured(slides: Path) -> None:
+def test_reading_slides_is_measured(slides: Path, run: Run) -> None:
     few = "--num-rounds 1 --num-samples 8 --batch-size 2 --num-workers 1"
     found = json.loads(run(f"benchmark data slides --mpp 2 {SMALL} {few} --json"))
     assert (found["num_slides"], found["num_tiles"]) == (2, 48)
@@ -173,9 +199,9 @@ def test_reading_slides_is_measured(slides: Path) -> None:
     assert not (slides / "dataset_index.safetensors").exists()
 
 
-def test_pictures_and_speed_take_tiles_of_slides(slides: Path) -> None:
+def test_pictures_and_speed_take_tiles_of_slides(slides: Path, run: Run) -> None:
     tiles = f"--mpp 2 {SMALL}"
-    train(f"--data-path slides {tiles}", "run")
+    train(run, f"--data-path slides {tiles}", "run")
     said = run(f"viz masks --checkpoint run --images slides {tiles} --num-images 3 --json")
     assert json.loads(said)["num_images"] == 3
     assert Path("masks.png").is_file()
