@@ -1,4 +1,4 @@
-"""What every test starts from: fixed seeds, one torch thread, a clean environment."""
+"""What every test starts from: fixed seeds, one thread, a clean environment."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+# Set before numpy and torch are loaded, whose BLAS asks once. Several tests share the cores, which
+# threads that wait for each other at every small product would use up.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
     for item in items:
         if item.get_closest_marker("scale") and "scale" not in config.option.markexpr:
             item.add_marker(pytest.mark.skip(reason="writes gigabytes; nox -s scale"))
@@ -21,9 +26,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _fixed_conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import torch
+
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes that load torch anew
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield

@@ -7,29 +7,39 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, write_whole, writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
 
 SomeResults = TypeVar("SomeResults")
-Write = Callable[[SomeResults, Path], None]
 
 
 def write_beside(
-    path: Path, results: SomeResults, table: Write[SomeResults], picture: Write[SomeResults]
+    path: Path,
+    results: SomeResults,
+    table: Callable[[SomeResults, Path], None],
+    picture: Callable[[SomeResults], Figure],
 ) -> None:
     """Write a measurement as ``.csv``, ``.png`` and ``.svg`` beside its JSON file.
 
     Raises:
         DataError: If one cannot be written.
     """
-    for suffix, write in ((".csv", table), (".png", picture), (".svg", picture)):
+    from adios_tme.viz.figure import save_figure
+
+    with writing(path.with_suffix(".csv")):
+        table(results, path.with_suffix(".csv"))
+    figure = picture(results)
+    for suffix in (".png", ".svg"):
         with writing(path.with_suffix(suffix)):
-            write(results, path.with_suffix(suffix))
+            save_figure(figure, path.with_suffix(suffix))
 
 
 @dataclass(frozen=True)

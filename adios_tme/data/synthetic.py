@@ -261,7 +261,8 @@ class _Outlines(NamedTuple):
         across = (y * np.cos(angle) - x * np.sin(angle)) / short_px
         turn = np.arctan2(across, along)
         wobble = 1 + 0.06 * np.cos(2 * turn + phases[0]) + 0.05 * np.cos(3 * turn + phases[1])
-        return (np.hypot(along, across) / wobble).astype(np.float32)
+        radius: Floats = (np.hypot(along, across) / wobble).astype(np.float32)
+        return radius
 
     def darkness(self, images: NDArray[np.int64]) -> Floats:
         """Of some of the images (K, 1, 1)."""

@@ -26,7 +26,6 @@ from adios_tme.benchmark.nuclei.results import (
 )
 from adios_tme.benchmark.nuclei.verdict import IN_WORDS, NAMES
 from adios_tme.benchmark.results_file import write_beside
-from adios_tme.viz.figure import save_figure
 from adios_tme.viz.palette import colour
 
 SHOWN = ("iou", "dice", "aji", "pq")
@@ -237,7 +236,7 @@ def _cells(scores: Scores[Interval]) -> list[float | None]:
     return [part for score in astuple(scores) for part in score]
 
 
-def draw_results(results: Results, path: Path) -> None:
+def draw_results(results: Results) -> Figure:
     """IoU against iteration with intervals, baselines as lines; what is cleaned apart."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     iterations = [each.iteration for each in results.checkpoints]
@@ -259,7 +258,7 @@ def draw_results(results: Results, path: Path) -> None:
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     figure.axes[0].set_ylabel("IoU (bands: 95 % intervals)")
     figure.suptitle(f"Nuclei on {results.protocol['data_set']}", fontsize=11)
-    save_figure(figure, path)
+    return figure
 
 
 def _bands(results: Results, protocol: str) -> NDArray[np.float64]:

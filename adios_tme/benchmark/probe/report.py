@@ -28,7 +28,6 @@ from adios_tme.benchmark.probe.results import (
 )
 from adios_tme.benchmark.results_file import write_beside
 from adios_tme.terminal import table
-from adios_tme.viz.figure import save_figure
 from adios_tme.viz.palette import colour
 
 CLASSIFIER_NAMES = {"knn": "kNN", "logistic": "logistic regression"}
@@ -165,7 +164,7 @@ def _csv_lines(start: list[object], scores: MethodScores) -> Iterator[list[objec
         yield [*start, classifier, found.k, found.C, *cells]
 
 
-def draw_results(results: Results, path: Path) -> None:
+def draw_results(results: Results) -> Figure:
     """Balanced accuracy against iteration: a row for each set, a column for each classifier."""
     rows, columns = len(results.sets), len(CLASSIFIERS)
     width, height = _PANEL_INCHES
@@ -180,7 +179,7 @@ def draw_results(results: Results, path: Path) -> None:
         for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(lines.values(), lines.keys(), fontsize=8, loc="outside lower center", ncols=4)
-    save_figure(figure, path)
+    return figure
 
 
 def _draw(each: SetResults, classifier: str, ax: Axes) -> None:

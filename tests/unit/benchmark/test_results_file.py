@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from adios_tme.benchmark.results_file import ResultsFile
+from adios_tme.benchmark.results_file import ResultsFile, write_beside
 from adios_tme.errors import DataError
+from adios_tme.viz.figure import save_figure
 
 
 def test_results_replace_those_that_are_there(tmp_path: Path) -> None:
@@ -21,6 +24,31 @@ def test_results_replace_those_that_are_there(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"cases": [1, 2]}
     assert list(path.parent.iterdir()) == [path]
     ResultsFile.checked(None).write({})
+
+
+def test_one_picture_laid_out_once_is_written_as_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts: list[Figure] = []
+    lay_out = ConstrainedLayoutEngine.execute
+
+    def counted(engine: ConstrainedLayoutEngine, figure: Figure) -> None:
+        layouts.append(figure)
+        lay_out(engine, figure)
+
+    def picture(title: str) -> Figure:
+        figure = Figure(layout="constrained")
+        figure.subplots().set_title(title)
+        return figure
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", counted)
+    save_figure(picture("probe"), tmp_path / "alone.png")
+    num_of_one = len(layouts)
+    assert num_of_one > 0
+    write_beside(tmp_path / "two.json", "probe", lambda text, path: None, picture)
+    assert len(layouts) == 2 * num_of_one
+    assert (tmp_path / "two.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    assert (tmp_path / "two.svg").stat().st_size > 1000
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
