@@ -30,9 +30,8 @@ from adios_tme.inference.segment.nuclei import Chosen, nuclei_by_block
 from adios_tme.inference.segment.view import Box, ImageView
 from adios_tme.terminal import terminal
 
-#: Side of the pieces of tissue, how many of them are rendered, and how many make up a block.
-PIECE_PX, NUM_PIECES, ACROSS = 512, 16, 4
-BLOCK_PX = PIECE_PX * ACROSS
+#: Pieces of tissue along a side of a block.
+ACROSS = 4
 MPP = 0.25
 
 
@@ -40,13 +39,14 @@ def main() -> None:
     """Write nuclei, and say how long that took, in how much memory, and whether they are valid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nuclei", type=int, default=100_000)
-    wanted = parser.parse_args().nuclei
+    parser.add_argument("--piece-px", type=int, default=512, help="side of a piece of tissue")
+    given = parser.parse_args()
     device = torch.device("cpu")
-    soft_HW = one_block()
+    soft_HW = one_block(given.piece_px)
     with tempfile.TemporaryDirectory() as folder:
         geojson = Path(folder, "nuclei.geojson")
         memory, start = PeakMemory(device), (time.perf_counter(), time.process_time())
-        num_nuclei = write(geojson, soft_HW, wanted)
+        num_nuclei = write(geojson, soft_HW, given.nuclei)
         seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
         peak = memory.read()
         collection = json.loads(geojson.read_text())
@@ -63,24 +63,25 @@ def main() -> None:
     )
 
 
-def one_block() -> NDArray[np.float32]:
+def one_block(piece_px: int) -> NDArray[np.float32]:
     """The true mask of a block of generated tissue (H, W)."""
-    _, labels = render_tissue(NUM_PIECES, PIECE_PX, seed=0)
-    rows = labels.reshape(ACROSS, ACROSS, PIECE_PX, PIECE_PX).swapaxes(1, 2)
-    mask: NDArray[np.float32] = (rows.reshape(BLOCK_PX, BLOCK_PX) > 0).astype(np.float32)
+    _, labels = render_tissue(ACROSS**2, piece_px, seed=0)
+    rows = labels.reshape(ACROSS, ACROSS, piece_px, piece_px).swapaxes(1, 2)
+    side = ACROSS * piece_px
+    mask: NDArray[np.float32] = (rows.reshape(side, side) > 0).astype(np.float32)
     return mask
 
 
 def write(geojson: Path, soft_HW: NDArray[np.float32], wanted: int) -> int:
     """Write the nuclei of block after block until they are enough; their number."""
-    width = 2**20
-    pixels = np.broadcast_to(np.uint8(0), (BLOCK_PX, width, 3))
+    side, width = len(soft_HW), 2**20
+    pixels = np.broadcast_to(np.uint8(0), (side, width, 3))
     view = ImageView(pixels, MPP, None)
 
     def blocks() -> Iterator[Block]:
         for number in itertools.count():
-            box = Box(number * BLOCK_PX, 0, (number + 1) * BLOCK_PX, BLOCK_PX)
-            yield Block(box, box, pixels[:, :BLOCK_PX], soft_HW[None])
+            box = Box(number * side, 0, (number + 1) * side, side)
+            yield Block(box, box, pixels[:, :side], soft_HW[None])
 
     with nuclei_files(geojson, geojson.with_suffix(".csv"), "nuclei") as files:
         for found in nuclei_by_block(blocks(), view, Chosen(channel=0, threshold=0.5)):

@@ -53,8 +53,8 @@ def test_the_folder_gives_the_masks_of_the_run(
         torch.testing.assert_close(loaded(images), expected, rtol=0, atol=1e-6)
 
 
-def test_the_card_says_how_it_is_loaded(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "masks"
+def test_the_card_says_how_it_is_loaded(tmp_path: Path) -> None:
+    run, out = untrained_run(tmp_path / "run", img_size=200), tmp_path / "masks"
     done = run_command("export", run, out, "--what", "mask", "--format", "folder")
     assert done.returncode == 0, done.stderr
     _, head, body = (out / "README.md").read_text().split("---\n", 2)

@@ -46,6 +46,8 @@ EVA = eva(
     }
 )
 NUM_MASKS = 3
+#: Of the run's images in pixels: half that of the page's, which are then not cut into windows.
+SIDE = 112
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def _in_place(
 ) -> None:
     monkeypatch.chdir(place)
     if not (place / "run").exists():
-        untrained_run(place / "run", img_size=64)
+        untrained_run(place / "run", img_size=SIDE)
         (place / "patch.png").write_bytes(png(size_px=80))
         run_main(capsys, 0, "export", "run", "encoder")
         run_main(capsys, 0, "export", "run", "masks", "--what", "mask")
@@ -109,8 +111,8 @@ def test_every_page_is_in_the_table_and_in_the_sidebar() -> None:
 
 def test_timm() -> None:
     names = run("timm")
-    assert names["data"]["input_size"][1:] == [64, 64]
-    images = torch.randn(2, 3, 64, 64)
+    assert names["data"]["input_size"][1:] == [SIDE, SIDE]
+    images = torch.randn(2, 3, SIDE, SIDE)
     with torch.no_grad():
         expected = names["encoder"](images)
         for other in (run("Older versions of timm"), run("torch alone")):

@@ -81,7 +81,7 @@ ADDED = {
         {"mpp": 2, "channel": 1, "threshold": 0.34, "num-rounds": 1}
     ),
     "python docs/benchmarks/large_pannuke.py": ["--images", "4"],
-    "python docs/benchmarks/many_nuclei.py": ["--nuclei", "100"],
+    "python docs/benchmarks/many_nuclei.py": ["--nuclei", "100", "--piece-px", "64"],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -39,15 +40,23 @@ RESULT = SegmentResult(
 )
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, and a slide with a piece of tissue."""
+    folder = tmp_path_factory.mktemp("made")
+    untrained_run(folder / "run")
+    tissue = (slice(24, 96), slice(12, 228))
+    make_slide(folder / "slide.tif", on_glass(120, 240, tissue), mpp=2)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run and a slide of two pieces of tissue, in blocks of 128 pixels."""
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with both, in blocks of 64 pixels."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(blocks, "CORE_PX", 128)
+    monkeypatch.setattr(blocks, "CORE_PX", 64)
     monkeypatch.setattr(blocks, "CORE_WINDOWS", 1)
-    untrained_run(Path("run"))
-    make_slide(Path("slide.tif"), on_glass(200, 400, (slice(40, 160), slice(20, 380))), mpp=2)
-    return tmp_path
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def bench(**settings: float) -> Bench:
