@@ -73,12 +73,12 @@ ADDED = {
     ],
     "adios-tme train (?!.*timm:)": as_flags({name: TINY[name] for name in SIZES}),
     "adios-tme segment": ["--channel", "1", "--threshold", "0.34"],  # an untrained mask shows none
-    "adios-tme segment run slides": ["--mpp", "2"],
+    "adios-tme segment run slides": ["--mpp", "4"],
     "adios-tme benchmark data": as_flags({"num-samples": 4, "num-rounds": 1, "num-workers": 1}),
     "adios-tme benchmark data ../shared/data/tiles": as_flags({"members": 10}),
     "adios-tme benchmark embed": as_flags({"num-samples": 4, "num-rounds": 1, "num-workers": 1}),
     "adios-tme benchmark segment": as_flags(
-        {"mpp": 2, "channel": 1, "threshold": 0.34, "num-rounds": 1}
+        {"mpp": 4, "channel": 1, "threshold": 0.34, "num-rounds": 1}
     ),
     "python docs/benchmarks/large_pannuke.py": ["--images", "4"],
     "python docs/benchmarks/many_nuclei.py": ["--nuclei", "100", "--piece-px", "64"],
