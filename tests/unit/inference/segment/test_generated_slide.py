@@ -28,8 +28,8 @@ from adios_tme.inference.segment.view import SlideView
 from adios_tme.inference.sliding_window import MaskPredictor
 
 SIDE = 1040
-#: Blocks of 144 px, whose borders are none of those between the pieces that the slide is made of.
-GRID = Grid(step=16, core=144, margin=128)
+#: Blocks of 160 px, whose borders are none of those between the pieces that the slide is made of.
+GRID = Grid(step=32, core=160, margin=128)
 DARK, PALE = (70, 30, 120), (235, 190, 220)
 
 
