@@ -32,7 +32,7 @@ def tests(session: nox.Session) -> None:
     # Tests of a file share what is slow to make, so that one worker takes them all; by their names
     # the slowest files come first. (Groups of tests are lost with pytest 9.2: pytest-xdist 1386.)
     by_file = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
-    session.run("pytest", *by_file, *session.posargs)
+    run_pytest(session, *by_file)
 
 
 @nox.session
@@ -51,15 +51,20 @@ def pages(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Compiled kernels, and every golden run of the larger mask model."""
+    """Compiled kernels; golden runs and ONNX files of the larger mask model."""
     install(session, "test", compiled=True)
     run_marked(session, "slow")
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run tests, which may keep what Python makes of them for the next run and for each other."""
+    session.run("pytest", *arguments, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 def run_marked(session: nox.Session, *marks: str) -> None:
     """Run what ``nox -s tests`` leaves out, without installing, as those of the same kind below."""
     any_of = " or ".join(marks)
-    session.run("pytest", "-m", f"({any_of}) and not thorough", *session.posargs)
+    run_pytest(session, "-m", f"({any_of}) and not thorough")
 
 
 @nox.session

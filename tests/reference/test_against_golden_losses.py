@@ -46,11 +46,10 @@ def compare(found: dict[str, Any], golden: dict[str, Any]) -> None:
 
 
 def marks_of(case: Case) -> list[pytest.MarkDecorator]:
-    """A ViT-U-Net takes ten seconds for twenty updates, so one of them stands for the others."""
+    """A ViT-U-Net takes ten seconds for twenty updates."""
     if case.num_ranks > 1:
         return [pytest.mark.elastic]
-    is_slow = case.name.startswith("vit_unet") and case.name != "vit_unet_k1_adamw"
-    return [pytest.mark.slow] if is_slow else []
+    return [pytest.mark.slow] * case.name.startswith("vit_unet")
 
 
 @pytest.mark.parametrize(

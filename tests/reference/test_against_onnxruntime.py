@@ -49,7 +49,7 @@ def run(path: Path, images: torch.Tensor) -> list[NDArray[Any]]:
     return found
 
 
-@pytest.fixture(scope="module", params=["adios", "vit_unet"])
+@pytest.fixture(scope="module", params=["adios", pytest.param("vit_unet", marks=pytest.mark.slow)])
 def masks(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[MaskGenerator, Path]:
