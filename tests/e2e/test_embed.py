@@ -188,7 +188,8 @@ def embed_on_a_rank(settings: EmbedConfig) -> str:
     return str(run_embedding(settings))
 
 
-@pytest.mark.parametrize("num_ranks", [2, pytest.param(5, marks=pytest.mark.elastic)])
+@pytest.mark.elastic
+@pytest.mark.parametrize("num_ranks", [2, 5])
 def test_ranks_share_the_slides(run: Path, data: Path, tmp_path: Path, num_ranks: int) -> None:
     settings = config(run, data, tmp_path / "out", batch_size=3)
     assert run_on_ranks(embed_on_a_rank, num_ranks, settings) == [str(tmp_path / "out")] * num_ranks
