@@ -29,42 +29,48 @@ def install(
 def tests(session: nox.Session) -> None:
     """Unit, reference, end-to-end and fault tests; arguments after -- go to pytest."""
     install(session, "test", compiled=True)
-    # Tests of a file share what is slow to make, so that one worker takes them all; by their names
-    # the slowest files come first. (Groups of tests are lost with pytest 9.2: pytest-xdist 1386.)
-    by_file = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
-    run_pytest(session, *by_file)
-
-
-@nox.session
-def elastic(session: nox.Session) -> None:
-    """Processes and machines of one run that are started together, killed, stopped and replaced."""
-    install(session, "test", compiled=True)
-    run_marked(session, "elastic")
-
-
-@nox.session
-def pages(session: nox.Session) -> None:
-    """All commands and code of the documentation, run as they stand there."""
-    install(session, "test", compiled=True)
-    run_marked(session, "pages")
+    run_by_file(session)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Compiled kernels; golden runs and ONNX files of the larger mask model."""
     install(session, "test", compiled=True)
-    run_marked(session, "slow")
+    run_by_file(session, "-m", "slow")
+
+
+@nox.session
+def pages(session: nox.Session) -> None:
+    """All commands and code of the documentation, run as they stand there."""
+    install(session, "test", compiled=True)
+    run_by_file(session, "-m", "pages")
+
+
+@nox.session
+def elastic(session: nox.Session) -> None:
+    """Processes and machines of one run that are started together, killed, stopped and replaced."""
+    install(session, "test", compiled=True)
+    run_elastic(session)
+
+
+def run_elastic(session: nox.Session) -> None:
+    """Without installing, as those of the same kind below."""
+    run_pytest(session, "-m", "elastic and not thorough")
+
+
+def run_by_file(session: nox.Session, *arguments: str) -> None:
+    """Run tests on all cores; those of a file share what is slow to make, so one worker takes them.
+
+    By their names the slowest files come first. (Groups of tests are lost with pytest 9.2:
+    pytest-xdist 1386.)
+    """
+    by_file = ("--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+    run_pytest(session, *by_file, *arguments)
 
 
 def run_pytest(session: nox.Session, *arguments: str) -> None:
     """Run tests, which may keep what Python makes of them for the next run and for each other."""
     session.run("pytest", *arguments, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
-
-
-def run_marked(session: nox.Session, *marks: str) -> None:
-    """Run what ``nox -s tests`` leaves out, without installing, as those of the same kind below."""
-    any_of = " or ".join(marks)
-    run_pytest(session, "-m", f"({any_of}) and not thorough")
 
 
 @nox.session
@@ -170,9 +176,9 @@ def run_docs(session: nox.Session) -> None:
 def checks(session: nox.Session) -> None:
     """Lint, types, docs and the tests that are left, in one environment: with torch, a minute."""
     install(session, "lint", "types", "docs", compiled=True)
-    for run in (run_lint, run_types, run_docs):
+    for run in (run_lint, run_types, run_docs, run_elastic):
         run(session)
-    run_marked(session, "elastic", "pages", "slow")
+    run_by_file(session, "-m", "pages or slow")
 
 
 @nox.session
