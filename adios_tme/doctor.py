@@ -27,7 +27,10 @@ from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.data.index import DatasetIndex
 from adios_tme.data.index_builder import index_path
+from adios_tme.data.members import Kind
 from adios_tme.data.reading_speed import ReadingSpeed, reading_speed, reading_speed_of_first
+from adios_tme.data.slides.files import SLIDE_SUFFIXES
+from adios_tme.data.sources import find_sources
 from adios_tme.data.synthetic import render_tissue
 from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import AdiosError
@@ -252,9 +255,21 @@ def _data_without_index(data_path: Path) -> Finding:
     try:
         speed = reading_speed_of_first(data_path, NUM_READ)
     except AdiosError as error:
-        return Finding("data", "fail", str(error), advice if data_path.exists() else "")
+        status: Status = "warn" if _holds_slides(data_path) else "fail"
+        return Finding("data", status, str(error), advice if data_path.exists() else "")
     found = f"no index yet; in the first archive {_in_words(speed)}"
     return Finding("data", "warn", found, advice)
+
+
+def _holds_slides(data_path: Path) -> bool:
+    """Whether there are whole slides, which are in order, but read at the scale of an index."""
+    if data_path.is_file():
+        return data_path.suffix.lower() in SLIDE_SUFFIXES
+    try:
+        found = find_sources(data_path, slides=True)
+    except AdiosError:  # there are none, or their reader is missing
+        return False
+    return any(source.kind is Kind.SLIDE for source in found.sources)
 
 
 def _in_words(speed: ReadingSpeed) -> str:

@@ -130,9 +130,15 @@ def test_data_that_are_not_there_fail(tmp_path: Path) -> None:
     found = finding("data", data_path=tmp_path / "nowhere")
     assert (found.status, found.advice) == ("fail", "")
     assert "nowhere does not exist. Give a folder" in found.found
+    (tmp_path / "empty").mkdir()
+    assert finding("data", data_path=tmp_path / "empty").status == "fail"
+
+
+@pytest.mark.parametrize("name", ["slides", "slides/slide.svs"])
+def test_slides_without_an_index_are_in_order(name: str, tmp_path: Path) -> None:
     make_slide(tmp_path / "slides" / "slide.svs", stained(256, 320))
-    found = finding("data", data_path=tmp_path / "slides")
-    assert found.status == "fail"
+    found = finding("data", data_path=tmp_path / name)
+    assert found.status == "warn"
     assert "with --mpp for whole slides" in found.advice
 
 
