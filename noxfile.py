@@ -77,7 +77,7 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 def faults(session: nox.Session) -> None:
     """Fault tests with their full counts, and every case of the gradients; takes an hour."""
     install(session, "test", compiled=True)
-    session.run("pytest", "-m", "thorough", *session.posargs)
+    run_pytest(session, "-m", "thorough")
 
 
 @nox.session
@@ -95,21 +95,21 @@ def slurm(session: nox.Session) -> None:
         )
     install(session, "test", package=False, compiled=True)
     session.install(".[slurm]")
-    session.run("pytest", "-m", "slurm", "tests/slurm", *session.posargs)
+    run_pytest(session, "-m", "slurm", "tests/slurm")
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
     """Tests that need CUDA."""
     install(session, "test")
-    session.run("pytest", "-m", "gpu or multi_gpu", *session.posargs)
+    run_pytest(session, "-m", "gpu or multi_gpu")
 
 
 @nox.session
 def scale(session: nox.Session) -> None:
     """An index of 10^8 patches: opening, memory of workers, first batch (six gigabytes of disk)."""
     install(session, "test", compiled=True)
-    session.run("pytest", "-s", "-m", "scale", "tests/scale", *session.posargs)
+    run_pytest(session, "-s", "-m", "scale", "tests/scale")
 
 
 @nox.session

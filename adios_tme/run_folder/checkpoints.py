@@ -258,7 +258,7 @@ def _damage_of_saved_again(file: BinaryIO) -> str | None:
             if archive.comment:
                 return "its hash is damaged"
             first_bad = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
         return f"it is not a whole file of torch.save ({error})"
     return f"its part {first_bad} does not have the CRC that it carries" if first_bad else None
 

@@ -58,7 +58,10 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def kept_bytes(network: nn.Module, function: Callable[[], object]) -> int:
-    """Bytes that autograd keeps from a call for its backward pass, beside the network's weights."""
+    """Bytes that autograd keeps from a call for its backward pass, beside the network's weights.
+
+    The network is on the CPU, or on the meta device, where nothing is computed.
+    """
     alive: list[object] = [weight.untyped_storage() for weight in network.parameters()]
     weights = {id(storage) for storage in alive}
     sizes: dict[int, int] = {}

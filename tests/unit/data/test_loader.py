@@ -153,9 +153,7 @@ def test_images_outlive_their_slot(tmp_path: Path) -> None:
     assert torch.equal(kept, copy)
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="page faults of a worker are read from /proc, which Linux has"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are read from Linux's /proc")
 def test_workers_reuse_the_memory_of_the_image_before(real_data: Path) -> None:
     before = set(multiprocessing.active_children())
     index = build_index(real_data / "tiles")

@@ -11,9 +11,7 @@ from PIL import Image
 from adios_tme.trackers.mlflow import MlflowTracker
 from tests.unit.trackers.fakes import run_to_track
 
-mlflow: Any = pytest.importorskip(
-    "mlflow", reason="mlflow is heavy and is not installed; nox -s extras"
-)
+mlflow: Any = pytest.importorskip("mlflow", reason="mlflow is not installed; nox -s extras")
 
 #: Of the packages that it brings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

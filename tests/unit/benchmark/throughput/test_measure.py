@@ -24,6 +24,8 @@ from adios_tme.config.train import TrainConfig
 from tests.factories import TINY_SPEED, run_command, speed_settings, tiny_config
 
 CPU = torch.device("cpu")
+#: What is written there resets the high-water mark of memory.
+CLEAR_REFS = "/proc/self/clear_refs"
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +75,7 @@ def test_a_teacher_has_a_phase_of_its_own(tmp_path: Path) -> None:
     assert ended.count("frozen student forward") == 1
 
 
-@pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK),
-    reason="needs Linux's /proc/self/clear_refs, which resets the high-water mark",
-)
+@pytest.mark.skipif(not os.access(CLEAR_REFS, os.W_OK), reason=f"needs Linux's {CLEAR_REFS}")
 def test_the_high_water_of_memory_is_seen() -> None:
     memory = PeakMemory(CPU)
     torch.ones(2**24)  # 64 MiB, gone at once
