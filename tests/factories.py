@@ -123,7 +123,7 @@ TINY_SPEED: dict[str, Any] = {
     "arch": "vit_tiny",
     "embed_dim": 64,
     "num_heads": 1,
-    "depth": 4,
+    "depth": 2,
     "patch_size": 4,
     "img_size": 32,
     "batch_size": 4,

@@ -2,7 +2,7 @@
 
 The server imports and starts nothing else: it has one thread, and no state but modules. A process
 that it forks is as the command would be after its imports, with a working directory, environment,
-output and arguments of its own, and it ends as the interpreter does.
+output and arguments of its own. It ends as the interpreter does, but for taking all modules apart.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 #: The installed command.
@@ -203,7 +205,7 @@ def run_script(*words: str) -> None:
 
 
 def serve(descriptor: int) -> None:
-    """Fork a process for every order, and tell who has ended; returns in forked processes alone."""
+    """Fork a process for every order, and tell who has ended."""
     _load()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; meant for the processes alone
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -226,8 +228,7 @@ def serve(descriptor: int) -> None:
                 os.close(reading)
                 os.close(writing)
                 connection.close()
-                _become(order)
-                return
+                _end(_become(order))
             running.add(pid)
             connection.send({"started": pid})
     for pid in running:
@@ -260,8 +261,8 @@ def _next_order(connection: Connection) -> Order | None:
     return order
 
 
-def _become(order: Order) -> None:
-    """Make the forked process that of an order, and call what it says."""
+def _become(order: Order) -> int:
+    """Make the forked process that of an order, and call what it says; the exit code."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -273,8 +274,35 @@ def _become(order: Order) -> None:
         os.dup2(1, 2)
     else:
         _write_to(order.err, 2)
-    function, arguments = pickle.loads(order.call)
-    function(*arguments)
+    try:
+        function, arguments = pickle.loads(order.call)
+        function(*arguments)
+    except SystemExit as left:
+        return _exit_code(left)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _exit_code(left: SystemExit) -> int:
+    if left.code is None or isinstance(left.code, int):
+        return left.code or 0
+    print(left.code, file=sys.stderr)
+    return 1
+
+
+def _end(code: int) -> NoReturn:
+    """What the interpreter does at its end.
+
+    It would also take all modules apart, which copies each page that the fork shares: longer than
+    a small training run.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _write_to(path: str, descriptor: int) -> None:

@@ -108,8 +108,8 @@ def test_a_case_beside_its_baseline_and_an_earlier_measurement(tmp_path: Path) -
     assert again.against == again.step.over(case.step)
     assert again.against.flops == 1
     other = measure_throughput(speed_settings(against=saved, depth=3), lambda done, total: None)
-    assert other.cases[0].differs_from_earlier == {"model.depth": (4, 3)}
-    assert "the nearest had other settings: model.depth 4 before, 3 here." in printed(other)
+    assert other.cases[0].differs_from_earlier == {"model.depth": (2, 3)}
+    assert "the nearest had other settings: model.depth 2 before, 3 here." in printed(other)
     assert "vit_tiny, adios, 32 px, N 3, K 0, batch 4" in throughput_summary(second)
     assert len(list(throughput_tables(first))) == 2
 
