@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,14 @@ import pytest
 # Set before numpy and torch are loaded, whose BLAS asks once. Several tests share the cores, which
 # threads that wait for each other at every small product would use up.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# What is imported for the tests stays, and there is much to look through for garbage.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

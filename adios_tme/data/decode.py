@@ -156,10 +156,19 @@ def _turns(app1: bytes) -> bool:
         return b"Orientation" in app1
     exif = Image.Exif()
     try:
-        exif.load(app1)
+        with _no_warnings():
+            exif.load(app1)
+            return bool(exif.get(ORIENTATION, 1) != 1)
     except Exception:  # Pillow raises nearly anything; `orientation_of` ignores damaged facts alike
         return False
-    return bool(exif.get(ORIENTATION, 1) != 1)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """For Pillow's: what is odd and can be decoded is no damage."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _by_pillow(content: bytes, scaled_px: int | None = None) -> Pixels:
@@ -184,8 +193,7 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
         CorruptPatchError: If it is no image, is damaged, or is larger than the pixel limit.
     """
     what = "TIFF" if content.startswith(TIFF_SIGNATURES) else "image"
-    with _decoder_errors(what), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd and can be decoded is no damage
+    with _decoder_errors(what), _no_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             check_pixels(image.height, image.width)

@@ -7,6 +7,7 @@ serves patches, pictures and benchmark images.
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +154,16 @@ def test_every_orientation_of_a_jpeg(orientation: int, mode: str) -> None:
     np.testing.assert_array_equal(decode_image(content), turned(plain, orientation))
     scaled = decode_image(content, needed_px=4)
     assert (scaled.shape[0] < scaled.shape[1]) == (orientation < 5)
+
+
+def test_the_first_of_two_orientations_counts() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 40, 3), dtype=np.uint8))
+    plain = decode_image(saved(image, "JPEG"))
+    once = saved(image, "JPEG", exif=exif(6))
+    entry = struct.Struct(">HHL")  # tag, numbers of 16 bits, how many
+    twice = once.replace(entry.pack(0x0112, 3, 1), entry.pack(0x0112, 3, 2))
+    assert twice != once
+    np.testing.assert_array_equal(decode_image(twice), turned(plain, 6))
 
 
 def test_orientation_in_words_of_xmp_and_of_a_text_chunk() -> None:
