@@ -288,7 +288,7 @@ def _become(order: Order) -> int:
 def _exit_code(left: SystemExit) -> int:
     if left.code is None or isinstance(left.code, int):
         return left.code or 0
-    print(left.code, file=sys.stderr)
+    sys.stderr.write(f"{left.code}\n")
     return 1
 
 
