@@ -21,8 +21,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from adios_tme.config.base import cores_at_hand
 from adios_tme.config.commands.doctor import DoctorConfig
-from adios_tme.config.data import DataConfig, cores_at_hand
+from adios_tme.config.data import DataConfig
 from adios_tme.config.load import build
 from adios_tme.config.train import DEMO, TrainConfig
 from adios_tme.data.index import DatasetIndex

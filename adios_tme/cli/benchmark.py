@@ -16,7 +16,6 @@ from adios_tme.config.commands.loading import LoadingConfig
 from adios_tme.config.commands.probe import ProbeConfig
 from adios_tme.config.commands.segment import SegmentSpeedConfig
 from adios_tme.config.commands.throughput import ThroughputConfig
-from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import ConfigError
 from adios_tme.terminal import print_json, progress_bar, tell_left_out, terminal
 
@@ -54,7 +53,7 @@ def nuclei(config: NucleiConfig) -> None:
     console.print(summary(results))
     tell_left_out(from_json(results.left_out).lines())
     if config.profile:
-        console.print(cost_summary(results, config.num_workers or cores_at_hand()))
+        console.print(cost_summary(results, config.num_workers))
     console.print(f"Files: {config.output}/nuclei_benchmark.json, .csv, .png, .svg")
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.data import IndexConfig, cores_at_hand
+from adios_tme.config.data import IndexConfig
 from adios_tme.errors import ConfigError, DataError
 from adios_tme.files import check_output, writing
 from adios_tme.terminal import print_json, progress_bar, table, terminal
@@ -36,7 +36,7 @@ def index(config: IndexConfig) -> None:
     if config.contact_sheet is not None:
         _draw(config, report.index)
     if config.previews is not None:
-        _draw_slides(config.previews, config.num_workers or cores_at_hand(), report.index)
+        _draw_slides(config.previews, config.num_workers, report.index)
     if config.verify:
         results["verify"] = _verify(config, report.index)
     if config.json_output:
@@ -111,9 +111,8 @@ def _facts(config: IndexConfig, report: BuildReport) -> dict[str, Any]:
 def _stats(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
     from adios_tme.data.inspection import measure_index
 
-    workers = config.num_workers or cores_at_hand()
     with progress_bar("Measuring patches") as on_progress:
-        return measure_index(index, config.num_samples, workers, on_progress)
+        return measure_index(index, config.num_samples, config.num_workers, on_progress)
 
 
 def _draw(config: IndexConfig, index: DatasetIndex) -> None:
@@ -137,9 +136,8 @@ def _verify(config: IndexConfig, index: DatasetIndex) -> dict[str, Any]:
     from adios_tme.data.inspection import verify_index
     from adios_tme.data.members import printable
 
-    workers = config.num_workers or cores_at_hand()
     with progress_bar("Reading patches") as on_progress:
-        found = verify_index(index, workers, on_progress)
+        found = verify_index(index, config.num_workers, on_progress)
     return {
         "num_patches": found.num_patches,
         "num_bytes": found.num_bytes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from adios_tme.cli.options import settings_command
-from adios_tme.config.data import PatchSelection, cores_at_hand
+from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import TileConfig
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, writing
@@ -40,15 +40,14 @@ def tile(config: TileConfig) -> None:
     with writing(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
     check_output(config.out / RECORDS_NAME)
-    workers = config.num_workers or cores_at_hand()
     report = _find_tiles(config, config.out / SLIDES_INDEX)
     with writing(config.out), progress_bar("Cutting tiles") as on_progress:
-        cut = cut_slides(report.index, config, workers, on_progress)
+        cut = cut_slides(report.index, config, on_progress)
     if config.previews:
         from adios_tme.viz.slides import draw_previews
 
         with writing(config.out / PREVIEWS), progress_bar("Drawing slides") as on_progress:
-            draw_previews(report.index, config.out / PREVIEWS, workers, on_progress)
+            draw_previews(report.index, config.out / PREVIEWS, config.num_workers, on_progress)
     console = terminal()
     written = table(str(config.out), "Archives", "Kept", "Tiles", "Unreadable", "MiB")
     counts = (cut.num_archives, cut.num_kept, cut.num_tiles, cut.num_unreadable)

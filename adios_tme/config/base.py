@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -162,3 +163,8 @@ class Positional:
 
     Used as ``data_path: Annotated[Path, Positional()]``.
     """
+
+
+def cores_at_hand() -> int:
+    """Number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
@@ -19,6 +18,7 @@ from adios_tme.config.base import (
     Positional,
     Shapes,
     checked_pattern,
+    cores_at_hand,
     expand_user,
     is_changed,
 )
@@ -30,11 +30,6 @@ NAME_GROUPS = ("slide", "x", "y", "size", "mpp")
 AUGMENTATIONS = ("augment", "augment_colour", "augment_blur", "augment_crop")
 
 Channels = tuple[float, float, float]
-
-
-def cores_at_hand() -> int:
-    """Number of cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PatchSelection(Config):
@@ -263,8 +258,8 @@ class IndexConfig(Config):
     verify: bool = False
     """Read and decode every patch, list what is damaged, and leave with exit code 1 if any is."""
 
-    num_workers: int | None = Field(default=None, ge=1)
-    """Processes that scan, measure and verify; absent: the cores at hand."""
+    num_workers: int = Field(default_factory=cores_at_hand, ge=1)
+    """Processes that scan, measure and verify; default: the cores at hand."""
 
     json_output: Annotated[bool, Flag("json")] = False
     """Print what was found as JSON instead of tables."""

@@ -7,7 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, MayBePath, Positional, expand_user, is_changed
+from adios_tme.config.base import (
+    Config,
+    MayBePath,
+    Positional,
+    cores_at_hand,
+    expand_user,
+    is_changed,
+)
 
 #: Microns per pixel that a slide can have; anything else is a unit mistaken for another.
 LEAST_MPP, MOST_MPP = 0.05, 20.0
@@ -131,8 +138,8 @@ class TileConfig(Config):
     dry_run: bool = False
     """Count tiles, and estimate bytes from a sample of them; write nothing."""
 
-    num_workers: int | None = Field(default=None, ge=1)
-    """Processes; absent: the cores at hand."""
+    num_workers: int = Field(default_factory=cores_at_hand, ge=1)
+    """Processes; default: the cores at hand."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

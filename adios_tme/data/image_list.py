@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from adios_tme.config.data import PatchSelection, cores_at_hand
+from adios_tme.config.base import cores_at_hand
+from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiles, tiling_of
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import Pixels

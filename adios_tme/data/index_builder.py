@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adios_tme.config.data import DataConfig, DataRoot, PatchSelection, cores_at_hand
+from adios_tme.config.base import cores_at_hand
+from adios_tme.config.data import DataConfig, DataRoot, PatchSelection
 from adios_tme.config.slides import SlideTiling
 from adios_tme.data.build_report import BuildReport, report_on
 from adios_tme.data.decode import TIFF_SUFFIXES

@@ -28,8 +28,8 @@ from adios_tme.benchmark.interleave import (
     wall,
     whole,
 )
+from adios_tme.config.base import cores_at_hand
 from adios_tme.config.commands.embed import EmbedSpeedConfig
-from adios_tme.config.data import cores_at_hand
 from adios_tme.config.slides import tiling_of
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.index import INDEX_NAME, DatasetIndex

@@ -39,7 +39,6 @@ from adios_tme.benchmark.nuclei.scorer import Scorer, scoring_pool
 from adios_tme.benchmark.nuclei.verdict import course_of, differences
 from adios_tme.benchmark.results_file import ResultsFile
 from adios_tme.config.commands.benchmark import NucleiConfig
-from adios_tme.config.data import cores_at_hand
 from adios_tme.errors import ConfigError
 from adios_tme.inference.clean import LEAST_MEAN, MASK_WEIGHT, USUAL_SCALE, Cleaning
 from adios_tme.inference.sliding_window import MaskPredictor, Predict
@@ -97,9 +96,8 @@ def score_run(
     before = read_finished(config.output / RESULTS_NAME, protocol)
     baselines, done = before.baselines, before.checkpoints
     beside: dict[tuple[int, str], Differences] = {}
-    num_workers = config.num_workers or cores_at_hand()
-    with scoring_pool(num_workers) as pool:
-        scorer = Scorer(images, calibration, config.seed, pool, num_workers)
+    with scoring_pool(config.num_workers) as pool:
+        scorer = Scorer(images, calibration, config.seed, pool, config.num_workers)
 
         def found() -> Results:
             seen_now = scorer.cost.num_images > 0

@@ -21,8 +21,8 @@ from adios_tme.benchmark.segment.bench import Bench
 from adios_tme.benchmark.segment.memory import peak_memory
 from adios_tme.benchmark.segment.results import SegmentRatios, SegmentResult
 from adios_tme.benchmark.segment.stages import stage_seconds
+from adios_tme.config.base import cores_at_hand
 from adios_tme.config.commands.segment import SegmentSpeedConfig
-from adios_tme.config.data import cores_at_hand
 from adios_tme.distributed.world import choose_device
 from adios_tme.environment import describe_machine
 

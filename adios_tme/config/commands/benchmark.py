@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional
+from adios_tme.config.base import Config, Flag, Positional, cores_at_hand
 
 
 class NucleiConfig(Config):
@@ -53,8 +53,8 @@ class NucleiConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Seed of the calibration part, the k-means and the bootstrap."""
 
-    num_workers: int | None = Field(default=None, ge=1)
-    """Processes that score; absent: the cores at hand."""
+    num_workers: int = Field(default_factory=cores_at_hand, ge=1)
+    """Processes that score; default: the cores at hand."""
 
     profile: bool = False
     """Print where the time and the memory went."""

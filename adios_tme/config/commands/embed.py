@@ -8,8 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, MayBePath, Positional, expand_user
-from adios_tme.config.data import PatchSelection, cores_at_hand
+from adios_tme.config.base import (
+    Config,
+    Flag,
+    MayBePath,
+    Positional,
+    cores_at_hand,
+    expand_user,
+)
+from adios_tme.config.data import PatchSelection
 from adios_tme.config.launch import ClusterConfig, LaunchConfig
 from adios_tme.config.model import TIMM
 from adios_tme.config.slides import SlideReading, SlideTiling, check_overlap, tiling_of

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, is_changed
-from adios_tme.config.data import PatchSelection, cores_at_hand
+from adios_tme.config.base import Config, Flag, Positional, cores_at_hand, is_changed
+from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import SlideTiling, check_overlap
 
 

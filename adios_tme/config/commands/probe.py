@@ -7,9 +7,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from adios_tme.config.base import Config, Flag, Positional, checked_pattern, is_changed
+from adios_tme.config.base import (
+    Config,
+    Flag,
+    Positional,
+    checked_pattern,
+    cores_at_hand,
+    is_changed,
+)
 from adios_tme.config.commands.embed import Pool
-from adios_tme.config.data import cores_at_hand
 from adios_tme.config.model import TIMM
 from adios_tme.config.slides import SlideTiles
 

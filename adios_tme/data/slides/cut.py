@@ -88,15 +88,12 @@ def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def cut_slides(
-    index: DatasetIndex, config: TileConfig, num_workers: int, on_progress: Progress | None = None
-) -> Cut:
+def cut_slides(index: DatasetIndex, config: TileConfig, on_progress: Progress | None = None) -> Cut:
     """Cut the slides of an index to archives; those that are there and still right are kept.
 
     Args:
         index: Tiles of slides.
-        config: Where to, and in which format.
-        num_workers: Processes.
+        config: Where to, in which format, and with how many processes.
         on_progress: Called with the tiles done and their number.
 
     Raises:
@@ -113,8 +110,8 @@ def cut_slides(
     ]
     cut.num_kept = len(records)
     done = sum(_count(index, number) for number in records)
-    with process_pool(num_workers, f"{index.root}: cutting slides") as pool:
-        chunks = in_order(pool, _cut, _chunks_of(index, todo, config), num_workers)
+    with process_pool(config.num_workers, f"{index.root}: cutting slides") as pool:
+        chunks = in_order(pool, _cut, _chunks_of(index, todo, config), config.num_workers)
         for number in todo:
             own = itertools.islice(chunks, -(-_count(index, number) // CHUNK))
             try:

@@ -38,13 +38,15 @@ def folder(tmp_path: Path, pixels: Pixels) -> Path:
 
 def cut(folder: Path, out: Path, **settings: Any) -> tuple[Cut, DatasetIndex]:
     tiling = SlideTiling(mpp=0.25, tissue="none", **settings.pop("tiling", {}))
-    config = TileConfig(slides_path=folder, out=out, slides=tiling, patch_size_px=SIDE, **settings)
+    config = TileConfig(
+        slides_path=folder, out=out, slides=tiling, patch_size_px=SIDE, num_workers=1, **settings
+    )
     out.mkdir(exist_ok=True)
     selection = PatchSelection(patch_size_px=SIDE)
     index = index_archives(
         folder, selection, out / "slides_dataset_index.safetensors", tiling=tiling
     ).index
-    return cut_slides(index, config, num_workers=1), index
+    return cut_slides(index, config), index
 
 
 def records(out: Path) -> list[dict[str, Any]]:
@@ -137,8 +139,10 @@ def test_a_slide_that_changes_meanwhile_leaves_no_archive(
     (out / "a.zip").unlink()
     make_slide(folder / "a.tif", pixels[:, :128])
     tiling = SlideTiling(mpp=0.25, tissue="none")
-    config = TileConfig(slides_path=folder, out=out, slides=tiling, patch_size_px=SIDE)
-    done = cut_slides(index, config, num_workers=1)
+    config = TileConfig(
+        slides_path=folder, out=out, slides=tiling, patch_size_px=SIDE, num_workers=1
+    )
+    done = cut_slides(index, config)
     assert done.faults == [
         "a.tif: 20 of 20 tiles cannot be read (first: slide has changed since it was indexed). "
         "Copy or export the slide again, and run adios-tme tile again."
