@@ -45,13 +45,25 @@ class Diagnostics(EmbeddingDiagnostics):
 
 @torch.no_grad()
 def measure_diagnostics(
-    run: Run, images_BCHW: Tensor, masks_BNHW: Tensor, now: Schedule
+    run: Run,
+    images_BCHW: Tensor,
+    masks_BNHW: Tensor,
+    now: Schedule,
+    clean_BCHW: Tensor | None = None,
 ) -> Diagnostics:
     """Look at the masks of a batch; costs two forward passes of the student, moves no weight.
 
     A collective: embeddings are gathered from every rank.
+
+    Args:
+        run: The run.
+        images_BCHW: Images, which are masked.
+        masks_BNHW: Their masks.
+        now: Settings of the step.
+        clean_BCHW: What masked views are compared with; absent: the images themselves.
     """
-    clean, learned, elsewhere = _embed(run, images_BCHW, masks_BNHW)
+    clean_BCHW = images_BCHW if clean_BCHW is None else clean_BCHW
+    clean, learned, elsewhere = _embed(run, images_BCHW, clean_BCHW, masks_BNHW)
     hard, easy = (run.objective.loss(clean, each, now).mean() for each in (learned, elsewhere))
     area_BN = masks_BNHW.mean(dim=(2, 3))
     num_masks = masks_BNHW.shape[1]
@@ -83,8 +95,10 @@ def _largest_overlap(masks_BNHW: Tensor) -> Tensor:
     return torch.stack(pairs).amax()
 
 
-def _embed(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (B, ...) of images and (N, B, ...) of views by their masks and misplaced ones."""
+def _embed(
+    run: Run, images_BCHW: Tensor, clean_BCHW: Tensor, masks_BNHW: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (B, ...) of clean views, and (N, B, ...) by the masks and by misplaced ones."""
     student, device, num_masks = run.bare_student, images_BCHW.device, masks_BNHW.shape[1]
     # A stream of its own, so that looking does not change what the run draws next.
     generator = torch.Generator(device).manual_seed(run.config.run.seed + run.iteration)
@@ -96,7 +110,7 @@ def _embed(run: Run, images_BCHW: Tensor, masks_BNHW: Tensor) -> tuple[Tensor, T
     student.eval()
     try:
         with run.autocast():
-            embeddings = run.objective.embed(student, [images_BCHW, *views])
+            embeddings = run.objective.embed(student, [clean_BCHW, *views])
     finally:
         student.train()
     views = embeddings.unflatten(0, (-1, len(images_BCHW)))

@@ -81,8 +81,8 @@ class Recorder:
         eval_is_due = self._eval_is_due()
         scores = evaluate_masks(run, self._evaluate) if eval_is_due else {}
         if self._is_due(self._settings.log_freq) or eval_is_due or run.iteration == 1:
-            images_BCHW = passes[-1].images
-            diagnostics = measure_diagnostics(run, images_BCHW, report.masks, now)
+            images, clean = passes[-1].images, passes[-1].clean
+            diagnostics = measure_diagnostics(run, images, report.masks, now, clean)
             line = self._metrics.line(report, diagnostics, now, self._feed.corrupt.num_corrupt)
             self._tell(line | scores, now)
         if self._examples is not None and self._is_due(self._settings.viz_freq):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from skimage.color import rgb2hed
 
 from adios_tme.distributed.world import World
@@ -88,6 +89,23 @@ def test_sharp_and_undecided_masks_are_told_apart(tmp_path: Path) -> None:
     # Masks that are the same everywhere lie nowhere in particular.
     assert undecided.adversarial_gap.item() == pytest.approx(0.0, abs=1e-5)
     assert abs(decided.adversarial_gap.item()) > 1e-4
+
+
+def test_masked_views_are_compared_with_the_other_view(tmp_path: Path) -> None:
+    run = Run.build(tiny_config(tmp_path, tmp_path), WORLD)
+    images, other = torch.randn(2, 4, 3, 32, 32)
+    nothing = torch.zeros(4, 3, 32, 32)  # so that a masked view is the image
+
+    def alignment(clean: torch.Tensor | None) -> float:
+        now = run.schedule()
+        return measure_diagnostics(run, images, nothing, now, clean).alignment.item()
+
+    with torch.no_grad():
+        embedded = [F.normalize(run.bare_student.eval()(view), dim=1) for view in (images, other)]
+    apart = (embedded[0] - embedded[1]).square().sum(dim=1).mean().item()
+    assert apart > 1e-3
+    assert alignment(other) == pytest.approx(apart, rel=1e-4)
+    assert alignment(images) == alignment(None) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_channel_of_the_nuclei_is_told_by_the_haematoxylin(tmp_path: Path) -> None:

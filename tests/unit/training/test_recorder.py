@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from adios_tme.optim.schedule import Schedule
 from adios_tme.training import recorder
 from adios_tme.training.loop import run_training
+from adios_tme.training.mask_diagnostics import Diagnostics, measure_diagnostics
 from adios_tme.training.metrics import duration
+from adios_tme.training.state import Run
 from tests.factories import make_dataset, tiny_config
 
+TWO_VIEWS = {"views": "two", "augment": "geometric"}
 
-def log_of(folder: Path, **flags: int) -> str:
+
+def log_of(folder: Path, **flags: Any) -> str:
     """The log of a run of four iterations, an entry a line."""
     make_dataset(folder / "data")
     run_training(tiny_config(folder / "data", folder / "run", **flags))
@@ -31,6 +39,23 @@ def test_every_line_tells_the_time_that_is_left(tmp_path: Path) -> None:
     left = re.findall(r"(\d)/4 .* (\d+ s) left", log_of(tmp_path))
     assert [iteration for iteration, _ in left] == ["1", "2", "3", "4"]
     assert left[-1][1] == "0 s"
+
+
+@pytest.mark.parametrize(("flags", "is_same"), [({}, True), (TWO_VIEWS, False)])
+def test_diagnostics_see_both_views(
+    flags: dict[str, Any], is_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def measured(
+        run: Run, images: Tensor, masks: Tensor, now: Schedule, clean: Tensor
+    ) -> Diagnostics:
+        seen.append(torch.equal(images, clean))
+        return measure_diagnostics(run, images, masks, now, clean)
+
+    monkeypatch.setattr(recorder, "measure_diagnostics", measured)
+    log_of(tmp_path, **flags)
+    assert seen == [is_same] * 4
 
 
 def test_a_run_of_days_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
