@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,26 @@ def tiff(values: NDArray[Any], **options: Any) -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, values, **{"photometric": "minisblack", **options})
     return stream.getvalue()
+
+
+def with_second(content: bytes, tags: Sequence[int], number: int) -> bytes:
+    """A little-endian TIFF with another number for the second of its strips or tiles."""
+    changed = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        for found in (file.pages.first.tags[tag] for tag in tags):
+            size = found.valuebytecount // found.count
+            at = found.valueoffset + size
+            changed[at : at + size] = number.to_bytes(size, "little")
+    return bytes(changed)
+
+
+def half_as_many(content: bytes, tag: int) -> bytes:
+    """A little-endian TIFF that states half of the numbers of a tag."""
+    changed = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        found = file.pages.first.tags[tag]
+    struct.pack_into("<L", changed, found.offset + 4, found.count // 2)
+    return bytes(changed)
 
 
 def laid_out(values: NDArray[Any], layout: Layout, **options: Any) -> bytes:

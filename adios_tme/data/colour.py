@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adios_tme.data.corrupt import CorruptPatchError
+from adios_tme.data.tiff_parts import check_parts
 
 Pixels = NDArray[np.uint8]
 
@@ -55,13 +56,14 @@ def samples_of(image: Image.Image, content: bytes) -> Samples:
     """The numbers of an image (or the page at which it stands), from the header of its file.
 
     Raises:
-        CorruptPatchError: If Pillow would read them wrongly without a word.
+        CorruptPatchError: If Pillow would read them wrongly without a word, or not all.
     """
     if image.format == "PNG":
         return Samples(bits=content[_PNG_DEPTH_AT])
     if image.format != "TIFF":
         return Samples()
     tags = image.tag_v2  # type: ignore[attr-defined]
+    check_parts(tags)
     bits = max(_several(tags.get(_BITS, 1)))
     if 0 in _several(tags.get(_EXTRA, ())):
         raise CorruptPatchError("a TIFF with a channel of unknown meaning beside its colours")

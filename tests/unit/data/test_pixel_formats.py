@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import decode_image
 from tests.hostile import OME_PLANES, turned
-from tests.tiffs import PLAIN, Layout, laid_out, layouts
+from tests.tiffs import PLAIN, Layout, half_as_many, laid_out, layouts, tiff, with_second
 
 SHAPE = (9, 14)
 Array = NDArray[Any]
@@ -181,6 +181,27 @@ def test_damaged_facts_are_no_damaged_pixels(kind: str) -> None:
     image, _ = with_pillow("RGB", 2)
     content = saved(image, kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03")
     assert decode_image(content).shape == (*SHAPE, 3)
+
+
+@pytest.mark.parametrize("packing", [None, "zlib"])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_parts_of_a_tiff_that_are_missing_are_told(
+    tile: tuple[int, int] | None, planar: bool, packing: str | None
+) -> None:
+    rgb = drawn(64, 64, 3)
+    parts: dict[str, Any] = {"rowsperstrip": 16} if tile is None else {"tile": tile}
+    order = {"planarconfig": "separate" if planar else "contig", "compression": packing}
+    values = np.moveaxis(rgb, 2, 0) if planar else rgb
+    content = tiff(values, photometric="rgb", **order, **parts)
+    np.testing.assert_array_equal(decode_image(content), rgb)
+    places = 273 if tile is None else 324
+    needed = (4 if tile is None else 16) * (3 if planar else 1)
+    with pytest.raises(CorruptPatchError, match=f"a TIFF that lacks 1 of its {needed} parts"):
+        decode_image(with_second(content, [places], 0))
+    half = needed // 2
+    with pytest.raises(CorruptPatchError, match=f"a TIFF that lacks {half} of its {needed} parts"):
+        decode_image(half_as_many(content, places))
 
 
 def test_a_colour_profile_changes_no_pixel() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +25,7 @@ from adios_tme.benchmark.nuclei.label_map import VOID, instance_ids, read_label_
 from adios_tme.benchmark.nuclei.pixel_scores import score_image, score_pixels
 from adios_tme.errors import DataError
 from tests.hostile import tiff_with, turned
-from tests.tiffs import PLAIN, Layout, laid_out, layouts, tiff
+from tests.tiffs import PLAIN, Layout, half_as_many, laid_out, layouts, tiff, with_second
 
 SHAPE = (9, 14)
 Array = NDArray[Any]
@@ -36,6 +37,10 @@ def ids(seed: int = 0, highest: int = 300) -> Array:
     values = rng.integers(1, highest, SHAPE) * rng.integers(0, 2, SHAPE)
     values.flat[0] = highest
     return values
+
+
+#: Every pixel one of many nuclei.
+DRAWN = np.arange(1, 64 * 64 + 1, dtype=np.uint16).reshape(64, 64)
 
 
 def save(path: Path, values: Array, **options: Any) -> Path:
@@ -176,6 +181,45 @@ def test_damage_is_told_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: .*Write instance ids"):
         read_label_map(tmp_path / "a.tif")
+
+
+#: In four strips or sixteen tiles; with the tags of their places and of their lengths.
+IN_PARTS = {
+    "strips": (tiff(DRAWN, rowsperstrip=16), 273, 279),
+    "packed strips": (tiff(DRAWN, rowsperstrip=16, compression="zlib"), 273, 279),
+    "tiles": (tiff(DRAWN, tile=(16, 16)), 324, 325),
+}
+
+
+@pytest.mark.parametrize(("content", "places", "lengths"), IN_PARTS.values(), ids=IN_PARTS)
+def test_parts_that_are_missing_are_no_background(
+    content: bytes,
+    places: int,
+    lengths: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "a.tif"
+
+    def read(changed: bytes) -> Array:
+        path.write_bytes(changed)
+        labels: Array = read_label_map(path)
+        return labels
+
+    for nowhere in (with_second(content, [places], 0), half_as_many(content, places)):
+        with pytest.raises(DataError, match=r"a\.tif: a TIFF that lacks \d of its (4|16) parts"):
+            read(nowhere)
+    for changed in (
+        half_as_many(content, lengths),
+        with_second(content, [lengths], 0),
+        with_second(content, [lengths], 9),
+        content[:-40],
+    ):
+        with suppress(DataError):
+            np.testing.assert_array_equal(read(changed), DRAWN)
+    left_out = read(with_second(content, [places, lengths], 0))  # as GDAL writes what is empty
+    assert 0 < (left_out != DRAWN).sum() == (DRAWN[left_out != DRAWN] > 0).sum()
+    assert "tifffile" not in capfd.readouterr().err
 
 
 @pytest.mark.timeout(20)
