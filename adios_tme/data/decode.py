@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _PNG_START = struct.Struct(">8sL4sLLBBBBB")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK = struct.Struct(">L4s")
+_PNG_END = b"IEND"
+#: Bit in the first letter of a chunk's kind, of those that pixels do not depend on.
+_ANCILLARY = 0x20
 _EIGHT_BIT_RGB = (8, 2)
 #: Transparency, orientation, animation: chunks of a PNG that need more than its pixels.
 _TELLING_CHUNKS = (b"tRNS", b"eXIf", b"acTL")
@@ -118,16 +122,33 @@ def _plain_png_size(content: bytes) -> tuple[int, int] | None:
     _, _, _, width, height, depth, colour, _, _, interlace = _PNG_START.unpack_from(content)
     if (depth, colour) != _EIGHT_BIT_RGB or interlace:
         return None
-    at = len(_PNG_SIGNATURE)
-    while at + _PNG_CHUNK.size <= len(content):
-        length, kind = _PNG_CHUNK.unpack_from(content, at)
-        at += _PNG_CHUNK.size
+    for kind, at, _ in _png_chunks(content):
         if kind in _TELLING_CHUNKS:
             return None
         if kind in _TEXT_CHUNKS and content.startswith(_ORIENTED_TEXTS, at):
             return None
-        at += length + 4
     return height, width
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first byte and length of every chunk of a PNG."""
+    kind, at = b"", len(_PNG_SIGNATURE)
+    while at + _PNG_CHUNK.size <= len(content) and kind != _PNG_END:
+        length, kind = _PNG_CHUNK.unpack_from(content, at)
+        at += _PNG_CHUNK.size
+        yield kind, at, length
+        at += length + 4
+
+
+def _check_png(content: bytes) -> None:
+    """Refuse a PNG by its checksums, which Pillow does not look at where the pixels are."""
+    whole = memoryview(content)
+    for kind, at, length in _png_chunks(content):
+        stored = content[at + length : at + length + 4]
+        if kind[0] & _ANCILLARY or len(stored) < 4:  # what is cut off, Pillow misses by itself
+            continue
+        if zlib.crc32(whole[at - 4 : at + length]) != int.from_bytes(stored):
+            raise CorruptPatchError(f"not a whole PNG (wrong CRC of {kind.decode('latin-1')})")
 
 
 def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
@@ -193,6 +214,8 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
         CorruptPatchError: If it is no image, is damaged, or is larger than the pixel limit.
     """
     what = "TIFF" if content.startswith(TIFF_SIGNATURES) else "image"
+    if content.startswith(_PNG_SIGNATURE):
+        _check_png(content)
     with _decoder_errors(what), _no_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
