@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adios_tme.benchmark.probe.samples import Samples
+from adios_tme.data.csv_rows import csv_rows
 from adios_tme.errors import ConfigError, DataError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -135,18 +136,18 @@ def _read_labels(path: Path) -> Labels:
     """Labels by slide; those of a file without the column stand under the empty name."""
     labels: Labels = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or ())
-            if "label" not in columns or len(columns & {"x", "y"}) == 1:
-                raise DataError(f"{path}: lacks a column. Give the columns {_COLUMNS}.")
-            for line in reader:
-                place = (int(line["x"]), int(line["y"])) if "x" in columns else None
-                if not line["label"]:
-                    raise DataError(
-                        f"{path}: line {reader.line_num} has no label. Write one, or drop the line."
-                    )
-                labels.setdefault(line.get("slide") or "", []).append((place, line["label"]))
+        reader = csv_rows(path)
+        columns = list(reader.fieldnames or ())
+        if "label" not in columns or ("x" in columns) is not ("y" in columns):
+            found = ", ".join(columns) or "no columns"
+            raise DataError(f"{path}: has {found}. Give the columns {_COLUMNS}.")
+        for line in reader:
+            place = (_whole(line["x"]), _whole(line["y"])) if "x" in columns else None
+            if not line["label"]:
+                raise DataError(
+                    f"{path}: line {reader.line_num} has no label. Write one, or drop the line."
+                )
+            labels.setdefault(line.get("slide") or "", []).append((place, line["label"]))
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Give --labels a CSV file."
@@ -154,6 +155,14 @@ def _read_labels(path: Path) -> Labels:
     except (ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is no CSV of labels ({error}). Columns: {_COLUMNS}.") from error
     return labels
+
+
+def _whole(pixels: str) -> int:
+    """A coordinate, also as tables of floating-point numbers have it, such as 448.0."""
+    number = float(pixels)
+    if not number.is_integer():
+        raise ValueError(f"{pixels} is no whole number of pixels")
+    return int(number)
 
 
 def _read_slide(path: Path) -> _Slide:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adios_tme.config.slides import LEAST_MPP, MOST_MPP
+from adios_tme.data.csv_rows import csv_rows
 from adios_tme.errors import ConfigError, DataError
 
 #: Width and height of a pixel that differ by more are told.
@@ -113,8 +114,7 @@ def read_mpp_csv(path: Path | None) -> dict[str, float]:
 def _read(path: Path, size: int, mtime: int) -> dict[str, float]:
     """Read a table once for all slides of a process, as long as it stays what it is."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv_rows(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, error) from error
     if not rows or not {"wsi", "mpp"} <= rows[0].keys():
@@ -123,7 +123,7 @@ def _read(path: Path, size: int, mtime: int) -> dict[str, float]:
         )
     stated = {}
     for number, row in enumerate(rows, start=2):
-        mpp = _number(row["mpp"])
+        mpp = _number((row["mpp"] or "").replace(",", "."))
         if not LEAST_MPP <= mpp <= MOST_MPP:
             raise ConfigError(
                 f"mpp_csv: {row['mpp']!r} is not a plausible number of microns per pixel "

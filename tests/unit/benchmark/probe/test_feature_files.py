@@ -67,6 +67,22 @@ def test_labels_in_the_order_of_one_file(features: Path, tmp_path: Path) -> None
     assert found.items[1].tolist() == [3, 5]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide,x,y,label\ns1,224,0,a;b\n",
+        "\ufeffslide;x;y;label\r\ns1;224;0;a;\r\n",
+        "slide\tx\ty\tlabel\ns1\t224\t0\ta\n",
+        "slide,x,y,label\ns1,224.0,0.0,a\n",
+    ],
+)
+def test_labels_as_spreadsheets_save_them(text: str, features: Path, tmp_path: Path) -> None:
+    plain = read_features(features, labels(tmp_path, "slide,x,y,label\ns1,224,0,a\n"))
+    found = read_features(features, labels(tmp_path, text))
+    assert found.names == plain.names
+    assert found.labels in (("a",), ("a;b",))
+
+
 def test_other_labels_have_other_facts(features: Path, tmp_path: Path) -> None:
     digests = {
         read_features(features, labels(tmp_path, f"slide,label\ns1,{name}\n")).facts["files"]
@@ -78,11 +94,13 @@ def test_other_labels_have_other_facts(features: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide\ns1\n", r"labels\.csv: lacks a column\. Give the columns label, slide"),
-        ("slide,x,label\ns1,1,a\n", r"lacks a column"),
+        ("slide\ns1\n", r"labels\.csv: has slide\. Give the columns label, slide"),
+        ("slide,x,label\ns1,1,a\n", r"has slide, x, label\. Give the columns"),
+        ("", r"has no columns\. Give the columns"),
         ("slide,label\ns1,\n", r"line 2 has no label"),
-        ("slide,x,y,label\ns1,one,0,a\n", r"is no CSV of labels \(invalid literal"),
+        ("slide,x,y,label\ns1,one,0,a\n", r"is no CSV of labels \(could not convert"),
         ("slide,label\ns9,a\n", r"names none of the slides in .*features \(such as s1\)"),
+        ("slide,x,y,label\ns1,0.5,0,a\n", r"0\.5 is no whole number of pixels"),
         ("slide,x,y,label\ns1,5,0,a\n", r"s1\.h5: has no feature at \(5, 0\)"),
         ("slide,x,y,label\ns1,0,0,a\ns1,0,0,b\n", r"s1\.h5: a place has two labels"),
         ("slide,label\ns1,a\ns1,b\ns1,a\n", r"s1\.h5: has 2 features and 3 labels without"),

@@ -34,9 +34,13 @@ def test_pixels_that_are_not_square_are_noticed(down: str, is_uneven: bool) -> N
     assert scale_of("a.svs", stated, {}).is_uneven is is_uneven
 
 
-def test_the_table_wins_over_the_slide(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["wsi,mpp\nb.svs,0.23\nslides/a,0.46\n", "\ufeffwsi;mpp\r\nb.svs;0,23\r\nslides/a;0,46\r\n"],
+)
+def test_the_table_wins_over_the_slide(text: str, tmp_path: Path) -> None:
     table = tmp_path / "mpp.csv"
-    table.write_text("wsi,mpp\nb.svs,0.23\nslides/a,0.46\n")
+    table.write_text(text)
     stated = read_mpp_csv(table)
     for name, mpp in (("a.svs", 0.46), ("b.svs", 0.23), ("c.svs", 0.25)):
         assert scale_of(name, {"openslide.mpp-x": "0.25"}, stated).mpp == mpp
