@@ -37,6 +37,7 @@ from adios_tme.distributed.world import World, choose_device
 from adios_tme.errors import AdiosError
 from adios_tme.models.attention import Backend, Packing, attention
 from adios_tme.models.layers import Normalise
+from adios_tme.terminal import command
 from adios_tme.training.state import Run
 from adios_tme.training.step import train_step
 from adios_tme.version import __version__
@@ -244,15 +245,16 @@ def _data(config: DoctorConfig) -> Finding:
     advice = []
     if speed.num_changed:
         found += f"; {speed.num_changed} of {speed.num_asked} have changed since they were indexed"
-        advice.append(f"Run adios-tme index {config.data_path}; training does it, too.")
+        advice.append(f"Run {command('index', config.data_path)}; training does it, too.")
     if speed.num_corrupt:
         found += f"; {speed.num_corrupt} of {speed.num_asked} are corrupt"
-        advice.append(f"Run adios-tme index {config.data_path} --verify to list them all.")
+        advice.append(f"Run {command('index', config.data_path, '--verify')} to list them all.")
     return _enough(not advice, "data", found, " ".join(advice))
 
 
 def _data_without_index(data_path: Path) -> Finding:
-    advice = f"Run adios-tme index {data_path}, with --mpp for whole slides; training does it, too."
+    indexed = command("index", data_path)
+    advice = f"Run {indexed}, with --mpp for whole slides; training does it, too."
     try:
         speed = reading_speed_of_first(data_path, NUM_READ)
     except AdiosError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ def terminal(*, stderr: bool = False) -> Console:
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def command(*words: object) -> str:
+    """The line of a command of this package that a shell takes as it stands, whatever the paths."""
+    return shlex.join(["adios-tme", *map(str, words)])
 
 
 def print_json(values: object) -> None:

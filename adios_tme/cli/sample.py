@@ -7,7 +7,7 @@ import typer
 from adios_tme.cli.options import settings_command
 from adios_tme.config.commands.sample import SampleConfig
 from adios_tme.files import writing
-from adios_tme.terminal import progress_bar, terminal
+from adios_tme.terminal import command, progress_bar, terminal
 
 sample_app = typer.Typer()
 
@@ -31,9 +31,9 @@ def sample(config: SampleConfig) -> None:
             on_progress=on_progress,
         )
     console = terminal()
-    size = "" if config.size_px == 448 else f" --patch-size-px {config.size_px}"
-    console.print(f"Train on it: adios-tme train --data-path {paths.patches}{size}")
-    console.print(f"Score masks: adios-tme benchmark nuclei RUN --labels {paths.nuclei}")
+    size = () if config.size_px == 448 else ("--patch-size-px", config.size_px)
+    console.print(f"Train on it: {command('train', '--data-path', paths.patches, *size)}")
+    console.print(f"Score masks: {command('benchmark', 'nuclei', 'RUN', '--labels', paths.nuclei)}")
 
 
 def _slide(config: SampleConfig) -> None:
@@ -46,4 +46,5 @@ def _slide(config: SampleConfig) -> None:
         table = write_slide(path, config.slide_size_px, config.seed, on_progress)
     console = terminal()
     console.print(f"True nuclei: {table}")
-    console.print(f"Train on it: adios-tme train --data-path {path.parent} --mpp 0.25")
+    words = ("train", "--data-path", path.parent, "--mpp", 0.25)
+    console.print(f"Train on it: {command(*words)}")

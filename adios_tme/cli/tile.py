@@ -13,7 +13,7 @@ from adios_tme.config.data import PatchSelection
 from adios_tme.config.slides import TileConfig
 from adios_tme.errors import DataError
 from adios_tme.files import check_output, writing
-from adios_tme.terminal import progress_bar, table, terminal
+from adios_tme.terminal import command, progress_bar, table, terminal
 
 if TYPE_CHECKING:
     from adios_tme.data.build_report import BuildReport
@@ -56,8 +56,8 @@ def tile(config: TileConfig) -> None:
     _tell(report, cut.faults)
     if not cut.num_tiles:
         raise DataError(f"{config.slides_path}: no slide could be cut. {' '.join(cut.faults)}")
-    size = "" if config.patch_size_px == 448 else f" --patch-size-px {config.patch_size_px}"
-    console.print(f"Train on them: adios-tme train --data-path {config.out}{size}")
+    size = () if config.patch_size_px == 448 else ("--patch-size-px", config.patch_size_px)
+    console.print(f"Train on them: {command('train', '--data-path', config.out, *size)}")
 
 
 def _find_tiles(config: TileConfig, output: Path) -> BuildReport:

@@ -9,7 +9,7 @@ import typer
 from adios_tme.cli.options import settings_command
 from adios_tme.config.train import TrainConfig
 from adios_tme.run_folder.layout import REPORT
-from adios_tme.terminal import terminal
+from adios_tme.terminal import command, terminal
 from adios_tme.trackers.build import check_packages
 
 train_app = typer.Typer()
@@ -41,4 +41,5 @@ def train(config: TrainConfig) -> None:
     report = folder / REPORT
     if config.run.report and report.is_file():
         console.print(f"Report: {report}")
-    console.print(f"Curves: adios-tme viz curves {folder} --output {folder}/curves.png")
+    curves = command("viz", "curves", folder, "--output", folder / "curves.png")
+    console.print(f"Curves: {curves}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def test_paths_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert picture.exists()
     missing = tmp_path / "no[/x]:heart:"
     assert str(missing) in run_main(capsys, 1, "viz", "curves", missing, "--output", picture).err
+
+
+def test_the_command_that_is_named_next_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--num-slides",
+        "1",
+        "--patches-per-slide",
+        "1",
+        "--num-labelled",
+        "1",
+        "--size-px",
+        "64",
+    ]
+    said = run_main(capsys, 0, "sample", "my tissue; 2", *words).out
+    named = [shlex.split(line.partition(": adios-tme ")[2]) for line in said.splitlines()]
+    assert named == [
+        ["train", "--data-path", "my tissue; 2/patches", "--patch-size-px", "64"],
+        ["benchmark", "nuclei", "RUN", "--labels", "my tissue; 2/nuclei"],
+    ]
 
 
 @pytest.mark.parametrize(("rank", "times"), [(None, 1), ("0", 1), ("1", 0)])
