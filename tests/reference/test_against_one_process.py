@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -142,6 +142,8 @@ def train_a_little(case: Case, world: World, num_passes: int = 1) -> tuple[Array
         patch.setattr(step, "random_crops", same_crops)
         if precision is torch.float64:
             patch.setattr(Tensor, "float", _double_unless_a_flag)
+        else:
+            patch.setattr(nn.ReLU, "forward", _smooth)
         torch.set_default_dtype(precision)
         try:
             run = Run.build(settings_of(case), world)
@@ -173,6 +175,11 @@ def train_a_little(case: Case, world: World, num_passes: int = 1) -> tuple[Array
 def _double_unless_a_flag(tensor: Tensor) -> Tensor:
     """In place of Tensor.float: the step in double precision, fused optimisers' flag apart."""
     return tensor.to(torch.float32) if tensor.dtype is torch.bool else tensor.double()
+
+
+def _smooth(relu: nn.ReLU, values: Tensor) -> Tensor:
+    """In place of ReLU, whose gradient jumps where single precision rounds to the other sign."""
+    return F.silu(values)
 
 
 def named(run: Run) -> Iterator[tuple[str, Tensor]]:
