@@ -75,7 +75,7 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Fault tests with their full counts, and every case of the gradients; takes an hour."""
+    """Fault tests with their full counts, and every case of the gradients; takes ten minutes."""
     install(session, "test", compiled=True)
     run_pytest(session, "-m", "thorough")
 
