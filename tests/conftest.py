@@ -51,5 +51,5 @@ def real_data() -> Path:
     """Folder with real H&E; see the README there."""
     place = os.environ.get("ADIOS_TME_DATA") or Path(__file__).parents[2] / "shared" / "data"
     if not Path(place).is_dir():
-        pytest.skip(f"no real H&E at {place}; set ADIOS_TME_DATA to a folder that holds it")
+        pytest.skip(reason=f"no real H&E at {place}; set ADIOS_TME_DATA to a folder that holds it")
     return Path(place)

@@ -241,7 +241,7 @@ def test_a_mistake_is_one_message_and_leaves_no_trace(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if "device" in flags and torch.cuda.is_available():
-        pytest.skip("asks for CUDA where there is none, and this machine has it")
+        pytest.skip(reason="asks for CUDA where there is none, and this machine has it")
     make_dataset(tmp_path / "data")
     settings = tiny_settings(tmp_path / "data", tmp_path / "run") | flags
     assert text in run_main(capsys, code, "train", *as_flags(settings)).err

@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs root and the right to mount a tmpfs, to fill a disk")
+        pytest.skip(reason="needs root and the right to mount a tmpfs, to fill a disk")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

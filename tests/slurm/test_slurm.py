@@ -47,8 +47,8 @@ def cluster() -> Iterator[Cluster]:
         stack.callback(shutil.rmtree, folder)
         try:
             running = stack.enter_context(Cluster(folder))
-        except AssertionError as error:  # a machine that does not let daemons do what they must
-            pytest.skip(f"SLURM does not start here: {error}")
+        except AssertionError as error:
+            pytest.skip(reason=f"this machine does not let the daemons of SLURM run: {error}")
         yield running
 
 

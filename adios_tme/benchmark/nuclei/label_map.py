@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from adios_tme.data.colour import ORIENTATION, orientation_of, samples_of, turne
 from adios_tme.data.corrupt import CorruptPatchError
 from adios_tme.data.decode import TIFF_SIGNATURES, check_pixels, open_image
 from adios_tme.data.pages import pages_of_picture
-from adios_tme.data.tiff_parts import LEAST_OFFSET
+from adios_tme.data.tiff_parts import has_all_parts
 from adios_tme.errors import DataError
 from adios_tme.inference.nuclei import Labels
 
@@ -31,8 +30,6 @@ VOID = -1
 MOST_KEPT = 1 << 20
 #: A pyramid has a dozen; a stack is no label map.
 MOST_PAGES = 64
-_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
-_UNPACKED = 1
 
 Values = NDArray[Any]
 
@@ -115,32 +112,12 @@ def _by_tifffile(content: bytes) -> Values:
         check_pixels(series.size, 1)
         if series.keyframe.samplesperpixel > 1:
             raise CorruptPatchError("is a colour image")
-        if not _has_all_parts(series.keyframe, len(content)):
+        if not has_all_parts(series.keyframe, len(content)):
             raise CorruptPatchError("lacks parts, in whose place tifffile puts zeros")
         orientation = series.keyframe.tags.get(ORIENTATION)
         values: Values = series.asarray()
     axes = tuple(axis for axis, length in enumerate(values.shape[:-2]) if length == 1)
     return turned(values.squeeze(axes), 1 if orientation is None else int(orientation.value))
-
-
-def _has_all_parts(page: tifffile.TiffPage, num_bytes: int) -> bool:
-    """Whether each strip or tile of a page lies in the file, or is said to be left out."""
-    tiled = _TILE_OFFSETS in page.tags
-    offsets = page.tags[_TILE_OFFSETS if tiled else _STRIP_OFFSETS].value
-    counts = page.tags[_TILE_COUNTS if tiled else _STRIP_COUNTS].value
-    needed = math.prod(page.chunked)
-    if not len(offsets) == len(counts) == needed:
-        return False
-    least = [1] * needed
-    if page.compression == _UNPACKED:
-        whole, rows = page.bitspersample * math.prod(page.chunks) // 8, page.chunks[0]
-        last_rows = rows if tiled else page.imagelength - rows * (needed - 1)
-        least = [*[whole] * (needed - 1), whole * last_rows // rows]
-    return all(
-        offset == count == 0
-        or (offset >= LEAST_OFFSET and count >= size and offset + count <= num_bytes)
-        for offset, count, size in zip(offsets, counts, least, strict=True)
-    )
 
 
 @contextmanager

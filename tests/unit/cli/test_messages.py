@@ -54,17 +54,8 @@ def test_the_command_that_is_named_next_can_be_pasted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = [
-        "--num-slides",
-        "1",
-        "--patches-per-slide",
-        "1",
-        "--num-labelled",
-        "1",
-        "--size-px",
-        "64",
-    ]
-    said = run_main(capsys, 0, "sample", "my tissue; 2", *words).out
+    words = "--num-slides 1 --patches-per-slide 1 --num-labelled 1 --size-px 64"
+    said = run_main(capsys, 0, "sample", "my tissue; 2", *words.split()).out
     named = [shlex.split(line.partition(": adios-tme ")[2]) for line in said.splitlines()]
     assert named == [
         ["train", "--data-path", "my tissue; 2/patches", "--patch-size-px", "64"],
